@@ -1,0 +1,1 @@
+"""The operations in plain NumPy, readable as their definition."""

@@ -1,0 +1,89 @@
+"""Convolution as its definition reads: one matrix product per filter tap and group.
+
+    x (N, D, H, W, C)   w (T, R, S, C / groups, K)   b (K,)   y (N, O, P, Q, K)
+
+    y[n, o, p, q, k] = b[k] + sum over t, r, s, c of w[t, r, s, c, k]
+        * x[n, i, j, l, c],   i = o * stride + t * dilation - pad along the depth, j and l alike,
+
+where stride, dilation and pad are those of the axis, pixels outside the image are 0, and c runs
+over the channels of k's group. This is cross-correlation, as all libraries mean convolution.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from fastcnn.kernels.reference.taps import Array, Padding, Triple, each_tap, inside, pad, tap_view
+
+POSITIONS = (0, 1, 2, 3)  # the axes of images and pixels: all but the channels
+
+
+def each_group(C: int, K: int, groups: int) -> Iterator[tuple[slice, slice]]:
+    """Yield the input channels and the output channels of every group."""
+    for g in range(groups):
+        yield (
+            slice(g * C // groups, (g + 1) * C // groups),
+            slice(g * K // groups, (g + 1) * K // groups),
+        )
+
+
+def conv_forward(
+    x: Array,
+    w: Array,
+    b: Array | None,
+    stride: Triple,
+    padding: Padding,
+    dilation: Triple,
+    groups: int,
+    relu: bool,
+    y: Array,
+) -> None:
+    """Fill y with the convolution of x, plus bias, cut at 0 where `relu` asks for it."""
+    padded = pad(x, padding)
+    y[...] = 0 if b is None else b
+    for tap in each_tap(w.shape[:3]):
+        pixels = tap_view(padded, tap, y.shape[1:4], stride, dilation)
+        for c, k in each_group(x.shape[4], y.shape[4], groups):
+            y[..., k] += pixels[..., c] @ w[tap][:, k]
+    if relu:
+        np.maximum(y, 0, out=y)
+
+
+def conv_backward_input(
+    dy: Array,
+    w: Array,
+    stride: Triple,
+    padding: Padding,
+    dilation: Triple,
+    groups: int,
+    dx: Array,
+) -> None:
+    """Fill dx: every pixel collects w * dy from the outputs that it went into."""
+    padded = pad(np.zeros_like(dx), padding)
+    for tap in each_tap(w.shape[:3]):
+        pixels = tap_view(padded, tap, dy.shape[1:4], stride, dilation)
+        for c, k in each_group(dx.shape[4], dy.shape[4], groups):
+            pixels[..., c] += dy[..., k] @ w[tap][:, k].T
+    dx[...] = inside(padded, padding, dx.shape)
+
+
+def conv_backward_weight(
+    x: Array,
+    dy: Array,
+    stride: Triple,
+    padding: Padding,
+    dilation: Triple,
+    groups: int,
+    dw: Array,
+) -> None:
+    """Fill dw: every weight collects x * dy over the positions that it was laid on."""
+    padded = pad(x, padding)
+    for tap in each_tap(dw.shape[:3]):
+        pixels = tap_view(padded, tap, dy.shape[1:4], stride, dilation)
+        for c, k in each_group(x.shape[4], dy.shape[4], groups):
+            dw[tap][:, k] = np.tensordot(pixels[..., c], dy[..., k], (POSITIONS, POSITIONS))
+
+
+def conv_backward_bias(dy: Array, db: Array) -> None:
+    """Fill db with the sum of dy over images and positions."""
+    db[...] = dy.sum(axis=POSITIONS)

@@ -1,0 +1,32 @@
+"""The fully connected layer: a matrix product.
+
+Arrays: x (N, F), w (F, K), b (K,), y (N, K), with y = x w + b.
+"""
+
+import numpy as np
+
+from fastcnn.kernels.reference.taps import Array
+
+
+def linear_forward(x: Array, w: Array, b: Array | None, relu: bool, y: Array) -> None:
+    """Fill y with x w + b, cut at 0 where `relu` asks for it."""
+    np.matmul(x, w, out=y)
+    if b is not None:
+        y += b
+    if relu:
+        np.maximum(y, 0, out=y)
+
+
+def linear_backward_input(dy: Array, w: Array, dx: Array) -> None:
+    """Fill dx with dy w'."""
+    np.matmul(dy, w.T, out=dx)
+
+
+def linear_backward_weight(x: Array, dy: Array, dw: Array) -> None:
+    """Fill dw with x' dy."""
+    np.matmul(x.T, dy, out=dw)
+
+
+def linear_backward_bias(dy: Array, db: Array) -> None:
+    """Fill db with the sum of dy over the batch."""
+    db[...] = dy.sum(axis=0)
