@@ -1,0 +1,1 @@
+"""The operations as Numba kernels: SIMD, threads, machine code kept on disk."""

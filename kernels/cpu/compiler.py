@@ -1,0 +1,167 @@
+"""How the cpu room compiles its kernels, and where their machine code is kept.
+
+Numba's own cache watches only the file a function stands in, so an edited helper in another file would leave stale
+code behind, and it numbers its files, so two processes that fill one cache can take each other's code. Here the
+folder's name holds a hash of the whole `kernels/` tree, of the CPU and of the compilers' versions, and each
+file is named by a hash of its own key and replaced atomically: any number of processes may fill it.
+"""
+
+import hashlib
+import os
+import pickle
+import sys
+import tempfile
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import llvmlite
+import llvmlite.binding as llvm
+import numba
+from numba.core import caching
+from numba.core.serialize import dumps
+
+from fastcnn.kernels.cpu.threads import config  # and thread count and threading layer are set
+
+if config.CPU_NAME and config.CPU_FEATURES is None and llvm.get_host_cpu_name() != config.CPU_NAME:
+    config.CPU_FEATURES = ""  # a named CPU has its own features, not the host's
+
+KERNELS = Path(__file__).resolve().parent.parent
+
+# prange alone makes threads: array expressions stay loops of the thread that meets them.
+PARALLEL = {
+    "prange": True,
+    "comprehension": False,
+    "reduction": False,
+    "inplace_binop": False,
+    "setitem": False,
+    "numpy": False,
+    "stencil": False,
+    "fusion": False,
+}
+
+
+def jit(function: Callable[..., Any] | None = None, *, parallel: bool = False, inline: bool = False) -> Any:
+    """Compile a kernel: no GIL, fused multiply-adds allowed, NaN and infinity kept, code cached on disk."""
+    if function is None:
+        return lambda f: jit(f, parallel=parallel, inline=inline)
+    options: dict[str, Any] = {
+        "parallel": PARALLEL if parallel else False,
+        "nogil": True,
+        "error_model": "numpy",
+        "fastmath": {"contract"},
+        "inline": "always" if inline else "never",
+    }
+    dispatcher: Any = numba.njit(**options)(function)
+    dispatcher._cache = KernelCache(function)
+    return dispatcher
+
+
+def host() -> tuple[str, str]:
+    """Return the CPU name and feature string to compile for, as NUMBA_CPU_NAME and NUMBA_CPU_FEATURES allow."""
+    name = config.CPU_NAME or llvm.get_host_cpu_name()
+    if config.CPU_FEATURES is not None:
+        return name, config.CPU_FEATURES
+    return name, llvm.get_host_cpu_features().flatten()
+
+
+@cache
+def cache_folder() -> Path:
+    """Return the folder of this build's machine code, made if need be.
+
+    It stands under FASTCNN_CACHE_DIR, else under the user's cache folder, else (neither can be written) under
+    the folder for temporary files.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(KERNELS.rglob("*.py")):
+        digest.update(path.relative_to(KERNELS).as_posix().encode() + b"\0" + path.read_bytes())
+    digest.update(repr((host(), numba.__version__, llvmlite.__version__, sys.version_info[:2])).encode())
+    name = "kernels-" + digest.hexdigest()[:20]
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    chosen = os.environ.get("FASTCNN_CACHE_DIR")
+    roots = [Path(chosen)] if chosen else [Path(home) / "fastcnn"]
+    roots.append(Path(tempfile.gettempdir()) / f"fastcnn-{os.getuid() if hasattr(os, 'getuid') else 'cache'}")
+    for root in roots:
+        try:
+            (root / name).mkdir(mode=0o700, parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=root / name):
+                return root / name
+        except OSError:
+            continue
+    return Path(tempfile.mkdtemp(prefix="fastcnn-"))
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Replace the file at path by data in one step; a full or read-only disk leaves things as they were."""
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+            file.write(data)
+    except OSError:
+        return
+    try:
+        os.replace(file.name, path)
+    except OSError:
+        os.unlink(file.name)
+
+
+class _Locator(caching._CacheLocator):
+    """Points Numba's cache at `cache_folder`; freshness is in the folder's name."""
+
+    def __init__(self, py_func: Callable[..., Any], py_file: str) -> None:
+        self._py_file = py_file
+        self._lineno = py_func.__code__.co_firstlineno
+
+    def get_cache_path(self) -> str:
+        return str(cache_folder())
+
+    def get_source_stamp(self) -> int:
+        return 0
+
+    def get_disambiguator(self) -> str:
+        return str(self._lineno)
+
+    @classmethod
+    def from_function(cls, py_func: Callable[..., Any], py_file: str) -> "_Locator":
+        return cls(py_func, py_file)
+
+
+class _Implementation(caching.CompileResultCacheImpl):
+    _locator_classes: list[type[object]] = [_Locator]  # noqa: RUF012 - declared so by the base class
+
+
+class _Files:
+    """One file per compiled signature, named by a hash of the signature's key."""
+
+    def __init__(self, folder: str, base: str) -> None:
+        self._folder, self._base = Path(folder), base
+
+    def _path(self, key: Any) -> Path:
+        return self._folder / f"{self._base}.{hashlib.sha256(repr(key).encode()).hexdigest()[:20]}.nbc"
+
+    def save(self, key: Any, data: Any) -> None:
+        write_atomically(self._path(key), dumps((key, data)))
+
+    def load(self, key: Any) -> Any:
+        try:
+            stored, data = pickle.loads(self._path(key).read_bytes())
+        except (OSError, EOFError, pickle.UnpicklingError, ValueError):
+            return None
+        return data if stored == key else None
+
+    def flush(self) -> None:
+        for path in self._folder.glob(f"{self._base}.*.nbc"):
+            path.unlink(missing_ok=True)
+
+
+class KernelCache(caching.FunctionCache):
+    """Numba's function cache over `cache_folder` and `_Files`."""
+
+    _impl_class = _Implementation
+
+    def __init__(self, py_func: Callable[..., Any]) -> None:
+        super().__init__(py_func)
+        module = py_func.__module__.removeprefix("fastcnn.kernels.")
+        self._cache_file: Any = _Files(
+            self._cache_path, f"{module}.{py_func.__qualname__}".replace("<locals>", "local")
+        )

@@ -1,0 +1,427 @@
+"""The register tile: the one block of machine code that every convolution and matrix product is made of.
+
+    C[m, v] = init + sum over i < R, j < J of A[a_rows[m] + a_batch[i] + j * a_step] * B[i * b_batch + j * b_step + v]
+
+for m < MR rows and v < NV vectors of lanes: a batch-reduce matrix product whose MR x NV accumulators stay in vector
+registers from the first product to the store. `a_rows`, `a_batch` and `c_rows` are tables of offsets, so the rows of
+a tile may be any pixels (of several image rows, of a strided grid) and the batch any filter taps. `init` is zero, C
+itself (accumulate) or the bias; the epilogue may apply ReLU. Lanes of the last vector from `tail` on are neither loaded
+from C and the bias nor stored; B is padded to whole vectors.
+
+Beside the tile stand copies of rows into padded panels (the layout of B), straight and transposed; a tile of dot
+products for very few output channels; and sums over scattered patches, for gradients of which few entries are not zero.
+All are compiled for the host's vector width (`vector.py`), and kernels receive the tables of their addresses as
+arguments: each is compiled once, whatever the number of kernels.
+
+After Georganas et al., "High-Performance Deep Learning via a Single Building Block", 2019 (batch-reduce GEMM).
+"""
+
+import threading
+from typing import NamedTuple
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from fastcnn.kernels.cpu.geometry import DOT_CHANNELS
+from fastcnn.kernels.cpu.vector import (
+    Value,
+    VectorFunction,
+    function_type,
+    i64,
+    load_functions,
+    vector_registers,
+)
+
+MAX_VECTORS = 2  # B's panels are two vectors wide: two loads feed 2 * MR multiply-adds
+MAX_PATCH_ROWS, MAX_PATCH_VECTORS = 5, 4  # of a patch taken at once; larger ones are taken in parts
+DOT_ROWS = 8  # of a tile of dot products: at most 8 * 3 accumulators
+TILE_ARGUMENTS, COPY_ARGUMENTS, PATCH_ARGUMENTS, DOT_ARGUMENTS, TRANSPOSE_ARGUMENTS = 15, 5, 8, 11, 6
+
+
+class Tiles(NamedTuple):
+    """The machine code of one dtype.
+
+    addresses[MR, NV] is the tile of MR <= rows rows and NV vectors of `lanes` lanes; addresses[0, NV] copies rows into
+    panels NV vectors wide. patches[R, NV] adds scaled patches of R rows of NV vectors.
+    """
+
+    addresses: np.ndarray
+    patches: np.ndarray
+    dots: np.ndarray
+    rows: int
+    lanes: int
+
+
+def tile_shape(itemsize: int) -> tuple[int, int]:
+    """Return (rows, lanes) of the largest tile: accumulators, B's vectors and one broadcast fill the registers."""
+    register_bytes, registers = vector_registers()
+    return (registers - MAX_VECTORS - 1) // MAX_VECTORS, register_bytes // itemsize
+
+
+class _Tile:
+    """Writes tile_MR_NV."""
+
+    def __init__(self, module: ir.Module, MR: int, NV: int, dtype: np.dtype, lanes: int) -> None:
+        self.f = VectorFunction(module, f"tile_{MR}_{NV}", TILE_ARGUMENTS, dtype, lanes)
+        self.MR, self.NV = MR, NV
+        # One vector of B feeds few multiply-adds: four steps at a time spare reloading the rows' offsets.
+        self.unroll = 4 if NV == 1 else 1
+
+    def emit(self) -> None:
+        """Offsets, initial accumulators, the two loops, ReLU, stores."""
+        f, b = self.f, self.f.b
+        (a, a_rows, a_batch, a_step, bb, b_batch, b_step, c, c_rows, J, R, bias, tail, accumulate,
+         relu) = f.function.args  # fmt: skip
+        a, bb, c, bias_row = (f.pointer(p) for p in (a, bb, c, bias))
+        a_rows, a_batch, c_rows = (f.pointer(p, i64) for p in (a_rows, a_batch, c_rows))
+        self.offsets = [b.load(b.gep(a_rows, [i64(m)])) for m in range(self.MR)]
+        self.last = f.mask_below(tail)
+        places = [
+            (f.at(c, offset, v), self.mask(v))
+            for offset in (b.load(b.gep(c_rows, [i64(m)])) for m in range(self.MR))
+            for v in range(self.NV)
+        ]
+        start = self._initial(places, bias_row, bias, accumulate)
+
+        def batch(i: Value, carried: list[Value]) -> list[Value]:
+            b_i, *accumulators = carried
+            a_i = b.gep(a, [b.load(b.gep(a_batch, [i]))])
+            return [b.gep(b_i, [b_batch]), *self._run(a_i, a_step, b_i, b_step, J, accumulators)]
+
+        _, *total = f.loop(R, [bb, *start], batch)
+        wanted = f.splat(b.icmp_signed("!=", relu, i64(0)))
+        for value, (place, mask) in zip(total, places, strict=True):
+            # A NaN is not below zero and stays.
+            cut = b.and_(b.fcmp_ordered("<", value, f.zero), wanted)
+            f.store(b.select(cut, f.zero, value), place, mask)
+        b.ret_void()
+
+    def mask(self, v: int) -> Value | None:
+        """Return the mask of vector v of C: whole vectors but for the last."""
+        return self.last if v == self.NV - 1 else None
+
+    def _initial(self, places: list, bias_row: Value, bias: Value, accumulate: Value) -> list[Value]:
+        """Return C where `accumulate`, else the bias where there is one, else zero."""
+        f, b = self.f, self.f.b
+        old_block, fresh, biased, ready = (
+            f.function.append_basic_block(name) for name in ("old", "fresh", "biased", "ready")
+        )
+        b.cbranch(b.icmp_signed("!=", accumulate, i64(0)), old_block, fresh)
+        b.position_at_end(old_block)
+        old = [f.load(place, mask) for place, mask in places]
+        b.branch(ready)
+        b.position_at_end(fresh)
+        b.cbranch(b.icmp_signed("!=", bias, i64(0)), biased, ready)
+        b.position_at_end(biased)
+        biases = [f.load(f.at(bias_row, i64(0), v), self.mask(v)) for v in range(self.NV)]
+        b.branch(ready)
+        b.position_at_end(ready)
+        start = []
+        for n, value in enumerate(old):
+            phi = b.phi(f.vector)
+            phi.add_incoming(value, old_block)
+            phi.add_incoming(f.zero, fresh)
+            phi.add_incoming(biases[n % self.NV], biased)
+            start.append(phi)
+        return start
+
+    def _run(self, a: Value, a_step: Value, bb: Value, b_step: Value, J: Value, start: list[Value]) -> list[Value]:
+        """Sum over j < J: several steps at a time, then the rest one by one."""
+        b = self.f.b
+
+        def steps(count: int):
+            def body(_: Value, carried: list[Value]) -> list[Value]:
+                a_j, b_j, *accumulators = carried
+                accumulators = self._multiply_add(a_j, a_step, b_j, b_step, count, accumulators)
+                a_next, b_next = (b.gep(p, [b.mul(step, i64(count))]) for p, step in ((a_j, a_step), (b_j, b_step)))
+                return [a_next, b_next, *accumulators]
+
+            return body
+
+        carried = [a, bb, *start]
+        if self.unroll > 1:
+            carried = self.f.loop(b.sdiv(J, i64(self.unroll)), carried, steps(self.unroll))
+            J = b.srem(J, i64(self.unroll))
+        return self.f.loop(J, carried, steps(1))[2:]
+
+    def _multiply_add(
+        self, a: Value, a_step: Value, bb: Value, b_step: Value, count: int, accumulators: list[Value]
+    ) -> list[Value]:
+        """Add the products of `count` steps to the accumulators."""
+        f, b = self.f, self.f.b
+        rows = [[f.load(f.at(bb, b.mul(b_step, i64(u)), v)) for v in range(self.NV)] for u in range(count)]
+        result = []
+        for m, offset in enumerate(self.offsets):
+            sums = accumulators[m * self.NV : (m + 1) * self.NV]
+            row = b.gep(a, [offset])
+            if count > 1:
+                row = f.keep(row)  # one address for all steps, where LLVM would keep one for each
+            for u in range(count):
+                scalar = f.splat(b.load(b.gep(row, [b.mul(a_step, i64(u))]), align=f.size))
+                sums = [b.call(f.fma, [scalar, rows[u][v], sums[v]]) for v in range(self.NV)]
+            result += sums
+        return result
+
+
+def _emit_copy(module: ir.Module, NV: int, dtype: np.dtype, lanes: int) -> None:
+    """Write copy_NV: rows of `channels` elements, `step` apart, to packed rows of NV vectors, zeros past `channels`."""
+    f = VectorFunction(module, f"copy_{NV}", COPY_ARGUMENTS, dtype, lanes)
+    b = f.b
+    source, step, target, rows, channels = f.function.args
+    masks = [f.mask_below(b.sub(channels, i64(v * lanes))) for v in range(NV)]
+
+    def body(_: Value, carried: list[Value]) -> list[Value]:
+        from_, to = carried
+        for v, mask in enumerate(masks):
+            f.store(f.load(f.at(from_, i64(0), v), mask), f.at(to, i64(0), v))
+        return [b.gep(from_, [step]), b.gep(to, [i64(NV * lanes)])]
+
+    f.loop(rows, [f.pointer(source), f.pointer(target)], body)
+    b.ret_void()
+
+
+def _emit_transpose(module: ir.Module, dtype: np.dtype, lanes: int) -> None:
+    """Write transpose: target[j, lane] = source[lane, j] for j < columns, zeros in the lanes from `rows` on.
+
+    Rows of source stand `step` elements apart, those of target `panel`; squares of lanes pass through registers.
+    """
+    f = VectorFunction(module, "transpose", TRANSPOSE_ARGUMENTS, dtype, lanes)
+    b = f.b
+    source, step, target, panel, rows, columns = f.function.args
+    everything = ir.Constant(ir.VectorType(ir.IntType(1), lanes), [1] * lanes)
+    nothing = ir.Constant(ir.VectorType(ir.IntType(1), lanes), None)
+
+    def body(_: Value, carried: list[Value]) -> list[Value]:
+        from_, to, left = carried
+        mask = f.mask_below(left)
+        vectors = []
+        for lane in range(lanes):
+            exists = b.icmp_signed("<", i64(lane), rows)
+            # A row that does not exist is loaded from the first one's place under an empty mask.
+            place = f.at(from_, b.select(exists, b.mul(step, i64(lane)), i64(0)))
+            vectors.append(f.load(place, b.select(exists, mask, nothing)))
+        for j, vector in enumerate(f.transpose(vectors)):
+            wanted = b.select(b.icmp_signed("<", i64(j), left), everything, nothing)
+            f.store(vector, f.at(to, b.mul(panel, i64(j))), wanted)
+        return [b.gep(from_, [i64(lanes)]), b.gep(to, [b.mul(panel, i64(lanes))]), b.sub(left, i64(lanes))]
+
+    blocks = b.sdiv(b.add(columns, i64(lanes - 1)), i64(lanes))
+    f.loop(blocks, [f.pointer(source), f.pointer(target), columns], body)
+    b.ret_void()
+
+
+class _Dot:
+    """Writes dot_MR_NK: the tile for very few output channels, whose lanes run along the reduction.
+
+    C[m, k] = bias[k] + sum over i < R, j < run of A[a_rows[m] + a_batch[i] + j] * B[k * b_step + i * run + j]
+    """
+
+    def __init__(self, module: ir.Module, MR: int, NK: int, dtype: np.dtype, lanes: int) -> None:
+        self.f = VectorFunction(module, f"dot_{MR}_{NK}", DOT_ARGUMENTS, dtype, lanes)
+        self.MR, self.NK = MR, NK
+
+    def emit(self) -> None:
+        """Dot products, sums over the lanes, bias and ReLU."""
+        f, b = self.f, self.f.b
+        a, a_rows, a_batch, bb, b_step, c, c_rows, run, R, bias, relu = f.function.args
+        a, bb, c = f.pointer(a), f.pointer(bb), f.pointer(c)
+        a_rows, a_batch, c_rows = (f.pointer(p, i64) for p in (a_rows, a_batch, c_rows))
+        self.a_offsets = [b.load(b.gep(a_rows, [i64(m)])) for m in range(self.MR)]
+        self.b_offsets = [b.mul(b_step, i64(k)) for k in range(self.NK)]
+        places = [
+            b.gep(c, [b.add(b.load(b.gep(c_rows, [i64(m)])), i64(k))]) for m in range(self.MR) for k in range(self.NK)
+        ]
+        whole, rest = b.sdiv(run, i64(f.lanes)), b.srem(run, i64(f.lanes))
+        mask, any_rest = f.mask_below(rest), b.zext(b.icmp_signed(">", rest, i64(0)), i64)
+
+        def batch(i: Value, carried: list[Value]) -> list[Value]:
+            b_i, *sums = carried
+            start = [b.gep(a, [b.load(b.gep(a_batch, [i]))]), b_i, *sums]
+            inner = f.loop(whole, start, lambda _, held: self._step(held, None))
+            return [b.gep(b_i, [run]), *f.loop(any_rest, inner, lambda _, held: self._step(held, mask))[2:]]
+
+        sums = f.loop(R, [bb, *[f.zero] * (self.MR * self.NK)], batch)[1:]
+        biases = self._biases(bias)
+        cut = b.icmp_signed("!=", relu, i64(0))
+        for n, (total, place) in enumerate(zip(sums, places, strict=True)):
+            value = b.fadd(f.sum_lanes(total), biases[n % self.NK])
+            zero = ir.Constant(f.element, 0.0)
+            b.store(b.select(b.and_(cut, b.fcmp_ordered("<", value, zero)), zero, value), place)
+        b.ret_void()
+
+    def _step(self, carried: list[Value], mask: Value | None) -> list[Value]:
+        f, b = self.f, self.f.b
+        a_j, b_j, *sums = carried
+        filters = [f.load(f.at(b_j, offset), mask) for offset in self.b_offsets]
+        result = []
+        for m, offset in enumerate(self.a_offsets):
+            pixel = f.load(f.at(a_j, offset), mask)
+            result += [b.call(f.fma, [pixel, filters[k], sums[m * self.NK + k]]) for k in range(self.NK)]
+        return [b.gep(a_j, [i64(f.lanes)]), b.gep(b_j, [i64(f.lanes)]), *result]
+
+    def _biases(self, bias: Value) -> list[Value]:
+        """Return the biases of the channels, zeros where the address is 0."""
+        f, b, before = self.f, self.f.b, self.f.b.block
+        given, ready = f.function.append_basic_block("given"), f.function.append_basic_block("ready")
+        b.cbranch(b.icmp_signed("!=", bias, i64(0)), given, ready)
+        b.position_at_end(given)
+        loaded = [b.load(b.gep(f.pointer(bias), [i64(k)])) for k in range(self.NK)]
+        b.branch(ready)
+        b.position_at_end(ready)
+        biases = []
+        for value in loaded:
+            phi = b.phi(f.element)
+            phi.add_incoming(value, given)
+            phi.add_incoming(ir.Constant(f.element, 0.0), before)
+            biases.append(phi)
+        return biases
+
+
+def _emit_patches(module: ir.Module, R: int, NV: int, dtype: np.dtype, lanes: int) -> None:
+    """Write patches_R_NV: target[r] += sum over i < count of scales[i] * source[offsets[i]][r].
+
+    Target and source are patches: R rows of NV vectors (the last masked by `tail`) at the places that two tables of
+    row offsets give. The target's rows stay in registers for the whole sum.
+    """
+    f = VectorFunction(module, f"patches_{R}_{NV}", PATCH_ARGUMENTS, dtype, lanes)
+    b = f.b
+    target, target_rows, source, source_rows, offsets, scales, count, tail = f.function.args
+    target, source, scales = f.pointer(target), f.pointer(source), f.pointer(scales)
+    target_rows, source_rows, offsets = (f.pointer(p, i64) for p in (target_rows, source_rows, offsets))
+    last = f.mask_below(tail)
+    masks = [last if v == NV - 1 else None for _ in range(R) for v in range(NV)]
+    to, from_ = ([b.load(b.gep(table, [i64(r)])) for r in range(R)] for table in (target_rows, source_rows))
+    places = [f.at(target, offset, v) for offset in to for v in range(NV)]
+
+    def body(i: Value, sums: list[Value]) -> list[Value]:
+        scale = f.splat(b.load(b.gep(scales, [i])))
+        patch = b.gep(source, [b.load(b.gep(offsets, [i]))])
+        rows = [f.at(patch, offset, v) for offset in from_ for v in range(NV)]
+        return [
+            b.call(f.fma, [scale, f.load(row, mask), total]) for row, mask, total in zip(rows, masks, sums, strict=True)
+        ]
+
+    start = [f.load(place, mask) for place, mask in zip(places, masks, strict=True)]
+    for total, place, mask in zip(f.loop(count, start, body), places, masks, strict=True):
+        f.store(total, place, mask)
+    b.ret_void()
+
+
+_loaded: dict[np.dtype, Tiles] = {}
+_lock = threading.Lock()
+
+
+def tiles(dtype: np.dtype | type) -> Tiles:
+    """Return the tiles of float32 or float64, from the cache folder where they are already compiled."""
+    dtype = np.dtype(dtype)
+    held = _loaded.get(dtype)
+    if held is not None:
+        return held
+    with _lock:
+        if dtype not in _loaded:
+            _loaded[dtype] = _load(dtype)
+        return _loaded[dtype]
+
+
+def _load(dtype: np.dtype) -> Tiles:
+    rows, lanes = tile_shape(dtype.itemsize)
+    shapes = [(MR, NV) for MR in range(1, rows + 1) for NV in range(1, MAX_VECTORS + 1)]
+    patch_shapes = [(R, NV) for R in range(1, MAX_PATCH_ROWS + 1) for NV in range(1, MAX_PATCH_VECTORS + 1)]
+
+    dot_shapes = [(MR, NK) for MR in range(1, DOT_ROWS + 1) for NK in range(1, DOT_CHANNELS + 1)]
+
+    def emit(module: ir.Module) -> None:
+        _emit_transpose(module, dtype, lanes)
+        for MR, NK in dot_shapes:
+            _Dot(module, MR, NK, dtype, lanes).emit()
+        for MR, NV in shapes:
+            _Tile(module, MR, NV, dtype, lanes).emit()
+        for NV in range(1, MAX_VECTORS + 1):
+            _emit_copy(module, NV, dtype, lanes)
+        for R, NV in patch_shapes:
+            _emit_patches(module, R, NV, dtype, lanes)
+
+    address = load_functions(f"tiles-{dtype.name}", emit)
+    addresses = np.zeros((rows + 1, MAX_VECTORS + 1), np.int64)
+    for MR, NV in shapes:
+        addresses[MR, NV] = address(f"tile_{MR}_{NV}")
+    for NV in range(1, MAX_VECTORS + 1):
+        addresses[0, NV] = address(f"copy_{NV}")
+    addresses[0, 0] = address("transpose")
+    patches = np.zeros((MAX_PATCH_ROWS + 1, MAX_PATCH_VECTORS + 1), np.int64)
+    for R, NV in patch_shapes:
+        patches[R, NV] = address(f"patches_{R}_{NV}")
+    dots = np.zeros((DOT_ROWS + 1, DOT_CHANNELS + 1), np.int64)
+    for MR, NK in dot_shapes:
+        dots[MR, NK] = address(f"dot_{MR}_{NK}")
+    return Tiles(addresses, patches, dots, rows, lanes)
+
+
+def _caller(arguments: int):
+    """Return the signature and code of a call through an address with so many int64 arguments."""
+    signature = types.void(*[types.int64] * (arguments + 1))
+
+    def codegen(context, builder, sig, args):
+        builder.call(builder.inttoptr(args[0], function_type(arguments).as_pointer()), args[1:])
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@intrinsic
+def call_tile(typingctx, address, a, a_rows, a_batch, a_step, b, b_batch, b_step, c, c_rows, J, R, bias, tail,
+              accumulate, relu):  # fmt: skip
+    """Call the tile at `address`; all arguments are int64: addresses in bytes, steps and offsets in elements."""
+    return _caller(TILE_ARGUMENTS)
+
+
+@intrinsic
+def call_copy(typingctx, address, source, step, target, rows, channels):
+    """Call the panel copy at `address`: rows of channels, `step` elements apart, to whole vectors padded with zeros."""
+    return _caller(COPY_ARGUMENTS)
+
+
+@intrinsic
+def call_patches(typingctx, address, target, target_rows, source, source_rows, offsets, scales, count, tail):
+    """Call the patch sum at `address`: addresses in bytes; `offsets` (int64) and `scales` hold `count` entries."""
+    return _caller(PATCH_ARGUMENTS)
+
+
+@intrinsic
+def call_transpose(typingctx, address, source, step, target, panel, rows, columns):
+    """Call the transposing copy at `address`: up to `lanes` rows of `columns` elements become lanes."""
+    return _caller(TRANSPOSE_ARGUMENTS)
+
+
+@intrinsic
+def call_dot(typingctx, address, a, a_rows, a_batch, b, b_step, c, c_rows, run, R, bias, relu):
+    """Call the tile of dot products at `address`."""
+    return _caller(DOT_ARGUMENTS)
+
+
+@intrinsic
+def copy_bytes(typingctx, target, source, count):
+    """Copy count bytes between addresses that do not overlap: the C library's memcpy, with its widest moves."""
+    signature = types.void(types.int64, types.int64, types.int64)
+
+    def codegen(context, builder, sig, args):
+        target, source = (builder.inttoptr(a, ir.IntType(8).as_pointer()) for a in args[:2])
+        cgutils.raw_memcpy(builder, target, source, args[2], 1)
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@intrinsic
+def zero_bytes(typingctx, target, count):
+    """Set count bytes at an address to zero."""
+    signature = types.void(types.int64, types.int64)
+
+    def codegen(context, builder, sig, args):
+        cgutils.memset(builder, builder.inttoptr(args[0], ir.IntType(8).as_pointer()), args[1], 0)
+        return context.get_dummy_value()
+
+    return signature, codegen

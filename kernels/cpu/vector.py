@@ -1,0 +1,183 @@
+"""LLVM, as far as the tile needs it: functions on vectors of the host's width, compiled once and kept on disk.
+
+`VectorFunction` writes one function; `load_functions` compiles a set of them for the host (or for NUMBA_CPU_NAME), or
+takes their object code from the cache folder. Only `tile.py` uses this file.
+"""
+
+import platform
+from collections.abc import Callable, Sequence
+
+import llvmlite.binding as llvm
+import numpy as np
+from llvmlite import ir
+from llvmlite.ir import Value
+
+from fastcnn.kernels.cpu.compiler import cache_folder, host, write_atomically
+
+i32, i64 = ir.IntType(32), ir.IntType(64)
+
+
+def vector_registers() -> tuple[int, int]:
+    """Return (bytes of a vector register, number of them) of the CPU that code is compiled for."""
+    if platform.machine().lower() in ("aarch64", "arm64"):
+        return 16, 32  # NEON
+    # LLVM knows what a CPU's name implies: look at the registers it uses for a wide sum.
+    text = (
+        "define <16 x float> @f(<16 x float> %a, <16 x float> %b) { %c = fadd <16 x float> %a, %b ret <16 x float> %c }"
+    )
+    assembly = target_machine().emit_assembly(llvm.parse_assembly(text))
+    if "zmm" in assembly:
+        return 64, 32  # AVX-512
+    return (32, 16) if "ymm" in assembly else (16, 16)  # AVX, SSE
+
+
+def target_machine() -> llvm.TargetMachine:
+    """Return LLVM's code generator for the host."""
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    name, features = host()
+    if platform.machine().lower() in ("x86_64", "amd64"):
+        # LLVM keeps to 256-bit vectors on some AVX-512 hosts unless told otherwise.
+        features = ",".join(filter(None, [features, "-prefer-256-bit"]))
+    return llvm.Target.from_default_triple().create_target_machine(
+        cpu=name, features=features, opt=3, codemodel="jitdefault", jit=True
+    )
+
+
+class VectorFunction:
+    """Writes one function of int64 arguments (addresses, counts) on vectors of `lanes` elements."""
+
+    def __init__(self, module: ir.Module, name: str, arguments: int, dtype: np.dtype, lanes: int) -> None:
+        self.function = ir.Function(module, function_type(arguments), name=name)
+        self.b = ir.IRBuilder(self.function.append_basic_block("entry"))
+        self.lanes, self.size = lanes, dtype.itemsize
+        self.element = ir.FloatType() if self.size == 4 else ir.DoubleType()
+        self.vector = ir.VectorType(self.element, lanes)
+        self.zero = ir.Constant(self.vector, None)
+        mask, pointer = ir.VectorType(ir.IntType(1), lanes), self.vector.as_pointer()
+        suffix = f"v{lanes}f{8 * self.size}"
+        self.fma = self._declare(f"llvm.fma.{suffix}", self.vector, [self.vector] * 3)
+        self._masked_load = self._declare(
+            f"llvm.masked.load.{suffix}.p0", self.vector, [pointer, i32, mask, self.vector]
+        )
+        self._masked_store = self._declare(
+            f"llvm.masked.store.{suffix}.p0", ir.VoidType(), [self.vector, pointer, i32, mask]
+        )
+
+    def _declare(self, name: str, result: ir.Type, arguments: list[ir.Type]) -> ir.Function:
+        module = self.function.module
+        known = module.globals.get(name)
+        return known or ir.Function(module, ir.FunctionType(result, arguments), name=name)
+
+    def pointer(self, address: Value, to: ir.Type | None = None) -> Value:
+        """Return an address as a pointer to elements (or to another type)."""
+        return self.b.inttoptr(address, (to or self.element).as_pointer())
+
+    def keep(self, pointer: Value) -> Value:
+        """Return the pointer as a value that LLVM takes as given, and does not compute anew in another way."""
+        kind = ir.FunctionType(pointer.type, [pointer.type])
+        return self.b.asm(kind, "", "=r,0", [pointer], side_effect=False)
+
+    def splat(self, scalar: Value) -> Value:
+        """Return a vector that holds the scalar in every lane."""
+        undefined = ir.Constant(ir.VectorType(scalar.type, self.lanes), ir.Undefined)
+        one = self.b.insert_element(undefined, scalar, i32(0))
+        return self.b.shuffle_vector(one, undefined, ir.Constant(ir.VectorType(i32, self.lanes), None))
+
+    def mask_below(self, count: Value) -> Value:
+        """Return the mask of the first `count` lanes."""
+        lanes = ir.Constant(ir.VectorType(i64, self.lanes), list(range(self.lanes)))
+        return self.b.icmp_signed("<", lanes, self.splat(count))
+
+    def at(self, base: Value, offset: Value, v: int = 0) -> Value:
+        """Return where vector v of the row at base + offset elements stands."""
+        place = self.b.gep(base, [self.b.add(offset, i64(v * self.lanes))])
+        return self.b.bitcast(place, self.vector.as_pointer())
+
+    def load(self, place: Value, mask: Value | None = None) -> Value:
+        """Load a vector; lanes that the mask leaves out are zero and not touched in memory."""
+        if mask is None:
+            return self.b.load(place, align=self.size)
+        return self.b.call(self._masked_load, [place, i32(self.size), mask, self.zero])
+
+    def store(self, value: Value, place: Value, mask: Value | None = None) -> None:
+        """Store a vector, or the lanes of it that the mask names."""
+        if mask is None:
+            self.b.store(value, place, align=self.size)
+        else:
+            self.b.call(self._masked_store, [value, place, i32(self.size), mask])
+
+    def sum_lanes(self, vector: Value) -> Value:
+        """Return the sum of a vector's lanes, added in pairs."""
+        name = f"llvm.vector.reduce.fadd.v{self.lanes}f{8 * self.size}"
+        reduce = self._declare(name, self.element, [self.element, self.vector])
+        return self.b.call(reduce, [ir.Constant(self.element, -0.0), vector], fastmath=("reassoc",))
+
+    def transpose(self, vectors: list[Value]) -> list[Value]:
+        """Return the transpose of a square of vectors, by swapping ever smaller blocks (log2 of the lanes times)."""
+        vectors, half = list(vectors), self.lanes // 2
+        while half:
+            low = [i // half % 2 * self.lanes + i - i // half % 2 * half for i in range(self.lanes)]
+            high = [index + half for index in low]
+            for i in range(self.lanes):
+                if i // half % 2 == 0:
+                    pair = vectors[i], vectors[i + half]
+                    vectors[i], vectors[i + half] = (
+                        self.b.shuffle_vector(*pair, ir.Constant(ir.VectorType(i32, self.lanes), order))
+                        for order in (low, high)
+                    )
+            half //= 2
+        return vectors
+
+    def loop(
+        self, count: Value, carried: Sequence[Value], body: Callable[[Value, list[Value]], Sequence[Value]]
+    ) -> list[Value]:
+        """Emit `for i in range(count): carried = body(i, carried)`; return what is carried out."""
+        b, before = self.b, self.b.block
+        head, after = self.function.append_basic_block("loop"), self.function.append_basic_block("after")
+        b.cbranch(b.icmp_signed(">", count, i64(0)), head, after)
+        b.position_at_end(head)
+        i, phis = b.phi(i64), [b.phi(value.type) for value in carried]
+        for phi, value in zip([i, *phis], [i64(0), *carried], strict=True):
+            phi.add_incoming(value, before)
+        results = list(body(i, phis))
+        i_next, last = b.add(i, i64(1)), b.block
+        for phi, value in zip([i, *phis], [i_next, *results], strict=True):
+            phi.add_incoming(value, last)
+        b.cbranch(b.icmp_signed("<", i_next, count), head, after)
+        b.position_at_end(after)
+        out = [b.phi(value.type) for value in carried]
+        for phi, first, result in zip(out, carried, results, strict=True):
+            phi.add_incoming(first, before)
+            phi.add_incoming(result, last)
+        return out
+
+
+def function_type(arguments: int) -> ir.FunctionType:
+    """Return the type of a function of so many int64 arguments and no result."""
+    return ir.FunctionType(ir.VoidType(), [i64] * arguments)
+
+
+_engines: list[llvm.ExecutionEngine] = []  # the engines own the code, for as long as the process lives
+
+
+def load_functions(name: str, emit: Callable[[ir.Module], None]) -> Callable[[str], int]:
+    """Return a look-up of addresses in the compiled module that `emit` writes, kept on disk under `name`."""
+    machine = target_machine()
+    path = cache_folder() / f"{name}.o"
+    try:
+        code = path.read_bytes()
+    except OSError:
+        module = ir.Module()
+        emit(module)
+        compiled = llvm.parse_assembly(str(module))
+        compiled.triple = machine.triple
+        passes = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=2))
+        passes.getModulePassManager().run(compiled, passes)
+        code = machine.emit_object(compiled)
+        write_atomically(path, code)
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
+    engine.add_object_file(llvm.ObjectFileRef.from_data(code))
+    engine.finalize_object()
+    _engines.append(engine)
+    return engine.get_function_address
