@@ -1,0 +1,216 @@
+"""The gather kernel: forward convolution, and the gradient by the input, as Numba loops around the register tile.
+
+A task is a block of output pixels of one image. Where taps fall outside the image, the block's source pixels are first
+copied into a zero-padded buffer that stays in L2; else they are read in place. Then each panel of packed weights (two
+vectors of output channels wide) meets all pixels of the block, as many to a tile as the registers hold.
+"""
+
+import numba
+import numpy as np
+from numba import prange
+from numba.np.unsafe.ndarray import to_fixed_tuple
+
+from fastcnn.kernels.cpu.compiler import jit
+from fastcnn.kernels.cpu.geometry import Gather
+from fastcnn.kernels.cpu.threads import call_parallel
+from fastcnn.kernels.cpu.tile import (
+    DOT_ROWS,
+    MAX_VECTORS,
+    Tiles,
+    call_copy,
+    call_dot,
+    call_tile,
+    call_transpose,
+    copy_bytes,
+    zero_bytes,
+)
+from fastcnn.kernels.cpu.workspace import scratch
+
+SERIAL_WEIGHTS = 65536  # elements; fewer are packed by one thread
+
+
+@jit
+def copy_padded(source, n, d0, h0, w0, depth, rows, columns, pitch_d, pitch_h, pitch_w, target):
+    """Copy a box of pixels of image n, from (d0, h0, w0) on, to the address target; pixels outside become zero.
+
+    source (N, D, H, W, C); pitches in elements between target's slices, rows and pixels (pitch_w >= C).
+    """
+    _, D, H, W, C = source.shape
+    size = source.itemsize
+    first, last = min(max(0, -w0), columns), max(0, min(columns, W - w0))
+    for d in range(depth):
+        for h in range(rows):
+            at = target + size * (d * pitch_d + h * pitch_h)
+            if d0 + d < 0 or d0 + d >= D or h0 + h < 0 or h0 + h >= H or first >= last:
+                zero_bytes(at, size * columns * pitch_w)
+                continue
+            zero_bytes(at, size * first * pitch_w)
+            zero_bytes(at + size * last * pitch_w, size * (columns - last) * pitch_w)
+            row = source.ctypes.data + size * ((((n * D + d0 + d) * H + h0 + h) * W + w0) * C)
+            if pitch_w == C:
+                copy_bytes(at + size * first * C, row + size * first * C, size * (last - first) * C)
+            else:
+                for w in range(first, last):
+                    copy_bytes(at + size * w * pitch_w, row + size * w * C, size * C)
+
+
+@jit
+def _pack_panel(panel, addresses, w, taps, groups, transposed, block, packed):
+    """Fill one panel: for each tap and reduced channel, `block` output channels side by side, zeros past the last."""
+    C, K = w.shape[1], w.shape[2]
+    reduce, out = (K // groups, C) if transposed else (C, K // groups)
+    blocks = (out + block - 1) // block
+    g, first = panel // blocks, panel % blocks * block
+    wide, lanes = min(block, out - first), block // MAX_VECTORS
+    for i in range(taps.size):
+        target = packed[(panel * taps.size + i) * reduce * block :][: reduce * block].reshape(reduce, block)
+        if transposed:
+            for k in range(0, block, lanes):
+                source = w.ctypes.data + w.itemsize * ((taps[i] * C + min(first + k, C - 1)) * K + g * reduce)
+                call_transpose(addresses[0, 0], source, K, target.ctypes.data + w.itemsize * k, block,
+                               max(0, min(lanes, wide - k)), reduce)  # fmt: skip
+        else:
+            source = w.ctypes.data + w.itemsize * (taps[i] * C * K + g * out + first)
+            call_copy(addresses[0, MAX_VECTORS], source, K, target.ctypes.data, reduce, wide)
+
+
+@jit(parallel=True)
+def pack_weights(addresses, w, taps, groups, transposed, panels, block, packed):
+    """Fill packed (panels, taps, reduced channels, block) from w (taps of the filter, C / groups, K)."""
+    for panel in prange(panels):
+        _pack_panel(np.int64(panel), addresses, w, taps, groups, transposed, block, packed)
+
+
+@jit
+def pack_merged(w, taps, columns, step, merge, transposed, block, packed):
+    """Fill one panel (rows of taps, widened run, block) whose lanes are (pixel, channel) of `merge` pixels.
+
+    Pixel g's filter starts g * step columns further on; the other places are zero.
+    """
+    C, K = w.shape[1], w.shape[2]
+    reduce, out = (K, C) if transposed else (C, K)
+    run = (columns + (merge - 1) * step) * reduce
+    packed[: taps.size // columns * run * block] = 0
+    for i in range(taps.size):
+        row, column = i // columns, i % columns
+        for j in range(reduce):
+            for k in range(out):
+                value = w[taps[i], k, j] if transposed else w[taps[i], j, k]
+                for g in range(merge):
+                    packed[(row * run + (column + g * step) * reduce + j) * block + g * out + k] = value
+
+
+@jit
+def pack_rows(w, taps, transposed, packed):
+    """Fill packed (output channels, taps, reduced channels): every output channel's filter in one run."""
+    C, K = w.shape[1], w.shape[2]
+    reduce, out = (K, C) if transposed else (C, K)
+    for k in range(out):
+        for i in range(taps.size):
+            at = (k * taps.size + i) * reduce
+            for j in range(reduce):
+                packed[at + j] = w[taps[i], k, j] if transposed else w[taps[i], j, k]
+
+
+@jit
+def _gather_task(
+    task, addresses, dots, dot, lanes, source, packed, bias, relu, numbers, batch, a_rows, c_rows, buffer, target
+):
+    """Compute one block of output pixels for one chunk of panels."""
+    (groups, reduce_channels, out_channels, run, panels, merge, start_d, start_h, start_w, step_d, step_h, step_w,
+     out_start_d, out_start_h, out_start_w, out_step_d, out_step_h, out_step_w, count_d, count_h, count_w, extent_d,
+     extent_h, extent_w, rows_block, columns_block, rows_blocks, columns_blocks, panel_chunks, pitch_d, pitch_h,
+     ) = to_fixed_tuple(numbers, 31)  # fmt: skip
+    _, D, H, W, C = source.shape
+    _, O, P, Q, K = target.shape
+    itemsize, tile_rows, block = source.itemsize, addresses.shape[0] - 1, 2 * lanes
+    chunk, rest = task % panel_chunks, task // panel_chunks
+    q_block, rest = rest % columns_blocks, rest // columns_blocks
+    p_block, rest = rest % rows_blocks, rest // rows_blocks
+    o, n = rest % count_d, rest // count_d
+    p, q = p_block * rows_block, q_block * columns_block
+    rows, columns = min(rows_block, count_h - p), min(columns_block, count_w - q)
+    d0, h0, w0 = start_d + o * step_d, start_h + p * step_h, start_w + q * step_w
+    if buffer.size > 0:
+        copy_padded(source, n, d0, h0, w0, extent_d, (rows - 1) * step_h + extent_h, (columns - 1) * step_w + extent_w,
+                    pitch_d, pitch_h, C, buffer.ctypes.data)  # fmt: skip
+        a = buffer.ctypes.data
+    else:
+        a = source.ctypes.data + itemsize * ((((n * D + d0) * H + h0) * W + w0) * C)
+    out_d, out_h, out_w = out_start_d + o * out_step_d, out_start_h + p * out_step_h, out_start_w + q * out_step_w
+    c = target.ctypes.data + itemsize * ((((n * O + out_d) * P + out_h) * Q + out_w) * K)
+    edge = np.int64(columns < columns_block)
+    a_table, c_table = a_rows[edge].ctypes.data, c_rows[edge].ctypes.data
+    pixels = rows * ((columns + merge - 1) // merge)
+    if dot:
+        for m in range(0, pixels, DOT_ROWS):
+            call_dot(dots[min(DOT_ROWS, pixels - m), K], a, a_table + 8 * m, batch.ctypes.data, packed.ctypes.data,
+                     batch.size * run, c, c_table + 8 * m, run, batch.size, bias.ctypes.data if bias.size > 0 else 0,
+                     relu)  # fmt: skip
+        return
+    tiles_needed = (pixels + tile_rows - 1) // tile_rows
+    panels_per_group = panels // groups
+    for panel in range(chunk * panels // panel_chunks, (chunk + 1) * panels // panel_chunks):
+        g, k = panel // panels_per_group, panel % panels_per_group * block
+        channels = min(block, merge * out_channels - k)
+        vectors = (channels + lanes - 1) // lanes
+        channel = g * out_channels + k
+        for i in range(tiles_needed):
+            m, after = pixels * i // tiles_needed, pixels * (i + 1) // tiles_needed
+            call_tile(
+                addresses[after - m, vectors], a + itemsize * g * reduce_channels, a_table + 8 * m,
+                batch.ctypes.data, 1, packed.ctypes.data + itemsize * panel * batch.size * run * block, run * block,
+                block, c + itemsize * channel, c_table + 8 * m, run, batch.size,
+                bias.ctypes.data + itemsize * channel if bias.size > 0 else 0, channels - (vectors - 1) * lanes, 0,
+                relu,
+            )  # fmt: skip
+
+
+@jit(parallel=True)
+def _gather_tasks(tasks, addresses, dots, dot, lanes, source, packed, bias, relu, numbers, batch, a_rows, c_rows,
+                  buffers, target):  # fmt: skip
+    for i in prange(tasks):
+        task = np.int64(i)  # prange counts in unsigned integers, which would compile the task a second time
+        _gather_task(task, addresses, dots, dot, lanes, source, packed, bias, relu, numbers, batch, a_rows, c_rows,
+                     buffers[numba.get_thread_id()], target)  # fmt: skip
+
+
+def pack_filter(
+    tiles: Tiles, w: np.ndarray, bias: np.ndarray | None, taps: np.ndarray, groups: int, transposed: bool, runs: int,
+    merge: int, step: int,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """Return (packed panels, bias) of the filter w (T, R, S, C / groups, K), or of its transpose, for `runs` of taps.
+
+    With `merge` > 1 the lanes are (pixel, channel), the pixels `step` taps apart. No bias is an empty array.
+    """
+    flat, block = w.reshape(-1, w.shape[3], w.shape[4]), 2 * tiles.lanes
+    reduced, out = (w.shape[4] // groups, w.shape[3]) if transposed else (w.shape[3], w.shape[4] // groups)
+    given = np.empty(0, w.dtype) if bias is None else bias
+    if merge > 1:
+        columns = taps.size // runs
+        packed = scratch("weights", runs * (columns + (merge - 1) * step) * reduced * block, w.dtype)
+        pack_merged(flat, taps, columns, step, merge, transposed, block, packed)
+        return packed, np.tile(given, merge)
+    panels = groups * -(-out // block)
+    packed = scratch("weights", panels * taps.size * reduced * block, w.dtype)
+    call_parallel(w.size > SERIAL_WEIGHTS, pack_weights, tiles.addresses, flat, taps, groups, transposed, panels, block,
+                  packed)  # fmt: skip
+    return packed, given
+
+
+def gather(
+    tiles: Tiles, source: np.ndarray, w: np.ndarray, bias: np.ndarray | None, plan: Gather, transposed: bool,
+    relu: bool, target: np.ndarray,
+) -> None:  # fmt: skip
+    """Run a planned gather of source through the filter w (or its transpose) into target."""
+    dtype = source.dtype
+    if plan.dot:
+        packed, given = scratch("weights", w.size, dtype), np.empty(0, dtype) if bias is None else bias
+        pack_rows(w.reshape(-1, w.shape[3], w.shape[4]), plan.taps, transposed, packed)
+    else:
+        packed, given = pack_filter(tiles, w, bias, plan.taps, plan.groups, transposed, plan.batch.size, plan.merge,
+                                    plan.merge_step)  # fmt: skip
+    threads = numba.get_num_threads() if plan.parallel else 1
+    buffers = scratch("source", threads * plan.scratch, dtype)[: threads * plan.scratch].reshape(threads, plan.scratch)
+    call_parallel(plan.parallel, _gather_tasks, plan.tasks, tiles.addresses, tiles.dots, plan.dot, tiles.lanes, source,
+                  packed, given, relu, plan.numbers, plan.batch, plan.a_rows, plan.c_rows, buffers, target)  # fmt: skip

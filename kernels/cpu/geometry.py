@@ -1,0 +1,255 @@
+"""Which input pixels meet which output pixels: the index arithmetic of convolution, done once per shape.
+
+A convolution pass is a *gather*: output pixel i of an axis reads input pixels start + i * step + offset, one for each
+tap, and is written to out_start + i * out_step. The forward pass is one gather. The gradient by the input of a strided
+convolution is one gather per phase (the output pixels that share a remainder by the stride): each phase meets
+only its own taps, so no zeros are multiplied. Axis letters: source axes D H W, filter T R S, output O P Q.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import product
+from typing import NamedTuple
+
+import numpy as np
+
+Triple = tuple[int, int, int]
+Padding = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+
+SOURCE_BYTES = 256 * 1024  # of one task's input pixels: with a weight panel they stay in a 512 KiB to 1 MiB L2
+MIN_TASKS = 32  # enough to keep 16 threads busy to the end
+DOT_CHANNELS = 3  # output channels up to which dot products may serve
+DOT_MIN_RUN = 24  # contiguous elements below which their last, partly filled vector costs too much (measured)
+SERIAL_FLOPS = 2_000_000  # below this a second thread costs more to wake (9 us) than it saves
+
+
+class Axis(NamedTuple):
+    """One axis of a gather. taps: filter indices by rising offset; offsets: their places, the first 0."""
+
+    taps: tuple[int, ...]
+    offsets: tuple[int, ...]
+    start: int
+    step: int
+    out_start: int
+    out_step: int
+    outputs: int
+
+    @property
+    def extent(self) -> int:
+        """The span of the taps in source pixels."""
+        return self.offsets[-1] + 1 if self.offsets else 1
+
+    def outside(self, size: int) -> bool:
+        """Whether some tap falls outside a source axis of this size."""
+        return bool(self.taps) and (self.start < 0 or self.start + (self.outputs - 1) * self.step + self.extent > size)
+
+
+def forward_axis(taps: int, stride: int, before: int, dilation: int, count: int) -> Axis:
+    """Return the axis of a forward pass with `count` outputs."""
+    offsets = tuple(tap * dilation for tap in range(taps))
+    return Axis(tuple(range(taps)), offsets, -before, stride, 0, 1, count)
+
+
+def input_gradient_axes(taps: int, stride: int, before: int, dilation: int, size: int) -> list[Axis]:
+    """Return the phases of the gradient by an input axis of `size` pixels.
+
+    dx[h] reads dy[(h + before - r * dilation) / stride] for the taps r where that is a whole number.
+    """
+    axes = []
+    for phase in range(min(stride, size)):
+        met = [r for r in range(taps) if (phase + before - r * dilation) % stride == 0]
+        places = sorted(((phase + before - r * dilation) // stride, r) for r in met)
+        start = places[0][0] if places else 0
+        offsets = tuple(place - start for place, _ in places)
+        count = (size - phase + stride - 1) // stride
+        axes.append(Axis(tuple(r for _, r in places), offsets, start, 1, phase, stride, count))
+    return axes
+
+
+class Gather(NamedTuple):
+    """Everything a gather kernel needs, as integers and tables of offsets in elements."""
+
+    numbers: np.ndarray  # the scalars, in the order of GATHER_NUMBERS
+    groups: int
+    merge: int  # output pixels side by side that share a vector
+    merge_step: int  # source pixels between them
+    dot: bool  # very few output channels: the lanes run along the reduction
+    taps: np.ndarray  # filter taps in the order the packed weights hold them
+    batch: np.ndarray  # offset of every tap, or of every run of taps that lies contiguous in the source
+    a_rows: np.ndarray  # (2, pixels / merge): offset of a block's pixels in the source; row 1: blocks at the right edge
+    c_rows: np.ndarray  # the same in the output
+    scratch: int  # elements of padded source one task holds; 0: no padding, the source itself is read
+    tasks: int
+    parallel: bool
+
+
+GATHER_NUMBERS = (
+    "groups reduce_channels out_channels run panels merge start_d start_h start_w step_d step_h step_w "
+    "out_start_d out_start_h out_start_w out_step_d out_step_h out_step_w count_d count_h count_w extent_d "
+    "extent_h extent_w rows_block columns_block rows_blocks columns_blocks panel_chunks pitch_d pitch_h"
+).split()
+
+
+def blocks_of(count: int, largest: int) -> tuple[int, int]:
+    """Cut count into equal blocks of at most `largest`: return (block, number of blocks)."""
+    number = -(-count // max(1, largest))
+    block = -(-count // number)
+    return block, -(-count // block)
+
+
+def block_shape(N: int, axes: Sequence[Axis], channels: int, itemsize: int, tile_rows: int) -> tuple[int, int]:
+    """Return (rows, columns) of one task's outputs: their source fits SOURCE_BYTES; MIN_TASKS tasks where possible."""
+    depth, height, width = axes
+    pixel = channels * itemsize * depth.extent
+
+    def source(rows: int, columns: int) -> int:
+        high = (rows - 1) * height.step + height.extent
+        return high * ((columns - 1) * width.step + width.extent) * pixel
+
+    columns = width.outputs
+    while columns > tile_rows and source(1, columns) > SOURCE_BYTES:
+        columns = -(-columns // 2)
+    rows = height.outputs
+    while rows > 1 and source(rows, columns) > SOURCE_BYTES:
+        rows -= 1
+    columns_blocks = -(-width.outputs // columns)
+    while rows > 1:
+        tasks = N * depth.outputs * columns_blocks * -(-height.outputs // rows)
+        fewer = -(-rows // 2)
+        if tasks >= MIN_TASKS or fewer * columns < 4 * tile_rows:
+            break
+        rows = fewer
+    return blocks_of(height.outputs, rows)[0], blocks_of(width.outputs, columns)[0]
+
+
+def runs_of(axes: Sequence[Axis], pitches: Triple, channels: int, groups: int) -> tuple[np.ndarray, int]:
+    """Return the offsets of the batch and the length of the run each one reads."""
+    depth, height, width = axes
+    contiguous = groups == 1 and width.offsets == tuple(range(len(width.offsets)))
+    columns = (0,) if contiguous and width.taps else width.offsets
+    offsets = [
+        d * pitches[0] + h * pitches[1] + w * pitches[2] for d, h, w in product(depth.offsets, height.offsets, columns)
+    ]
+    run = channels // groups * (len(width.taps) if contiguous else 1)
+    return np.array(offsets, np.int64), run
+
+
+def _pixel_table(
+    rows: int, columns: int, last_columns: int, merge: int, row_pitch: int, column_pitch: int
+) -> np.ndarray:
+    """Return the offsets of a block's pixels, for whole blocks and for those at the right edge.
+
+    Of `merge` pixels side by side the first is listed; the last of a row may overlap the ones before.
+    """
+    wide = (columns, last_columns)
+    table = np.zeros((2, rows * -(-columns // merge)), np.int64)
+    for i, count in enumerate(wide):
+        places = np.minimum(np.arange(-(-count // merge)) * merge, count - merge)
+        grid = np.arange(rows)[:, None] * row_pitch + places[None] * column_pitch
+        table[i, : grid.size] = grid.ravel()
+    return table
+
+
+def merged_pixels(axis: Axis, channels: int, run_taps: int, last_columns: int, lanes: int) -> int:
+    """Return how many output pixels side by side should share a vector, where there are few output channels.
+
+    The vector's lanes are (pixel, channel), and the filter is widened by zeros to meet all its pixels: fewer vectors,
+    each with more taps. In cycles per pixel, a tile of one vector costs 0.6 a step, one of two vectors 1 (measured).
+    """
+
+    def cost(merge: int) -> float:
+        vectors = -(-channels * merge // lanes)
+        return (run_taps + (merge - 1) * axis.step) / merge * (1.0 if vectors == 2 else 0.6)
+
+    if run_taps == 0 or axis.out_step != 1 or 2 * channels > 2 * lanes:
+        return 1
+    best = min(range(1, min(2 * lanes // channels, last_columns) + 1), key=cost)
+    return best if cost(best) < 0.9 * cost(1) else 1
+
+
+def make_gather(
+    source: tuple[int, int, int, int, int],
+    target: tuple[int, int, int, int, int],
+    axes: tuple[Axis, Axis, Axis],
+    filters: Triple,
+    groups: int,
+    lanes: int,
+    tile_rows: int,
+    itemsize: int,
+) -> Gather:
+    """Plan one gather from an array of shape `source` (N, D, H, W, C) into one of shape `target` (N, O, P, Q, K)."""
+    N, D, H, W, C = source
+    K = target[4]
+    depth, height, width = axes
+    block_lanes = 2 * lanes
+    panels = groups * -(-(K // groups) // block_lanes)
+    rows, columns = block_shape(N, axes, C, itemsize, tile_rows)
+    rows_blocks, columns_blocks = -(-height.outputs // rows), -(-width.outputs // columns)
+    source_rows = (rows - 1) * height.step + height.extent
+    source_columns = (columns - 1) * width.step + width.extent
+    padded = any(axis.outside(size) for axis, size in zip(axes, (D, H, W), strict=True))
+    if padded:
+        pitch_h = source_columns * C
+        pitch_d = source_rows * pitch_h
+    else:
+        pitch_h, pitch_d = W * C, H * W * C
+    batch, run = runs_of(axes, (pitch_d, pitch_h, C), C, groups)
+    last_columns = width.outputs - (columns_blocks - 1) * columns
+    whole_rows = groups == 1 and batch.size > 0 and run == C * len(width.taps)
+    dot = groups == 1 and K <= DOT_CHANNELS and run >= DOT_MIN_RUN
+    merge = merged_pixels(width, K, len(width.taps) if whole_rows and not dot else 0, last_columns, lanes)
+    run += (merge - 1) * width.step * C
+    blocks = N * depth.outputs * rows_blocks * columns_blocks
+    panel_chunks = min(panels, -(-MIN_TASKS // max(1, blocks))) if blocks < MIN_TASKS // 2 else 1
+    taps = [(t * filters[1] + r) * filters[2] + s for t, r, s in product(depth.taps, height.taps, width.taps)]
+    values = dict(
+        groups=groups, reduce_channels=C // groups, out_channels=K // groups, run=run, panels=panels, merge=merge,
+        start_d=depth.start, start_h=height.start, start_w=width.start,
+        step_d=depth.step, step_h=height.step, step_w=width.step,
+        out_start_d=depth.out_start, out_start_h=height.out_start, out_start_w=width.out_start,
+        out_step_d=depth.out_step, out_step_h=height.out_step, out_step_w=width.out_step,
+        count_d=depth.outputs, count_h=height.outputs, count_w=width.outputs,
+        extent_d=depth.extent, extent_h=height.extent, extent_w=width.extent,
+        rows_block=rows, columns_block=columns, rows_blocks=rows_blocks, columns_blocks=columns_blocks,
+        panel_chunks=panel_chunks, pitch_d=pitch_d, pitch_h=pitch_h,
+    )  # fmt: skip
+    flops = 2 * N * depth.outputs * height.outputs * width.outputs * K * max(1, len(taps)) * C // groups
+    return Gather(
+        np.array([values[name] for name in GATHER_NUMBERS], np.int64),
+        groups,
+        merge,
+        width.step,
+        dot,
+        np.array(taps, np.int64),
+        batch,
+        _pixel_table(rows, columns, last_columns, merge, height.step * pitch_h, width.step * C),
+        _pixel_table(rows, columns, last_columns, merge, height.out_step * target[3] * K, width.out_step * K),
+        depth.extent * pitch_d if padded else 0,
+        blocks * panel_chunks,
+        flops > SERIAL_FLOPS,
+    )
+
+
+@lru_cache(maxsize=1024)
+def forward_gather(
+    source: tuple[int, ...], target: tuple[int, ...], filters: Triple, stride: Triple, padding: Padding,
+    dilation: Triple, groups: int, lanes: int, tile_rows: int, itemsize: int,
+) -> Gather:  # fmt: skip
+    """Return the gather of a forward pass."""
+    axes = tuple(forward_axis(filters[i], stride[i], padding[i][0], dilation[i], target[i + 1]) for i in range(3))
+    return make_gather(source, target, axes, filters, groups, lanes, tile_rows, itemsize)  # type: ignore[arg-type]
+
+
+@lru_cache(maxsize=1024)
+def input_gradient_gathers(
+    source: tuple[int, ...], target: tuple[int, ...], filters: Triple, stride: Triple, padding: Padding,
+    dilation: Triple, groups: int, lanes: int, tile_rows: int, itemsize: int,
+) -> tuple[Gather, ...]:  # fmt: skip
+    """Return the gathers from dy (`source`) into dx (`target`), one for each combination of phases."""
+    phases = product(
+        *(input_gradient_axes(filters[i], stride[i], padding[i][0], dilation[i], target[i + 1]) for i in range(3))
+    )
+    return tuple(
+        make_gather(source, target, axes, filters, groups, lanes, tile_rows, itemsize)  # type: ignore[arg-type]
+        for axes in phases
+    )

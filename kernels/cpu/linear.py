@@ -1,0 +1,39 @@
+"""The fully connected layer: a matrix product with bias, every row of x a pixel of a 1x1 convolution.
+
+    x (N, F)   w (F, K)   b (K,)   y (N, K)        y = x w + b
+
+All passes are those of `conv.py`; the rows take the place of image rows, the axis that is cut into tasks.
+"""
+
+import numpy as np
+
+from fastcnn.kernels.cpu import conv
+from fastcnn.kernels.cpu.reduce import sum_pixels
+
+ONE = (1, 1, 1)
+UNPADDED = ((0, 0), (0, 0), (0, 0))
+
+
+def _rows(a: np.ndarray) -> np.ndarray:
+    """View (N, F) as one image of N rows and one column."""
+    return a.reshape(1, 1, a.shape[0], 1, a.shape[1])
+
+
+def linear_forward(x: np.ndarray, w: np.ndarray, b: np.ndarray | None, relu: bool, y: np.ndarray) -> None:
+    """Fill y with x w + b, cut at zero where relu is set."""
+    conv.conv_forward(_rows(x), w[None, None, None], b, ONE, UNPADDED, ONE, 1, relu, _rows(y))
+
+
+def linear_backward_input(dy: np.ndarray, w: np.ndarray, dx: np.ndarray) -> None:
+    """Fill dx with dy w'."""
+    conv.conv_backward_input(_rows(dy), w[None, None, None], ONE, UNPADDED, ONE, 1, _rows(dx))
+
+
+def linear_backward_weight(x: np.ndarray, dy: np.ndarray, dw: np.ndarray) -> None:
+    """Fill dw with x' dy."""
+    conv.conv_backward_weight(_rows(x), _rows(dy), ONE, UNPADDED, ONE, 1, dw[None, None, None])
+
+
+def linear_backward_bias(dy: np.ndarray, db: np.ndarray) -> None:
+    """Fill db with the column sums of dy."""
+    sum_pixels(dy, db)
