@@ -1,0 +1,111 @@
+"""Convolution, bias, ReLU and max-pooling in one pass, and a backward pass that visits only the outputs that won.
+
+    y[n, o, p, q, k] = max(0, max over the window's taps of (x * w + b))     windows side by side, none overlapping
+
+Forward: a pooled row's convolution outputs are computed tap by tap of the window into L1 and reduced there; the full
+convolution output never reaches memory. `winner` (uint8) is the tap that won, or the number of taps where ReLU cut.
+The way back is in `conv_pool_gradient.py`.
+
+    x (N, D, H, W, C)   w (T, R, S, C, K)   b (K,)   y, winner, dy (N, O, P, Q, K)
+"""
+
+import numba
+import numpy as np
+from numba import prange
+
+from fastcnn.kernels.cpu.compiler import jit
+from fastcnn.kernels.cpu.conv_pool_gradient import conv_pool_backward
+from fastcnn.kernels.cpu.conv_pool_plan import plan_conv_pool, source_address
+from fastcnn.kernels.cpu.gather import pack_filter
+from fastcnn.kernels.cpu.geometry import Padding, Triple
+from fastcnn.kernels.cpu.threads import call_parallel
+from fastcnn.kernels.cpu.tile import call_tile, tiles
+from fastcnn.kernels.cpu.workspace import scratch
+
+__all__ = ["conv_pool_backward", "conv_pool_forward", "suits"]
+
+IMAGE_ELEMENTS = 1 << 18  # of an image that one thread takes whole, its gradient beside it: 2 MiB of float32
+SMALL_IMAGE = 1 << 14  # images so small are no work to share
+SHARED_BATCH = 4  # from so many larger images on, threads have enough of them
+MAX_TAPS = 255  # a winner is a byte, and one value says that none won
+
+
+def suits(batch: int, image: int, taps: int) -> bool:
+    """Say whether a stage of `batch` padded images of `image` elements and windows of `taps` is faster in one pass."""
+    return taps <= MAX_TAPS and image <= IMAGE_ELEMENTS and (batch >= SHARED_BATCH or image <= SMALL_IMAGE)
+
+
+@jit
+def _reduce_taps(z, taps, leader, y, winner):
+    """Fill y and winner (length,) from the convolution outputs z (taps, length): maximum, NaN first, cut at zero."""
+    length = y.size
+    for i in range(length):
+        y[np.uintp(i)] = z[np.uintp(i)]
+        leader[np.uintp(i)] = 0
+    for tap in range(1, taps):
+        at = tap * length
+        for i in range(length):
+            v, best = z[np.uintp(at + i)], y[np.uintp(i)]
+            better = (v > best) | ((v != v) & (best == best))
+            y[np.uintp(i)] = v if better else best
+            leader[np.uintp(i)] = np.int32(tap) if better else leader[np.uintp(i)]
+    for i in range(length):
+        v = y[np.uintp(i)]
+        winner[np.uintp(i)] = taps if v <= 0 else leader[np.uintp(i)]
+        y[np.uintp(i)] = 0 if v <= 0 else v
+
+
+@jit
+def _forward_row(addresses, lanes, a, packed, bias, channels, batch, run, a_rows, c_rows, z):
+    """Fill z (window taps, Q, K) with the convolution outputs of one pooled row, from the source at address a."""
+    itemsize, tile_rows, block = z.itemsize, addresses.shape[0] - 1, 2 * lanes
+    pixels = a_rows.size
+    tiles_needed = (pixels + tile_rows - 1) // tile_rows
+    for k in range(0, channels, block):
+        wide = min(block, channels - k)
+        vectors = (wide + lanes - 1) // lanes
+        for i in range(tiles_needed):
+            m, after = pixels * i // tiles_needed, pixels * (i + 1) // tiles_needed
+            call_tile(
+                addresses[after - m, vectors], a, a_rows.ctypes.data + 8 * m, batch.ctypes.data, 1,
+                packed.ctypes.data + itemsize * k * batch.size * run, run * block, block,
+                z.ctypes.data + itemsize * k, c_rows.ctypes.data + 8 * m, run, batch.size,
+                bias.ctypes.data + itemsize * k if bias.size > 0 else 0, wide - (vectors - 1) * lanes, 0, 0,
+            )  # fmt: skip
+
+
+@jit(parallel=True)
+def _forward(addresses, lanes, x, packed, bias, channels, numbers, batch, run, a_rows, c_rows, image, buffers, leaders,
+             y, winner):  # fmt: skip
+    N, O, P, Q, K = y.shape
+    taps, jump_d, jump_h = numbers[1], numbers[10], numbers[11]
+    y_rows, winner_rows = y.reshape(N, O, P, Q * K), winner.reshape(N, O, P, Q * K)
+    for i in prange(N):
+        n, thread = np.int64(i), numba.get_thread_id()
+        a = source_address(x, n, numbers, buffers[thread, :image])
+        z = buffers[thread, image:]
+        for o in range(O):
+            for p in range(P):
+                window = a + x.itemsize * (o * jump_d + p * jump_h)
+                _forward_row(addresses, lanes, window, packed, bias, channels, batch, run, a_rows, c_rows, z)
+                _reduce_taps(z, taps, leaders[thread], y_rows[n, o, p], winner_rows[n, o, p])
+
+
+def conv_pool_forward(
+    x: np.ndarray, w: np.ndarray, b: np.ndarray | None, stride: Triple, padding: Padding, dilation: Triple,
+    window: Triple, y: np.ndarray, winner: np.ndarray,
+) -> None:  # fmt: skip
+    """Fill y with the pooled, rectified convolution of x by w plus b, and winner with the taps that won."""
+    if y.size == 0:
+        return
+    code = tiles(x.dtype)
+    plan = plan_conv_pool(x.shape, y.shape, w.shape[:3], stride, padding, dilation, window, code.lanes)
+    packed, bias = pack_filter(code, w, b, plan.taps, 1, False, plan.batch.size, plan.merge, plan.merge_step)
+    threads = numba.get_num_threads() if plan.parallel else 1
+    image, row = plan.image if plan.padded else 0, y.shape[3] * y.shape[4]
+    held = image + plan.numbers[1] * row
+    buffers = scratch("source", threads * held, x.dtype)[: threads * held].reshape(threads, held)
+    leaders = scratch("leaders", threads * row, np.dtype(np.int32))[: threads * row].reshape(threads, row)
+    call_parallel(plan.parallel, _forward, code.addresses, code.lanes, x, packed, bias, plan.merge * w.shape[4],
+                  plan.numbers, plan.batch, plan.forward_run, plan.a_rows, plan.c_rows, image, buffers, leaders, y,
+                  winner)  # fmt: skip
