@@ -1,0 +1,59 @@
+"""Softmax and cross-entropy together, from logits, by log-sum-exp.
+
+Arrays: logits and probabilities (N, K), labels (N,) from 0 to K - 1, losses (N,) in float64.
+
+    loss = log(sum over k of exp(logits[k])) - logits[label]
+
+The largest logit is first taken off every one: no exponential overflows, and the sum is at least 1.
+Exponentials and their sum are in float64 whatever the dtype: K is small beside the layers before.
+"""
+
+import math
+
+import numpy as np
+from numba import prange
+
+from fastcnn.kernels.cpu.compiler import jit
+from fastcnn.kernels.cpu.threads import call_parallel
+
+SMALL = 1 << 11  # logits (about 10 ns each): for fewer no second thread wakes (9 us)
+
+
+@jit
+def softmax_cross_entropy_row(logits, labels, losses, probabilities, n):
+    """Fill the loss and the probabilities of image n."""
+    K = logits.shape[1]
+    largest = logits[n, 0]
+    for k in range(1, K):
+        largest = max(largest, logits[n, k])
+    top, total = np.float64(largest), 0.0
+    for k in range(K):
+        total += math.exp(np.float64(logits[n, k]) - top)
+    losses[n] = math.log(total) - (np.float64(logits[n, labels[n]]) - top)
+    for k in range(K):
+        probabilities[n, k] = math.exp(np.float64(logits[n, k]) - top) / total
+
+
+@jit(parallel=True)
+def softmax_cross_entropy_rows(logits, labels, losses, probabilities):
+    """Do `softmax_cross_entropy_forward`, row by row."""
+    for n in prange(logits.shape[0]):
+        softmax_cross_entropy_row(logits, labels, losses, probabilities, n)
+
+
+def softmax_cross_entropy_forward(logits, labels, losses, probabilities):
+    """Fill losses with one loss per image and probabilities with the softmax of every row."""
+    worth = logits.size > SMALL
+    call_parallel(worth, softmax_cross_entropy_rows, logits, labels, losses, probabilities)
+
+
+@jit
+def softmax_cross_entropy_backward(probabilities, labels, scale, dlogits):
+    """Fill dlogits with scale * (probabilities - onehot(labels)); 1 / N is the scale of a mean."""
+    N, K = dlogits.shape
+    factor = dlogits.dtype.type(scale)
+    for n in range(N):
+        for k in range(K):
+            dlogits[n, k] = factor * probabilities[n, k]
+        label = labels[n]
+        dlogits[n, label] = factor * (probabilities[n, label] - dlogits.dtype.type(1))
