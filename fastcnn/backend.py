@@ -1,0 +1,106 @@
+"""The one place that picks a room of kernels: `get("cpu")`, `get("reference")`.
+
+A Backend is what graph, plan and trainer see of a device: seven modules of kernels under the same
+names in every room, and the few array operations that are not kernels. Its room is imported when
+first asked for, so `import fastcnn` loads no compiler.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from functools import cache
+from importlib import import_module
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from fastcnn.arrays import Array, Shape
+from fastcnn.errors import BackendError
+
+DEVICES = ("cpu", "reference")
+
+# Rows of vectors start on a cache line: no vector load of any width is split across two lines.
+CACHE_LINE = 64
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One device: its kernels by operation, and its arrays, which are NumPy's in both rooms."""
+
+    name: str
+    conv: Any
+    conv_pool: Any
+    linear: Any
+    pool: Any
+    activation: Any
+    loss: Any
+    optimizer: Any
+
+    def empty(self, shape: Shape, dtype: np.dtype[Any]) -> Array:
+        """Return a C-contiguous array whose first element stands on a cache line, not filled."""
+        return _aligned(np.empty, shape, dtype)
+
+    def zeros(self, shape: Shape, dtype: np.dtype[Any]) -> Array:
+        """Return a C-contiguous array of zeros whose first element stands on a cache line."""
+        return _aligned(np.zeros, shape, dtype)
+
+    def from_host(self, array: Array) -> Array:
+        """Return the device's copy of a NumPy array."""
+        out = self.empty(array.shape, array.dtype)
+        np.copyto(out, array)
+        return out
+
+    def to_host(self, array: Array) -> Array:
+        """Return a NumPy copy of a device array."""
+        return array.copy()
+
+    def copy(self, source: Array, out: Array) -> None:
+        """Fill `out` with `source`, a NumPy or device array, cast to the dtype of `out`."""
+        np.copyto(out, source, casting="same_kind")
+
+    def gather(self, source: Array, indices: Array, out: Array) -> None:
+        """Fill `out` with the rows of `source` at valid `indices`."""
+        # "clip" writes straight into `out`; the default mode fills a second array first.
+        np.take(source, indices, axis=0, out=out, mode="clip")
+
+    def add(self, a: Array, b: Array, out: Array) -> None:
+        """Fill `out` with a + b; `out` may be either of them."""
+        np.add(a, b, out=out)
+
+    def all_finite(self, array: Array) -> bool:
+        """Say whether no element is infinite or NaN."""
+        # One infinite or NaN element makes the sum so; the second look is for sums that overflow.
+        with np.errstate(over="ignore", invalid="ignore"):
+            total = array.sum()
+        return bool(np.isfinite(total)) or bool(np.isfinite(array).all())
+
+
+def _aligned(allocate: Any, shape: Shape, dtype: np.dtype[Any]) -> Array:
+    size = prod(shape) * dtype.itemsize
+    buffer = allocate(size + CACHE_LINE, np.uint8)
+    start = -buffer.ctypes.data % CACHE_LINE
+    aligned: Array = buffer[start : start + size].view(dtype).reshape(shape)
+    return aligned
+
+
+@cache
+def _load(device: str) -> Backend:
+    operations: Sequence[str] = tuple(f.name for f in fields(Backend) if f.name != "name")
+    rooms = (import_module(f"fastcnn.kernels.{device}.{operation}") for operation in operations)
+    return Backend(device, *rooms)
+
+
+def check_device(device: str) -> str:
+    """Return `device`, or refuse a name that is no device; imports nothing."""
+    if device not in DEVICES:
+        raise BackendError(f"device {device!r} was given: choose one of {', '.join(DEVICES)}.")
+    return device
+
+
+def get(device: str) -> Backend:
+    """Return the backend of a device by name; the first call imports its kernels.
+
+    >>> get("reference").name
+    'reference'
+    """
+    return _load(check_device(device))

@@ -1,0 +1,222 @@
+"""Model files: safetensors that hold the parameters, and the architecture as JSON in their header.
+
+    "fastcnn"   {"version", "dtype", "sequential", "layers": {name: {"class", "arguments"}},
+                 "nodes": [{"input": shape} or {"layer": name, "inputs": [node, ...]}],
+                 "inputs": [node, ...], "outputs": [node, ...]}
+    "metadata"  whatever the user wants to keep with the network, as JSON
+    tensors     "conv1.weight", "conv1.bias", ...
+
+Reading runs no code from the file: class names are looked up in the tables of layers and
+initializers, and every tensor's shape is compared before memory is taken for it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import tempfile
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastcnn.arrays import Array, float_dtype
+from fastcnn.backend import check_device
+from fastcnn.errors import ArgumentError, CheckpointError, FastcnnError
+from fastcnn.graph import Graph, Sequential
+from fastcnn.initializers import INITIALIZERS, Initializer
+from fastcnn.layers import LAYERS, Layer
+from fastcnn.node import Input, Node
+
+VERSION = 1
+
+# Far above any network's description, far below what would fill the memory.
+LONGEST_JSON = 16 * 1024 * 1024
+
+TENSOR_DTYPES = {"F32": np.dtype(np.float32), "F64": np.dtype(np.float64)}
+
+
+def save(net: Graph, path: str | PathLike[str], metadata: dict[str, Any] | None = None) -> None:
+    """Write a network to a file, which then holds either all of it or what it held before.
+
+    `metadata` (JSON values) replaces `net.metadata`.
+    """
+    from safetensors.numpy import save_file
+
+    if metadata is not None:
+        net.metadata = metadata
+    try:
+        extra = json.dumps(net.metadata, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ArgumentError(
+            f"metadata cannot be written as JSON ({error}): use dicts, lists, strings and numbers."
+        ) from None
+    header = {"fastcnn": json.dumps(describe(net)), "metadata": extra}
+    target = Path(path)
+    temporary = None
+    try:
+        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+        os.close(handle)
+        save_file(_tensors(net), temporary, metadata=header)
+        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp's files are for their owner only
+        os.replace(temporary, target)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise CheckpointError(f"the model file {target} cannot be written ({reason}): choose another place.") from None
+    finally:
+        if temporary is not None and os.path.exists(temporary):
+            os.unlink(temporary)
+
+
+def load(path: str | PathLike[str], device: str = "cpu") -> Graph:
+    """Read a network from a file that `save` wrote."""
+    from safetensors import SafetensorError, safe_open
+
+    check_device(device)
+    try:
+        with Path(path).open("rb"):
+            pass
+        with safe_open(path, framework="np") as file:
+            return _read(file, str(path), device)
+    except SafetensorError as error:
+        raise _unreadable(path, f"is damaged or no safetensors file ({error})") from None
+    except CheckpointError:
+        raise
+    except OSError as error:
+        raise _unreadable(path, f"cannot be read ({error.strerror or error})") from None
+
+
+def _read(file: Any, path: str, device: str) -> Graph:
+    header = file.metadata() or {}
+    if "fastcnn" not in header:
+        raise _unreadable(path, "holds tensors but no fastcnn architecture")
+    description = _json(header["fastcnn"], path)
+    metadata = _json(header.get("metadata", "{}"), path)
+    if description.get("version") != VERSION:
+        raise _unreadable(path, f"has format version {description.get('version')!r}, and {VERSION} is known")
+    try:
+        net = build(description)
+    except (
+        FastcnnError, TypeError, ValueError, KeyError, IndexError, AttributeError, OverflowError,
+    ) as error:  # fmt: skip
+        detail = str(error).rstrip(".")
+        raise _unreadable(path, f"describes a network that cannot be built ({detail})") from None
+    net.metadata = metadata
+    _compare(file, net, path)
+    net.to(device).own_store(lambda layer, key: file.get_tensor(f"{layer.name}.{key}"))
+    return net
+
+
+def _compare(file: Any, net: Graph, path: str) -> None:
+    """Refuse a file whose tensors are not exactly the network's parameters."""
+    needed = {f"{layer.name}.{key}": shape for layer in net.layers for key, shape in layer.parameter_shapes().items()}
+    found = set(file.keys())
+    for names, problem in ((needed.keys() - found, "lacks"), (found - needed.keys(), "also holds")):
+        if names:
+            raise _unreadable(path, f"{problem} the tensor {min(names)!r}")
+    for name, shape in needed.items():
+        tensor = file.get_slice(name)
+        if tuple(tensor.get_shape()) != shape:
+            got = tuple(tensor.get_shape())
+            raise _unreadable(path, f"holds {name} of shape {got}, where {shape} is needed")
+        if TENSOR_DTYPES.get(tensor.get_dtype()) != net.dtype:
+            got = tensor.get_dtype()
+            raise _unreadable(path, f"holds {name} of type {got}, where {net.dtype} is needed")
+
+
+def describe(net: Graph) -> dict[str, Any]:
+    """Return a network's architecture as JSON values."""
+    numbers = {node: number for number, node in enumerate(net.nodes)}
+    nodes: list[dict[str, Any]] = []
+    for node in net.nodes:
+        if node.layer is None:
+            nodes.append({"input": list(node.shape)})
+        else:
+            sources = [numbers[source] for source in node.inputs]
+            nodes.append({"layer": node.layer.name, "inputs": sources})
+    return {
+        "version": VERSION,
+        "dtype": net.dtype.name,
+        "sequential": isinstance(net, Sequential),
+        "layers": {layer.name: _describe_layer(layer) for layer in net.layers},
+        "nodes": nodes,
+        "inputs": [numbers[node] for node in net.inputs],
+        "outputs": [numbers[node] for node in net.outputs],
+    }
+
+
+def _describe_layer(layer: Layer) -> dict[str, Any]:
+    name = type(layer).__name__
+    if LAYERS.get(name) is not type(layer):
+        raise ArgumentError(f"{layer.label} is no layer of fastcnn's own, and cannot be saved.")
+    arguments = {key: _plain(value) for key, value in layer.config().items()}
+    return {"class": name, "arguments": arguments}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Initializer):
+        rule = type(value)
+        if INITIALIZERS.get(rule.__name__) is not rule:
+            raise ArgumentError(f"{value!r} is no initializer of fastcnn's own, and cannot be saved.")
+        return {"initializer": rule.__name__, "arguments": dataclasses.asdict(value)}  # type: ignore[call-overload]
+    return value
+
+
+def build(description: dict[str, Any]) -> Graph:
+    """Return the network that `describe` described; whatever is malformed raises."""
+    dtype = float_dtype(description["dtype"])
+    layers = {name: _build_layer(name, dtype.name, **entry) for name, entry in description["layers"].items()}
+    if description["sequential"]:
+        first, *chain = description["nodes"]
+        return Sequential(*(layers[node["layer"]] for node in chain), input_shape=first["input"])
+    nodes: list[Node] = []
+    for entry in description["nodes"]:
+        if "input" in entry:
+            nodes.append(Input(*entry["input"]))
+        else:
+            nodes.append(layers[entry["layer"]](*(nodes[number] for number in entry["inputs"])))
+    ends = ([nodes[number] for number in description[end]] for end in ("inputs", "outputs"))
+    return Graph(*ends)
+
+
+def _build_layer(name: str, dtype: str, **entry: Any) -> Layer:
+    kind, arguments = entry["class"], dict(entry["arguments"])
+    if kind not in LAYERS:
+        raise ArgumentError(f"there is no layer class {kind!r}")
+    rule = arguments.get("weight_init")
+    if rule is not None:
+        arguments["weight_init"] = INITIALIZERS[rule["initializer"]](**rule["arguments"])
+    if arguments.keys() & {"name", "dtype", "device"}:
+        raise ArgumentError(f"layer {name!r} has arguments that a file does not set")
+    return LAYERS[kind](**arguments, name=name, dtype=dtype)
+
+
+def _tensors(net: Graph) -> dict[str, Array]:
+    store = net.own_store()
+    return {
+        f"{layer.name}.{key}": store.host_value(layer, key) for layer in net.layers for key in layer.parameter_shapes()
+    }
+
+
+def _json(text: str, path: str) -> dict[str, Any]:
+    if len(text) > LONGEST_JSON:
+        raise _unreadable(path, f"has a description of {len(text)} characters")
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise _unreadable(path, "has a malformed description")
+    return value
+
+
+def _unreadable(path: str | PathLike[str], problem: str) -> CheckpointError:
+    return CheckpointError(f"the model file {os.fspath(path)} {problem}: give a file that fastcnn has saved.")
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,32 @@
+"""What training reports: a record for every epoch."""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple, TypedDict
+
+
+class EpochRecord(TypedDict):
+    """One epoch: means over its images as they were trained on, and validation after it, if any.
+
+    `seconds` and `images_per_s` cover training, not validation.
+    """
+
+    loss: float
+    accuracy: float
+    val_loss: float | None
+    val_accuracy: float | None
+    images_per_s: float
+    seconds: float
+
+
+class Evaluation(NamedTuple):
+    """Mean loss, and the share of images whose largest logit is at the label."""
+
+    loss: float
+    accuracy: float
+
+
+@dataclass
+class History:
+    """The epochs of one `fit`, in order, as plain dicts ready for JSON."""
+
+    epochs: list[EpochRecord] = field(default_factory=list)

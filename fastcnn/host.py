@@ -1,0 +1,57 @@
+"""What the cpu room of kernels has of this machine: vectors, threads, a folder for machine code.
+
+Nothing is imported before a function is called: the room brings in the compiler.
+"""
+
+from pathlib import Path
+
+
+def thread_count() -> int:
+    """Return the number of threads that kernels called from this Python thread use."""
+    from fastcnn.kernels.cpu import threads
+
+    return threads.thread_count()
+
+
+def set_thread_count(count: int) -> None:
+    """Use this many threads from now on; the results stay the same to the last bit.
+
+    Raises
+    ------
+    ValueError
+        If `count` is below 1 or above the number of cores this process may use.
+    """
+    from fastcnn.kernels.cpu import threads
+
+    threads.set_thread_count(count)
+
+
+def available_cores() -> int:
+    """Return the cores that the affinity mask and the quota leave to this process."""
+    from fastcnn.kernels.cpu import threads
+
+    return threads.available_cores()
+
+
+def threading_layer() -> str:
+    """Return Numba's threading layer: omp, tbb or workqueue."""
+    import numba
+
+    from fastcnn.kernels.cpu import threads  # noqa: F401 - chooses the layer
+
+    return str(numba.threading_layer())
+
+
+def vector_bits() -> int:
+    """Return the width of the vectors that kernels are compiled for."""
+    from fastcnn.kernels.cpu import tile
+
+    _, lanes = tile.tile_shape(1)
+    return 8 * lanes
+
+
+def cache_folder() -> Path:
+    """Return the folder that keeps the machine code of the kernels as they are now."""
+    from fastcnn.kernels.cpu import compiler
+
+    return compiler.cache_folder()

@@ -1,0 +1,154 @@
+"""First values of weights: an Initializer fills a shape from a seeded generator.
+
+A weight (..., C, K) has fan-in prod(..., C), the products summed into one output, and fan-out
+prod(...) * K. Values are drawn in float64, so a float32 and a float64 network of one seed agree.
+Sources: Glorot and Bengio 2010 (Xavier), He et al. 2015, Saxe et al. 2014 (orthogonal).
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from math import prod, sqrt
+
+import numpy as np
+
+from fastcnn.arrays import Array, Shape
+
+# Keeps the variance of a signal through a ReLU, which drops half of it (He et al. 2015, eq. 10).
+RELU_GAIN = sqrt(2.0)
+
+
+def fans(shape: Shape) -> tuple[int, int]:
+    """Return (fan-in, fan-out) of a weight whose last two axes are input and output channels.
+
+    >>> fans((5, 5, 6, 16))
+    (150, 400)
+    """
+    return prod(shape[:-1]), prod(shape[:-2]) * shape[-1]
+
+
+class Initializer(ABC):
+    """A rule for first values: `rule(shape, generator)` returns a float64 array."""
+
+    @abstractmethod
+    def __call__(self, shape: Shape, generator: np.random.Generator) -> Array:
+        """Return the first values of a parameter."""
+
+
+@dataclass(frozen=True)
+class Constant(Initializer):
+    """Every element has one value.
+
+    >>> Constant(0.5)((2,), np.random.default_rng(0))
+    array([0.5, 0.5])
+    """
+
+    value: float
+
+    def __call__(self, shape: Shape, generator: np.random.Generator) -> Array:
+        """Return the constant array."""
+        return np.full(shape, self.value)
+
+
+@dataclass(frozen=True)
+class Zeros(Initializer):
+    """Every element is 0: the first value of biases."""
+
+    def __call__(self, shape: Shape, generator: np.random.Generator) -> Array:
+        """Return an array of zeros."""
+        return np.zeros(shape)
+
+
+@dataclass(frozen=True)
+class Normal(Initializer):
+    """Independent draws from a normal distribution."""
+
+    mean: float = 0.0
+    std: float = 0.01
+
+    def __call__(self, shape: Shape, generator: np.random.Generator) -> Array:
+        """Return the draws."""
+        return generator.normal(self.mean, self.std, shape)
+
+
+@dataclass(frozen=True)
+class Uniform(Initializer):
+    """Independent draws from [low, high)."""
+
+    low: float = -0.05
+    high: float = 0.05
+
+    def __call__(self, shape: Shape, generator: np.random.Generator) -> Array:
+        """Return the draws."""
+        return generator.uniform(self.low, self.high, shape)
+
+
+@dataclass(frozen=True)
+class XavierNormal(Initializer):
+    """Normal with variance 2 / (fan-in + fan-out)."""
+
+    def __call__(self, shape: Shape, generator: np.random.Generator) -> Array:
+        """Return the draws."""
+        return generator.normal(0.0, sqrt(2.0 / sum(fans(shape))), shape)
+
+
+@dataclass(frozen=True)
+class XavierUniform(Initializer):
+    """Uniform with variance 2 / (fan-in + fan-out)."""
+
+    def __call__(self, shape: Shape, generator: np.random.Generator) -> Array:
+        """Return the draws."""
+        bound = sqrt(6.0 / sum(fans(shape)))
+        return generator.uniform(-bound, bound, shape)
+
+
+@dataclass(frozen=True)
+class HeNormal(Initializer):
+    """Normal with variance gain^2 / fan-in: the default of convolution and linear layers."""
+
+    gain: float = RELU_GAIN
+
+    def __call__(self, shape: Shape, generator: np.random.Generator) -> Array:
+        """Return the draws."""
+        return generator.normal(0.0, self.gain / sqrt(fans(shape)[0]), shape)
+
+
+@dataclass(frozen=True)
+class HeUniform(Initializer):
+    """Uniform with variance gain^2 / fan-in."""
+
+    gain: float = RELU_GAIN
+
+    def __call__(self, shape: Shape, generator: np.random.Generator) -> Array:
+        """Return the draws."""
+        bound = self.gain * sqrt(3.0 / fans(shape)[0])
+        return generator.uniform(-bound, bound, shape)
+
+
+@dataclass(frozen=True)
+class Orthogonal(Initializer):
+    """A weight seen as a (fan-in, K) matrix with orthonormal columns (or rows, if K is larger).
+
+    >>> w = Orthogonal()((3, 3, 2, 4), np.random.default_rng(0)).reshape(18, 4)
+    >>> bool(np.allclose(w.T @ w, np.eye(4)))
+    True
+    """
+
+    gain: float = 1.0
+
+    def __call__(self, shape: Shape, generator: np.random.Generator) -> Array:
+        """Return the matrix in the weight's shape."""
+        rows, columns = prod(shape[:-1]), shape[-1]
+        long, short = max(rows, columns), min(rows, columns)
+        q, r = np.linalg.qr(generator.standard_normal((long, short)))
+        q = q * np.sign(np.diag(r))  # the plain factor is not uniform over rotations
+        values: Array = self.gain * (q if rows >= columns else q.T)
+        return np.ascontiguousarray(values).reshape(shape)
+
+
+INITIALIZERS: dict[str, type[Initializer]] = {
+    rule.__name__: rule
+    for rule in (
+        Constant, Zeros, Normal, Uniform, XavierNormal, XavierUniform, HeNormal, HeUniform,
+        Orthogonal,
+    )
+}  # fmt: skip

@@ -1,0 +1,34 @@
+"""The layers, and the table of their names: the only classes that a model file can ask for."""
+
+from fastcnn.layers.base import Layer
+from fastcnn.layers.conv import Conv1d, Conv2d, Conv3d
+from fastcnn.layers.elementwise import Add, Flatten, Identity, ReLU
+from fastcnn.layers.linear import Linear
+from fastcnn.layers.pool import AvgPool1d, AvgPool2d, AvgPool3d, MaxPool1d, MaxPool2d, MaxPool3d
+
+LAYERS: dict[str, type[Layer]] = {
+    layer.__name__: layer
+    for layer in (
+        Conv1d, Conv2d, Conv3d, Linear, Flatten, Identity, Add, ReLU,
+        MaxPool1d, MaxPool2d, MaxPool3d, AvgPool1d, AvgPool2d, AvgPool3d,
+    )
+}  # fmt: skip
+
+__all__ = [
+    "LAYERS",
+    "Add",
+    "AvgPool1d",
+    "AvgPool2d",
+    "AvgPool3d",
+    "Conv1d",
+    "Conv2d",
+    "Conv3d",
+    "Flatten",
+    "Identity",
+    "Layer",
+    "Linear",
+    "MaxPool1d",
+    "MaxPool2d",
+    "MaxPool3d",
+    "ReLU",
+]

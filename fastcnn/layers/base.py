@@ -1,0 +1,216 @@
+"""What every layer is: constructor arguments, parameters, shapes and bound kernel calls.
+
+A layer serves twice. Called on a node it makes a node of a graph; its `forward` and `backward` work
+on arrays by themselves, as a graph of one node. Either way `bind` turns it into kernel calls on
+fixed arrays. Parameters have PyTorch's names.
+"""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import prod
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
+
+from fastcnn.arrays import Array, Shape, as_float, channels_first_hint, float_dtype, wider
+from fastcnn.backend import Backend, check_device, get
+from fastcnn.errors import ArgumentError, ShapeError
+from fastcnn.node import Node
+from fastcnn.parameters import Store, drawn
+from fastcnn.seeding import default_generator
+
+if TYPE_CHECKING:
+    from fastcnn.plan import Plan
+
+Call: TypeAlias = tuple[Callable[..., None], tuple[Any, ...]]
+"""A kernel and its arguments, ready to run."""
+
+Window: TypeAlias = tuple[Shape, Shape]
+"""The extent of a layer's dilated window and its stride, by spatial axis."""
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A layer tied to arrays: its forward calls, and a maker of its backward calls.
+
+    `backward(dy, dxs, grads)` returns the calls that fill the input gradients `dxs` (None: not
+    needed) and the parameter gradients `grads` from `dy`.
+    """
+
+    backward: Callable[[Array, Sequence[Array | None], Mapping[str, Array]], list[Call]]
+    forward: list[Call] = field(default_factory=list)
+
+
+class Layer(ABC):
+    """The base of all layers.
+
+    Parameters
+    ----------
+    name
+        What errors, summaries and model files call it; a graph names it "conv1", ... otherwise.
+    dtype
+        "float32" or "float64"; a float64 array met by `forward` promotes the layer, exactly.
+    device
+        "cpu" or "reference".
+    """
+
+    kind: ClassVar[str]
+    """The stem of automatic names."""
+
+    arity: ClassVar[int] = 1
+    """How many inputs the layer takes."""
+
+    is_view: ClassVar[bool] = False
+    """The output holds the input's numbers in the input's order, so no kernel has to run."""
+
+    def __init__(self, *, name: str | None = None, dtype: DTypeLike = "float32", device: str = "cpu") -> None:
+        self.name = name
+        self.dtype = float_dtype(dtype)
+        self.device = check_device(device)
+        self.state: dict[str, Array] = {}
+        self.store: Store | None = None
+        self._plan: Plan | None = None
+
+    def config(self) -> dict[str, Any]:
+        """Return the constructor's arguments, as numbers, strings and tuples."""
+        return {}
+
+    def __repr__(self) -> str:
+        words = []
+        arguments = inspect.signature(type(self)).parameters
+        for key, value in self.config().items():
+            if arguments[key].default is inspect.Parameter.empty:
+                words.append(repr(value))
+            elif arguments[key].default != value:
+                words.append(f"{key}={value!r}")
+        return f"{type(self).__name__}({', '.join(words)})"
+
+    @property
+    def label(self) -> str:
+        """The layer in an error: its name if it has one, and how it was made."""
+        return f"{self.name} = {self!r}" if self.name else repr(self)
+
+    # Shapes
+
+    def output_shape(self, *inputs: Shape) -> Shape:
+        """Return the output's shape for the inputs' shapes, all without the batch axis."""
+        if len(inputs) != self.arity:
+            raise ShapeError(f"{self.label} got {len(inputs)} inputs, and needs {self.arity}: give it as many.")
+        return self.infer(*(tuple(shape) for shape in inputs))
+
+    @abstractmethod
+    def infer(self, *inputs: Shape) -> Shape:
+        """Return the output shape for the right number of input shapes, or raise a ShapeError."""
+
+    def refuse(self, got: Shape, needed: str, fitting: Shape = ()) -> ShapeError:
+        """Return the error for an input shape; `fitting` is what it may be channels first."""
+        advice = channels_first_hint(got, fitting) or "change the layer or what stands before it."
+        return ShapeError(f"{self.label} got an input of shape {got}, and needs {needed}: {advice}")
+
+    def multiply_adds(self, output: Shape) -> int:
+        """Return the multiply-adds of one forward pass over one image with this output shape."""
+        return 0
+
+    def window(self) -> Window | None:
+        """Return the spatial extent and stride, or None for a layer that works pixel by pixel."""
+        return None
+
+    # Parameters
+
+    def parameter_shapes(self) -> dict[str, Shape]:
+        """Return the shape of every parameter by name."""
+        return {}
+
+    def first_values(self, name: str, generator: np.random.Generator) -> Array:
+        """Return the first values of a parameter, in float64."""
+        raise NotImplementedError(f"{type(self).__name__} has no parameter {name!r}")
+
+    @property
+    def parameter_count(self) -> int:
+        """How many numbers the layer learns."""
+        return sum(prod(shape) for shape in self.parameter_shapes().values())
+
+    @property
+    def params(self) -> dict[str, Array]:
+        """The parameters by name; drawn at the first look, and assigned in place."""
+        return self.own_store().params[self]
+
+    @property
+    def grads(self) -> dict[str, Array]:
+        """The gradients of the last backward pass by name (each pass overwrites them)."""
+        return self.own_store().grads[self]
+
+    def own_store(self) -> Store:
+        """Return the store that holds the parameters: the network's, or one of the layer's own."""
+        if self.store is None:
+            self.store = Store([self], get(self.device), self.dtype, drawn(default_generator()))
+        return self.store
+
+    def astype(self, dtype: DTypeLike) -> Layer:
+        """Change the layer to another dtype, its parameters too, and return it."""
+        wanted = float_dtype(dtype)
+        if wanted != self.dtype:
+            self.dtype = wanted
+            if self.store is not None:
+                self.store = Store([self], get(self.device), wanted, drawn(default_generator()))
+        return self
+
+    # Execution
+
+    @abstractmethod
+    def bind(self, backend: Backend, xs: Sequence[Array], y: Array) -> Bound:
+        """Return the layer's kernel calls on these input arrays and this output array."""
+
+    def __call__(self, *nodes: Node) -> Node:
+        """Apply the layer to nodes of a graph."""
+        if not all(isinstance(node, Node) for node in nodes):
+            raise ArgumentError(
+                f"{self.label} was called on something that is no node of a graph: use its forward method for arrays."
+            )
+        return Node(self, nodes, self.output_shape(*(node.shape for node in nodes)))
+
+    def forward(self, *xs: ArrayLike) -> Array:
+        """Return the layer's output for input arrays (N, ...), outside of any network."""
+        arrays = [as_float(x, f"the input of {self.label}") for x in xs]
+        if any(array.ndim < 2 for array in arrays):
+            shapes = ", ".join(str(array.shape) for array in arrays)
+            raise ShapeError(
+                f"{self.label} got an array of shape {shapes}, and needs a batch axis first: add one with x[None]."
+            )
+        batch = arrays[0].shape[0] if arrays else 0
+        if any(array.shape[0] != batch for array in arrays):
+            lengths = ", ".join(str(array.shape[0]) for array in arrays)
+            raise ShapeError(f"{self.label} got batches of {lengths}: give as many rows in each.")
+        for array in arrays:
+            self.astype(wider(self.dtype, array.dtype))
+        self._plan = self._standalone_plan(batch, [array.shape[1:] for array in arrays])
+        self._plan.load(arrays)
+        self._plan.forward()
+        return self._plan.backend.to_host(self._plan.outputs[0])
+
+    def backward(self, dy: ArrayLike) -> Any:
+        """Return the gradient by the last `forward`'s input (a tuple for several); fill `grads`."""
+        if self._plan is None or self._plan.store is not self.store:
+            raise ArgumentError(f"{self.label} cannot go backward yet: call its forward first.")
+        gradient = as_float(dy, f"the output gradient of {self.label}")
+        backward = self._plan.backward(inputs=True)
+        backward.load([gradient])
+        backward.run()
+        results = tuple(self._plan.backend.to_host(dx) for dx in backward.input_gradients)
+        return results[0] if len(results) == 1 else results
+
+    def _standalone_plan(self, batch: int, shapes: list[Shape]) -> Plan:
+        from fastcnn.plan import Plan
+
+        store, plan = self.own_store(), self._plan
+        if plan and plan.store is store and plan.serves(batch, shapes):
+            return plan
+        output = self.output_shape(*shapes)
+        inputs = [Node(None, (), shape) for shape in shapes]
+        node = Node(self, inputs, output)
+        return Plan([*inputs, node], inputs, [node], store, batch, fuse=False)

@@ -1,0 +1,214 @@
+"""Convolution layers: one class on rank 1, 2 or 3, over the kernels' five axes.
+
+    x (N, W, C)  (N, H, W, C)  (N, D, H, W, C)     weight (*filter, C / groups, K)     bias (K,)
+
+Every output is the sum of a window of x times the filter (cross-correlation), plus the bias.
+Source: LeCun 1989.
+"""
+
+from collections.abc import Mapping, Sequence
+from math import prod
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from fastcnn.arrays import Array, Shape
+from fastcnn.backend import Backend
+from fastcnn.errors import ArgumentError
+from fastcnn.initializers import Initializer
+from fastcnn.layers.base import Bound, Call, Window
+from fastcnn.layers.weighted import WeightedLayer, bias_config
+from fastcnn.shapes import (
+    IntOrAxes,
+    Padding,
+    compact,
+    extent,
+    output_size,
+    padding_pairs,
+    per_axis,
+    whole,
+)
+
+
+class Conv(WeightedLayer):
+    """Convolution with PyTorch's arguments.
+
+    `padding` is a number, one per axis, a (before, after) pair per axis, "same" or "valid".
+
+    >>> Conv2d(3, 10, 5, padding=2).output_shape((32, 32, 3))
+    (32, 32, 10)
+    >>> Conv2d(3, 10, 5, padding=2).parameter_count
+    760
+    """
+
+    kind = "conv"
+    rank: ClassVar[int]
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: IntOrAxes,
+        stride: IntOrAxes = 1,
+        padding: Padding = 0,
+        dilation: IntOrAxes = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: str = "zeros",
+        *,
+        weight_init: Initializer | None = None,
+        name: str | None = None,
+        dtype: DTypeLike = "float32",
+        device: str = "cpu",
+    ) -> None:
+        super().__init__(weight_init, name, dtype, device)
+        self.in_channels = whole(in_channels, 1, "in_channels")
+        self.out_channels = whole(out_channels, 1, "out_channels")
+        self.kernel_size = per_axis(kernel_size, self.rank, 1, "kernel_size")
+        self.stride = per_axis(stride, self.rank, 1, "stride")
+        self.dilation = per_axis(dilation, self.rank, 1, "dilation")
+        self.groups = whole(groups, 1, "groups")
+        self.padding = padding
+        self.pairs = padding_pairs(padding, self.rank, self.kernel_size, self.stride, self.dilation)
+        for label, channels in (("in", self.in_channels), ("out", self.out_channels)):
+            if channels % self.groups:
+                raise ArgumentError(
+                    f"{type(self).__name__} got {label}_channels={channels}, which "
+                    f"groups={self.groups} does not divide: choose groups that divides it."
+                )
+        if padding_mode != "zeros":
+            raise ArgumentError(f"padding_mode={padding_mode!r} was given, and only 'zeros' exists: leave it out.")
+        self.has_bias = bool(bias)
+        self.weight_shape = (
+            *self.kernel_size,
+            self.in_channels // self.groups,
+            self.out_channels,
+        )
+
+    def config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        symmetric = all(before == after for before, after in self.pairs)
+        pads = compact([before for before, _ in self.pairs]) if symmetric else self.pairs
+        return {
+            "in_channels": self.in_channels,
+            "out_channels": self.out_channels,
+            "kernel_size": compact(self.kernel_size),
+            "stride": compact(self.stride),
+            "padding": self.padding if isinstance(self.padding, str) else pads,
+            "dilation": compact(self.dilation),
+            "groups": self.groups,
+            **bias_config(self.has_bias, self.weight_init),
+        }
+
+    def infer(self, *inputs: Shape) -> Shape:
+        """Return (*output sizes, K)."""
+        (shape,) = inputs
+        fits = len(shape) == self.rank + 1
+        if not fits or shape[-1] != self.in_channels:
+            axes = "DHW"[3 - self.rank :]
+            raise self.refuse(
+                shape,
+                f"({', '.join(axes)}, C) with C = {self.in_channels}",
+                (*shape[1:], self.in_channels) if fits else (),
+            )
+        geometry = zip(shape, self.kernel_size, self.stride, self.pairs, self.dilation, strict=False)
+        sizes = tuple(output_size(*axis, ceil_mode=False) for axis in geometry)
+        if min(sizes) < 1:
+            spans = tuple(map(extent, self.kernel_size, self.dilation))
+            raise self.refuse(shape, f"a padded image of at least {spans} pixels for one output")
+        return (*sizes, self.out_channels)
+
+    def multiply_adds(self, output: Shape) -> int:
+        """Return the filter's size times the pixels of the output."""
+        return prod(self.weight_shape) * prod(output[:-1])
+
+    def window(self) -> Window:
+        """Return the dilated filter's extent and the stride."""
+        return tuple(map(extent, self.kernel_size, self.dilation)), self.stride
+
+    def geometry(self) -> tuple[Shape, tuple[tuple[int, int], ...], Shape]:
+        """Return the kernels' stride, padding pairs and dilation on three axes."""
+        lead = (1,) * (3 - self.rank)
+        return lead + self.stride, ((0, 0),) * len(lead) + self.pairs, lead + self.dilation
+
+    def bind(self, backend: Backend, xs: Sequence[Array], y: Array, relu: bool = False) -> Bound:
+        """Return the convolution's calls on five-axis views of the arrays."""
+        conv, geometry = backend.conv, (*self.geometry(), self.groups)
+        x5, y5 = five_axes(xs[0]), five_axes(y)
+        w5 = filter_axes(self.params["weight"])
+
+        def backward(dy: Array, dxs: Sequence[Array | None], grads: Mapping[str, Array]) -> list[Call]:
+            dy5 = five_axes(dy)
+            dw5 = grads["weight"].reshape(w5.shape)
+            calls: list[Call] = [(conv.conv_backward_weight, (x5, dy5, *geometry, dw5))]
+            if self.has_bias:
+                calls.append((conv.conv_backward_bias, (dy5, grads["bias"])))
+            if dxs[0] is not None:
+                dx5 = five_axes(dxs[0])
+                calls.append((conv.conv_backward_input, (dy5, w5, *geometry, dx5)))
+            return calls
+
+        arguments = (x5, w5, self.params.get("bias"), *geometry, relu, y5)
+        return Bound(backward, [(conv.conv_forward, arguments)])
+
+    def bind_pooled(self, backend: Backend, x: Array, y: Array, window: Shape) -> Bound:
+        """Return the calls of convolution, ReLU and max-pooling by windows side by side, in one kernel."""
+        kernels, x5, y5 = backend.conv_pool, five_axes(x), five_axes(y)
+        w5, bias = filter_axes(self.params["weight"]), self.params.get("bias")
+        winner = backend.empty(y5.shape, np.dtype(np.uint8))
+        geometry = (*self.geometry(), window)
+
+        def backward(dy: Array, dxs: Sequence[Array | None], grads: Mapping[str, Array]) -> list[Call]:
+            dx5 = None if dxs[0] is None else five_axes(dxs[0])
+            dw5 = filter_axes(grads["weight"])
+            arguments = (x5, w5, five_axes(dy), winner, *geometry, dx5, dw5, grads.get("bias"))
+            return [(kernels.conv_pool_backward, arguments)]
+
+        return Bound(backward, [(kernels.conv_pool_forward, (x5, w5, bias, *geometry, y5, winner))])
+
+
+class Conv1d(Conv):
+    """Convolution of signals (N, W, C).
+
+    >>> Conv1d(2, 4, 3, padding=((2, 0),)).output_shape((100, 2))
+    (100, 4)
+    """
+
+    rank = 1
+
+
+class Conv2d(Conv):
+    """Convolution of images (N, H, W, C).
+
+    >>> Conv2d(6, 16, 5).output_shape((14, 14, 6))
+    (10, 10, 16)
+    """
+
+    rank = 2
+
+
+class Conv3d(Conv):
+    """Convolution of volumes (N, D, H, W, C).
+
+    >>> Conv3d(1, 8, 3, stride=(1, 2, 2), padding="valid").output_shape((8, 33, 33, 1))
+    (6, 16, 16, 8)
+    """
+
+    rank = 3
+
+
+def five_axes(array: Array) -> Array:
+    """Return a view (N, D, H, W, C) with the missing leading spatial axes of length 1.
+
+    >>> import numpy as np
+    >>> five_axes(np.zeros((8, 28, 3))).shape
+    (8, 1, 1, 28, 3)
+    """
+    n, *rest = array.shape
+    return array.reshape((n, *(1,) * (5 - array.ndim), *rest))
+
+
+def filter_axes(weight: Array) -> Array:
+    """Return a view (T, R, S, C / groups, K) of a filter, with leading axes of length 1."""
+    return weight.reshape((*(1,) * (5 - weight.ndim), *weight.shape))

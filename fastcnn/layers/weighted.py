@@ -1,0 +1,46 @@
+"""What convolution and linear layers share: weight, bias, and ReLU inside the kernel."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from fastcnn.arrays import Array, Shape
+from fastcnn.backend import Backend
+from fastcnn.errors import ArgumentError
+from fastcnn.initializers import HeNormal, Initializer
+from fastcnn.layers.base import Bound, Layer
+
+
+class WeightedLayer(Layer):
+    """A layer with a `weight` and perhaps a `bias` (K,), which starts at zero."""
+
+    weight_shape: Shape
+    has_bias: bool
+
+    def __init__(self, weight_init: Initializer | None, name: str | None, dtype: DTypeLike, device: str) -> None:
+        super().__init__(name=name, dtype=dtype, device=device)
+        if weight_init is not None and not isinstance(weight_init, Initializer):
+            raise ArgumentError(f"weight_init={weight_init!r} was given: give a rule of fastcnn.initializers.")
+        self.weight_init = weight_init
+
+    def parameter_shapes(self) -> dict[str, Shape]:
+        """Return the shapes of weight and bias."""
+        bias = {"bias": self.weight_shape[-1:]} if self.has_bias else {}
+        return {"weight": self.weight_shape} | bias
+
+    def first_values(self, name: str, generator: np.random.Generator) -> Array:
+        """Return He-normal weights (or those of `weight_init`) and zero biases."""
+        if name == "bias":
+            return np.zeros(self.weight_shape[-1:])
+        return (self.weight_init or HeNormal())(self.weight_shape, generator)
+
+    def bind(self, backend: Backend, xs: Sequence[Array], y: Array, relu: bool = False) -> Bound:
+        """Return the kernel calls; with `relu` the forward kernel also applies ReLU to y."""
+        raise NotImplementedError
+
+
+def bias_config(has_bias: bool, weight_init: Initializer | None) -> dict[str, Any]:
+    """Return the two constructor arguments these layers share."""
+    return {"bias": has_bias, "weight_init": weight_init}

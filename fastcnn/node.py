@@ -1,0 +1,52 @@
+"""Nodes of a graph: what a layer returns when it is called on other nodes, and the graph's inputs.
+
+A node is a layer applied to earlier nodes, with the shape of its result (without the batch axis).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import count
+from typing import TYPE_CHECKING
+
+from fastcnn.arrays import Shape
+from fastcnn.errors import ArgumentError
+from fastcnn.shapes import whole
+
+if TYPE_CHECKING:
+    from fastcnn.layers.base import Layer
+
+# Nodes are numbered as they are made, so an input's number is always below its consumer's.
+_serial = count()
+
+
+class Node:
+    """The result of one layer in a graph; `a + b` adds two of them."""
+
+    def __init__(self, layer: Layer | None, inputs: Sequence[Node], shape: Shape) -> None:
+        self.layer = layer
+        self.inputs = tuple(inputs)
+        self.shape = shape
+        self.serial = next(_serial)
+
+    def __add__(self, other: Node) -> Node:
+        from fastcnn.layers.elementwise import Add
+
+        if not isinstance(other, Node):
+            return NotImplemented
+        return Add()(self, other)
+
+    def __repr__(self) -> str:
+        return f"<node {self.layer!r} of shape {self.shape}>"
+
+
+class Input(Node):
+    """An input of a graph, by its shape without the batch axis: `Input(32, 32, 3)`."""
+
+    def __init__(self, *shape: int) -> None:
+        if not shape:
+            raise ArgumentError("Input() was given no shape: give its axes, as in Input(28, 28, 1).")
+        super().__init__(None, (), tuple(whole(size, 1, "an axis of Input") for size in shape))
+
+    def __repr__(self) -> str:
+        return f"Input{self.shape}"

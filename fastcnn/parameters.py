@@ -1,0 +1,102 @@
+"""Where parameters live: a flat array of values and one of gradients for all layers of a network.
+
+A layer's `params` and `grads` are views into the two: an optimizer updates a network in one call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import prod
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from fastcnn.arrays import Array, Shape
+from fastcnn.backend import CACHE_LINE, Backend
+from fastcnn.errors import ArgumentError, ShapeError
+
+if TYPE_CHECKING:
+    from fastcnn.layers.base import Layer
+
+
+FirstValues: TypeAlias = "Callable[[Layer, str], Array]"
+"""Where values come from that nobody has set: the parameter of a layer by name."""
+
+
+def drawn(generator: np.random.Generator) -> FirstValues:
+    """Return the first values that layers draw from a generator."""
+    return lambda layer, name: layer.first_values(name, generator)
+
+
+class Views(dict[str, Array]):
+    """A dict of views whose assignment copies into the view, so that all holders see it."""
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        if name not in self:
+            raise ArgumentError(f"{name!r} is no parameter here: choose one of {', '.join(self)}.")
+        array = np.asarray(value)
+        if array.shape != self[name].shape:
+            raise ShapeError(
+                f"{name} was given shape {array.shape}, and has shape {self[name].shape}: give an array of that shape."
+            )
+        self[name][...] = array
+
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        """Assign several parameters, each copied into its view."""
+        for name, value in dict(*args, **kwargs).items():
+            self[name] = value
+
+
+class Store:
+    """The parameters and gradients of some layers, in two flat arrays of one dtype on one device.
+
+    Layers that already have parameters bring their values; the others get first ones, in order,
+    from `first(layer, name)`. The layers belong to this store from then on.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[Layer],
+        backend: Backend,
+        dtype: np.dtype[Any],
+        first: FirstValues,
+    ) -> None:
+        self.backend = backend
+        self.dtype = dtype
+        slots = _place(layers, CACHE_LINE // dtype.itemsize)
+        size = slots[-1][-1] if slots else 0
+        self.values = backend.zeros((size,), dtype)
+        self.gradients = backend.zeros((size,), dtype)
+        self.params: dict[Layer, dict[str, Array]] = {layer: Views() for layer in layers}
+        self.grads: dict[Layer, dict[str, Array]] = {layer: Views() for layer in layers}
+        for layer, name, shape, start, stop in slots:
+            stop = start + prod(shape)
+            value = self.values[start:stop].reshape(shape)
+            dict.__setitem__(self.params[layer], name, value)
+            dict.__setitem__(self.grads[layer], name, self.gradients[start:stop].reshape(shape))
+            if layer.store is None:
+                backend.copy(first(layer, name), value)
+            else:
+                backend.copy(layer.store.host_value(layer, name), value)
+        for layer in layers:
+            layer.store, layer.dtype, layer.device = self, dtype, backend.name
+
+    def host_value(self, layer: Layer, name: str) -> Array:
+        """Return a parameter as a NumPy array."""
+        return self.backend.to_host(self.params[layer][name])
+
+    def owns(self, layers: Sequence[Layer]) -> bool:
+        """Say whether all these layers still keep their parameters here."""
+        return all(layer.store is self for layer in layers)
+
+
+def _place(layers: Sequence[Layer], align: int) -> list[tuple[Layer, str, Shape, int, int]]:
+    """Return (layer, name, shape, start, end of slot); each starts on a cache line."""
+    slots = []
+    start = 0
+    for layer in layers:
+        for name, shape in layer.parameter_shapes().items():
+            stop = start + -(-prod(shape) // align) * align
+            slots.append((layer, name, shape, start, stop))
+            start = stop
+    return slots
