@@ -1,0 +1,1 @@
+"""Measuring: shapes, timing, the machine's roofs, the peer library in its own process, reports."""

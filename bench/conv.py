@@ -1,0 +1,69 @@
+"""Convolution as a thing to measure: its three passes on the kernels' own arrays, without bias.
+
+    x (N, D, H, W, C)   w (T, R, S, C / groups, K)   y (N, O, P, Q, K)
+
+Every array holds random normals, so that no pass meets zeros or denormals it would not meet in a
+network.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastcnn.bench import accuracy
+from fastcnn.bench.case import Case
+from fastcnn.bench.descriptor import Convolution
+from fastcnn.kernels.cpu import conv
+
+PASSES = ("forward", "backward_input", "backward_weight")
+ALGORITHMS = ("direct",)
+
+Array = NDArray[np.floating]
+Work = tuple[Callable[[], None], Callable[[], float]]
+
+
+def case(c: Convolution, pass_name: str, algorithm: str, dtype: str) -> Case:
+    """Return one pass of a convolution, with its arrays made; `algorithm` is one of ALGORITHMS."""
+    random = np.random.default_rng(0)
+    x, w, y = (random.standard_normal(s, np.dtype(dtype)) for s in (c.x_shape, c.w_shape, c.y_shape))
+    call, error = _WORK[pass_name](c, x, w, y)
+    return Case(
+        name=c.name,
+        descriptor=c.descriptor(),
+        pass_name=pass_name,
+        algorithm=algorithm,
+        count=c.count,
+        flops=2 * c.multiply_adds,
+        bytes=c.elements * x.itemsize,
+        call=call,
+        error=error,
+        request={"work": "conv", "descriptor": c.descriptor(), "pass": pass_name, "dtype": dtype},
+        images=c.batch,
+    )
+
+
+def _forward(c: Convolution, x: Array, w: Array, y: Array) -> Work:
+    return (
+        lambda: conv.conv_forward(x, w, None, c.stride, c.pads, c.dilation, c.groups, False, y),
+        lambda: accuracy.forward_error(c, x, w, y),
+    )
+
+
+def _backward_input(c: Convolution, dx: Array, w: Array, dy: Array) -> Work:
+    return (
+        lambda: conv.conv_backward_input(dy, w, c.stride, c.pads, c.dilation, c.groups, dx),
+        lambda: accuracy.backward_input_error(c, dy, w, dx),
+    )
+
+
+def _backward_weight(c: Convolution, x: Array, dw: Array, dy: Array) -> Work:
+    return (
+        lambda: conv.conv_backward_weight(x, dy, c.stride, c.pads, c.dilation, c.groups, dw),
+        lambda: accuracy.backward_weight_error(c, x, dy, dw),
+    )
+
+
+_WORK: dict[str, Callable[[Convolution, Array, Array, Array], Work]] = dict(
+    zip(PASSES, (_forward, _backward_input, _backward_weight), strict=True)
+)

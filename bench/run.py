@@ -1,0 +1,159 @@
+"""From cases to rows: measure ours and the peer's in turns, then set them against the roofs."""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from fastcnn.bench.case import Case
+from fastcnn.bench.machine import Machine
+from fastcnn.bench.peer import Peer
+from fastcnn.bench.timing import Effort, alternate
+
+
+@dataclass
+class Row:
+    """One measured case: its JSON object holds these keys, the last ones null without a peer.
+
+    `spread_ms` is the distance between the quartiles. `count` is how often the network holds the
+    shape. `bound` is the roof ("compute" or "memory") that limits a kernel of this many operations
+    and bytes on this machine. `ratio` is the peer's time over ours: above 1, ours is faster.
+    """
+
+    name: str
+    descriptor: str
+    pass_name: str
+    algorithm: str
+    dtype: str
+    threads: int
+    count: int
+    batch: int | None
+    flops: int
+    bytes: int
+    compile_ms: float
+    median_ms: float
+    spread_ms: float
+    gflops: float
+    percent_of_peak: float
+    gbytes_per_s: float
+    bound: str
+    max_relative_error: float
+    images_per_s: float | None
+    peer_median_ms: float | None = None
+    peer_spread_ms: float | None = None
+    peer_layout: str | None = None
+    ratio: float | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the row for JSON: the pass under "pass", null for what is not finite."""
+        return {
+            "pass" if key == "pass_name" else key: None
+            if isinstance(value, float) and not math.isfinite(value)
+            else value
+            for key, value in asdict(self).items()
+        }
+
+
+@dataclass
+class Report:
+    """All rows, and the machine that they were measured on."""
+
+    machine: Machine
+    rows: list[Row]
+
+    @property
+    def geomean_ratio(self) -> float | None:
+        """Geometric mean of the rows' ratios, each row once; None without a peer."""
+        return geometric_mean(row.ratio for row in self.rows)
+
+    def by_pass(self) -> dict[str, list[Row]]:
+        """Return the rows of each pass, in their order."""
+        passes: dict[str, list[Row]] = {}
+        for row in self.rows:
+            passes.setdefault(row.pass_name, []).append(row)
+        return passes
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what `--json` writes."""
+        return {
+            "machine": self.machine.as_dict(),
+            "rows": [row.as_dict() for row in self.rows],
+            "geomean_ratio": self.geomean_ratio,
+            "geomean_ratio_by_pass": {
+                name: geometric_mean(row.ratio for row in rows) for name, rows in self.by_pass().items()
+            },
+        }
+
+
+def geometric_mean(values: Iterable[float | None]) -> float | None:
+    """Return the geometric mean of the values that are there, None if none is.
+
+    >>> round(geometric_mean([2.0, None, 8.0]), 12)
+    4.0
+    """
+    present = [value for value in values if value is not None]
+    return float(np.exp(np.mean(np.log(present)))) if present else None
+
+
+def measure(case: Case, machine: Machine, effort: Effort, peer: Peer | None) -> Row:
+    """Measure one case; what depends on the roofs is filled in by `against_roofs`."""
+    if peer is not None:
+        peer.prepare(case.request)
+    ours, theirs = alternate(case.call, None if peer is None else peer.turn, effort)
+    row = Row(
+        name=case.name,
+        descriptor=case.descriptor,
+        pass_name=case.pass_name,
+        algorithm=case.algorithm,
+        dtype=machine.dtype,
+        threads=machine.threads,
+        count=case.count,
+        batch=case.images,
+        flops=case.flops,
+        bytes=case.bytes,
+        compile_ms=ours.compilation * 1e3,
+        median_ms=ours.median * 1e3,
+        spread_ms=ours.spread * 1e3,
+        gflops=case.flops / ours.median / 1e9,
+        percent_of_peak=0.0,
+        gbytes_per_s=case.bytes / ours.median / 1e9,
+        bound="",
+        max_relative_error=case.error(),
+        images_per_s=None if case.images is None else case.images / ours.median,
+    )
+    if theirs:
+        row.peer_layout, best = min(theirs.items(), key=lambda item: item[1].median)
+        row.peer_median_ms, row.peer_spread_ms = best.median * 1e3, best.spread * 1e3
+        row.ratio = best.median / ours.median
+    return row
+
+
+def against_roofs(row: Row, machine: Machine) -> None:
+    """Fill in the row's percent of peak and the roof that bounds it."""
+    row.percent_of_peak = 100 * row.gflops / machine.peak_gflops
+    at_peak = row.flops / machine.peak_gflops
+    at_bandwidth = row.bytes / machine.bandwidth_gbytes_per_s
+    row.bound = "compute" if at_peak >= at_bandwidth else "memory"
+
+
+def measure_all(
+    cases: Iterable[Case],
+    machine: Machine,
+    effort: Effort,
+    peer: Peer | None,
+    measured: Callable[[Row], None] = lambda row: None,
+) -> Report:
+    """Measure cases one by one, the peak after each, and hand each row to `measured`."""
+    rows = []
+    for case in cases:
+        rows.append(measure(case, machine, effort, peer))
+        machine.measure_peak()
+        measured(rows[-1])
+    if peer is not None:
+        machine.versions[peer.name] = peer.version
+    machine.measure_bandwidth()
+    for row in rows:
+        against_roofs(row, machine)
+    return Report(machine, rows)
