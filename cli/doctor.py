@@ -1,0 +1,113 @@
+"""`fastcnn doctor`: what fastcnn finds on this machine, and whether its kernels work here."""
+
+import importlib.util
+import os
+import platform
+from collections.abc import Callable
+from importlib import metadata
+
+import click
+
+from fastcnn.cli.output import plural
+
+EXAMPLES = """
+\b
+Examples:
+  fastcnn doctor
+  fastcnn doctor && fastcnn train lenet
+"""
+
+REQUIRED = ("numpy", "numba", "llvmlite", "click", "rich", "safetensors", "pillow", "pooch")
+OPTIONAL = {"torch": "bench --against torch", "matplotlib": "bench --plot"}
+MEBIBYTE = 1 << 20
+
+
+@click.command(epilog=EXAMPLES)
+def doctor() -> None:
+    """Report on this machine and check that the kernels work.
+
+    The exit status is 1 if something is broken.
+    """
+    checks: dict[str, Callable[[], str]] = {
+        "python": _python,
+        "packages": _packages,
+        "optional": _optional,
+        "cpu": _cpu,
+        "threads": _threads,
+        "cache": _cache,
+        "kernels": _kernels,
+    }
+    broken = [name for name, check in checks.items() if not _report(name, check)]
+    if broken:
+        raise click.ClickException(f"Broken here: {', '.join(broken)}.")
+    click.echo("All is well.")
+
+
+def _report(name: str, check: Callable[[], str]) -> bool:
+    """Print what a check finds; a check that raises is what the doctor is there to find."""
+    try:
+        finding, healthy = check(), True
+    except Exception as error:
+        finding, healthy = f"BROKEN: {type(error).__name__}: {error}", False
+    click.echo(f"{name:<10}{finding}")
+    return healthy
+
+
+def _python() -> str:
+    return f"{platform.python_version()} on {platform.system()} {platform.machine()}"
+
+
+def _packages() -> str:
+    return ", ".join(f"{name} {metadata.version(name)}" for name in ("fastcnn", *REQUIRED))
+
+
+def _optional() -> str:
+    return ", ".join(
+        f"{name} {metadata.version(name)}" if importlib.util.find_spec(name) else f"no {name} (needed by {use})"
+        for name, use in OPTIONAL.items()
+    )
+
+
+def _cpu() -> str:
+    from fastcnn import host
+    from fastcnn.bench import machine
+
+    return f"{machine.cpu_name()}, {host.vector_bits()}-bit vectors"
+
+
+def _threads() -> str:
+    from fastcnn import host
+
+    return (
+        f"{host.thread_count()} of {plural(os.cpu_count() or 1, 'core')} "
+        f"({host.available_cores()} by affinity and quota), layer {host.threading_layer()}"
+    )
+
+
+def _cache() -> str:
+    from fastcnn import host
+
+    folder = host.cache_folder()
+    files = list(folder.glob("*"))
+    size = sum(file.stat().st_size for file in folder.parent.glob("kernels-*/*"))
+    kept = plural(len(files), "compiled kernel") if files else "nothing compiled yet"
+    return f"{folder}: {kept}, {size / MEBIBYTE:.1f} MiB with older ones"
+
+
+def _kernels() -> str:
+    import numpy as np
+
+    import fastcnn as fc
+
+    generator = np.random.default_rng(0)
+    x = generator.integers(-4, 5, (2, 9, 7, 5)).astype(np.float32)
+    weight = generator.integers(-4, 5, (3, 3, 5, 19)).astype(np.float32)
+    results = []
+    for device in ("cpu", "reference"):
+        layer = fc.Conv2d(5, 19, 3, stride=2, padding=1, device=device)
+        layer.params["weight"] = weight
+        y = layer.forward(x)
+        results.append((y, layer.backward(y), layer.grads["weight"].copy()))
+    if not all(np.array_equal(ours, right) for ours, right in zip(*results, strict=True)):
+        raise ArithmeticError("the cpu kernels of convolution differ from the reference.")
+    return "convolution agrees with the reference, forward and backward"

@@ -1,0 +1,86 @@
+"""The command `fastcnn`: finds the subcommand, and ends errors as one sentence and a status.
+
+    0  done      1  the run failed (bad data, a loss that is not finite, an unreadable model file)
+    2  bad usage (an unknown option, name or value)      130  stopped with Ctrl-C
+
+A command's file is imported when the command is named, and numba, rich and pillow only when it
+runs.
+"""
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import Any, NoReturn
+
+import click
+
+from fastcnn.errors import ArgumentError, FastcnnError
+
+COMMANDS = {
+    "train": "fastcnn.cli.train:train",
+    "eval": "fastcnn.cli.eval:evaluate",
+    "predict": "fastcnn.cli.predict:predict",
+    "summary": "fastcnn.cli.summary:summary",
+    "bench": "fastcnn.cli.bench:bench",
+    "doctor": "fastcnn.cli.doctor:doctor",
+    "warmup": "fastcnn.cli.warmup:warmup",
+}
+INTERRUPTED = 130  # 128 + SIGINT, what shells expect
+
+
+class Misuse(click.ClickException):
+    """Bad usage that only a running command could see."""
+
+    exit_code = 2
+
+
+class Commands(click.Group):
+    """A group whose commands are imported by name."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names in the order of the help page."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """Import and return a command, or None if there is none of that name."""
+        if name not in COMMANDS:
+            return None
+        module, attribute = COMMANDS[name].split(":")
+        command: click.Command = getattr(import_module(module), attribute)
+        return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; without --debug, whatever it raises ends as one sentence."""
+        if ctx.params.get("debug"):
+            return super().invoke(ctx)
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except KeyboardInterrupt:
+            ctx.exit(INTERRUPTED)
+        except Exception as error:
+            explain(error)
+
+
+def explain(error: Exception) -> NoReturn:
+    """Raise what tells a user of an error: one sentence and the status."""
+    if isinstance(error, ArgumentError):
+        raise Misuse(str(error)) from None
+    if isinstance(error, FastcnnError):
+        raise click.ClickException(str(error)) from None
+    if isinstance(error, MemoryError):
+        raise click.ClickException("The memory of this machine does not suffice; try a smaller batch.") from None
+    raise click.ClickException(
+        f"{type(error).__name__}: {error} (run it as `fastcnn --debug ...` to see where)."
+    ) from None
+
+
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Try `fastcnn train lenet`: it trains on digits that travel with the package.",
+)
+@click.version_option(version("fastcnn"), prog_name="fastcnn")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def main(debug: bool) -> None:
+    """Train, use and measure convolutional networks on CPU cores."""

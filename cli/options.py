@@ -1,0 +1,110 @@
+"""Options and arguments that several commands share, and the checks of their values."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from fastcnn.backend import DEVICES
+from fastcnn.data import catalog
+from fastcnn.errors import FastcnnError
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+class OutputFile(click.ParamType):
+    """A file that can be written when the run ends: its folder exists now, and takes files."""
+
+    name = "file"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Return the path, or fail before anything runs."""
+        path = Path(value)
+        folder = path.parent
+        if path.is_dir():
+            self.fail(f"{path} is a folder; give the name of a file.", param, ctx)
+        if not folder.is_dir():
+            self.fail(f"the folder {folder} of {path.name} does not exist; make it.", param, ctx)
+        if not os.access(folder, os.W_OK):
+            self.fail(f"the folder {folder} cannot be written; choose another.", param, ctx)
+        return path
+
+
+class DataSource(click.ParamType):
+    """The name of a data set, or a folder."""
+
+    name = "name|dir"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the value, or fail with the nearest name."""
+        if value not in catalog.names() and not Path(value).is_dir():
+            self.fail(catalog.unknown_name(value), param, ctx)
+        return value
+
+
+class ModelName(click.ParamType):
+    """The name of a model in `fastcnn.models`."""
+
+    name = "model"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the name, or fail with the nearest ones."""
+        from fastcnn import models
+
+        try:
+            models.get(value)
+        except FastcnnError as error:
+            self.fail(str(error), param, ctx)
+        return value
+
+
+def data_options(default: str | None, help: str) -> Callable[[Command], Command]:
+    """Add --data, with this default and help text, and --data-dir."""
+
+    def add(command: Command) -> Command:
+        command = click.option(
+            "--data-dir",
+            type=FOLDER,
+            help="Folder with the files of --data. Missing ones are downloaded into it.",
+        )(command)
+        return click.option("--data", type=DataSource(), default=default, show_default=bool(default), help=help)(
+            command
+        )
+
+    return add
+
+
+def device_options(command: Command) -> Command:
+    """Add --device and --threads."""
+    command = click.option("--threads", type=click.IntRange(min=1), help="Threads to use.  [default: all cores]")(
+        command
+    )
+    return click.option(
+        "--device",
+        type=click.Choice(DEVICES),
+        default="cpu",
+        show_default=True,
+        help="Room of kernels: cpu is fast, reference is plain NumPy.",
+    )(command)
+
+
+def json_option(command: Command) -> Command:
+    """Add --json FILE."""
+    return click.option("--json", "json_file", type=OutputFile(), help="Write the results here as JSON.")(command)
+
+
+def use_threads(threads: int | None) -> int:
+    """Set the thread count of the kernels, if one is given, and return the one in use."""
+    from fastcnn import host
+
+    if threads is not None:
+        try:
+            host.set_thread_count(threads)
+        except ValueError as error:
+            raise click.BadParameter(str(error), param_hint="'--threads'") from None
+    return host.thread_count()

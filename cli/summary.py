@@ -1,0 +1,101 @@
+"""`fastcnn summary MODEL|FILE`: what a network is made of, layer by layer."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from fastcnn.cli.options import ModelName, json_option
+from fastcnn.cli.output import print_table, write_json
+
+if TYPE_CHECKING:
+    from fastcnn import Graph
+
+EXAMPLES = """
+\b
+Examples:
+  fastcnn summary lenet5
+  fastcnn summary lenet --input-shape 32x32x3 --classes 100
+  fastcnn summary lenet.safetensors --json layers.json
+"""
+
+
+class ModelOrFile(ModelName):
+    """The name of a model, or a .safetensors file."""
+
+    name = "model|file"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the value, or fail with the nearest names."""
+        return value if Path(value).is_file() else super().convert(value, param, ctx)
+
+
+class ImageShape(click.ParamType):
+    """Three numbers from 1 up, such as 28x28x1."""
+
+    name = "HxWxC"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int, int]:
+        """Return (H, W, C)."""
+        parts = value.lower().split("x")
+        if len(parts) != 3 or not all(part.isdecimal() and int(part) for part in parts):
+            self.fail(f"{value!r} is no image shape; write it as 28x28x1.", param, ctx)
+        height, width, channels = map(int, parts)
+        return height, width, channels
+
+
+@click.command(epilog=EXAMPLES)
+@click.argument("model", type=ModelOrFile())
+@click.option("--input-shape", type=ImageShape(), help="Shape of an image.  [default: the model's]")
+@click.option("--classes", type=click.IntRange(min=1), help="Classes.  [default: the model's]")
+@json_option
+def summary(
+    model: str,
+    input_shape: tuple[int, int, int] | None,
+    classes: int | None,
+    json_file: Path | None,
+) -> None:
+    """Show the layers of MODEL, a name or a .safetensors file.
+
+    Each with its output shape, parameters, multiply-adds and receptive field.
+    """
+    net = _network(model, input_shape, classes)
+    measures = net.measures()
+    total = sum(layer.multiply_adds for layer in measures)
+    print_table(
+        (
+            ("name", False),
+            ("layer", False),
+            ("output", True),
+            ("parameters", True),
+            ("multiply-adds", True),
+            ("receptive field", True),
+        ),
+        (
+            (
+                layer.name,
+                layer.layer,
+                "x".join(map(str, layer.output_shape)),
+                f"{layer.parameters:,}",
+                f"{layer.multiply_adds:,}",
+                "x".join(map(str, layer.receptive_field or ())) or "all",
+            )
+            for layer in measures
+        ),
+    )
+    click.echo(f"{net.parameter_count:,} parameters, {total:,} multiply-adds per image")
+    content = {"parameters": net.parameter_count, "multiply_adds": total}
+    write_json(json_file, {**content, "layers": [asdict(layer) for layer in measures]})
+
+
+def _network(model: str, input_shape: tuple[int, int, int] | None, classes: int | None) -> "Graph":
+    import fastcnn as fc
+
+    if not Path(model).is_file():
+        given = {"input_shape": input_shape, "classes": classes}
+        options = {name: value for name, value in given.items() if value is not None}
+        return fc.models.get(model)(**options)
+    if input_shape or classes:
+        raise click.UsageError("A model file has its own shapes; leave out --input-shape and --classes.")
+    return fc.load(model)

@@ -1,0 +1,159 @@
+"""`fastcnn train MODEL`: train a named model, report every epoch, save the network."""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fastcnn.cli.options import (
+    ModelName,
+    OutputFile,
+    data_options,
+    device_options,
+    json_option,
+    use_threads,
+)
+from fastcnn.cli.output import plural, write_json
+from fastcnn.schedules import SCHEDULES
+
+if TYPE_CHECKING:
+    from fastcnn import Trainer
+    from fastcnn.data import Dataset, Normalization
+    from fastcnn.history import EpochRecord
+
+EXAMPLES = """
+\b
+Examples:
+  fastcnn train lenet
+  fastcnn train lenet5 --data mnist --epochs 3 --out lenet5.safetensors
+  fastcnn train lenet --data my_images --batch-size 64 --lr 0.005 --json run.json
+"""
+
+
+@click.command(epilog=EXAMPLES)
+@click.argument("model", type=ModelName())
+@data_options(
+    "digits",
+    "digits (in the package), mnist, fashion, cifar10, or a folder: images in train/CLASS and "
+    "test/CLASS, IDX files, CIFAR-10 binaries.",
+)
+@click.option("--epochs", type=click.IntRange(min=1), default=20, show_default=True)
+@click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True)
+@click.option(
+    "--lr",
+    type=click.FloatRange(min=0, min_open=True),
+    default=0.01,
+    show_default=True,
+    help="Learning rate.",
+)
+@click.option("--optimizer", type=click.Choice(["sgd"]), default="sgd", show_default=True)
+@click.option("--momentum", type=click.FloatRange(0, 1, max_open=True), default=0.9, show_default=True)
+@click.option("--weight-decay", type=click.FloatRange(min=0), default=5e-4, show_default=True)
+@click.option(
+    "--schedule",
+    type=click.Choice(list(SCHEDULES)),
+    default="cosine",
+    show_default=True,
+    help="How the learning rate falls, from epoch to epoch.",
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@device_options
+@click.option("--out", type=OutputFile(), help="Save the network here (.safetensors).")
+@json_option
+@click.option("--quiet", is_flag=True, help="Print errors only.")
+def train(
+    model: str,
+    data: str,
+    data_dir: Path | None,
+    device: str,
+    threads: int | None,
+    out: Path | None,
+    json_file: Path | None,
+    quiet: bool,
+    **settings: Any,
+) -> None:
+    """Train MODEL and report its accuracy on the test part of the data.
+
+    MODEL is the name of a network such as lenet or lenet5.
+    """
+    import fastcnn as fc
+
+    say = _say_nothing if quiet else click.echo
+    start = time.perf_counter()
+    optimizer = fc.SGD(settings["lr"], settings["momentum"], settings["weight_decay"])
+    place = f"{device}, {plural(use_threads(threads), 'thread')}" if device == "cpu" else device
+    train_part, test_part, normalization = _load(data, data_dir)
+    shape = train_part.image_shape
+    net = fc.models.get(model)(classes=len(train_part.classes), input_shape=shape)
+    say(
+        f"{model}: {plural(net.parameter_count, 'parameter')}, on {place}\n"
+        f"{train_part.name}: {len(train_part):,} training and {len(test_part):,} test images "
+        f"of {'x'.join(map(str, shape))}, {plural(len(train_part.classes), 'class', 'classes')}"
+    )
+    trainer = fc.Trainer(
+        net,
+        fc.CrossEntropy(),
+        optimizer,
+        seed=settings["seed"],
+        device=device,
+        progress=False if quiet else None,
+    )
+    epochs = _fit(trainer, (train_part, test_part), settings, say)
+    accuracy, seconds = epochs[-1]["val_accuracy"], time.perf_counter() - start
+    say(f"test accuracy {accuracy:.2%}, {seconds:.1f} s in all")
+    if out is not None:
+        names = {"data": train_part.name, "classes": list(train_part.classes)}
+        net.save(out, metadata=names | normalization.metadata())
+        say(f"wrote {out}")
+    content = {
+        "epochs": epochs,
+        "test_accuracy": accuracy,
+        "parameters": net.parameter_count,
+        "seconds": seconds,
+    }
+    write_json(json_file, content, say)
+
+
+def _say_nothing(line: str) -> None:
+    """Print nothing, for --quiet."""
+
+
+def _load(data: str, folder: Path | None) -> "tuple[Dataset, Dataset, Normalization]":
+    """Return both parts, normalized by the training part's statistics, and the statistics."""
+    from fastcnn.data import Normalization, load
+
+    parts = load(data, folder)
+    normalization = Normalization.fit(parts[0].images)
+    train_part, test_part = (replace(part, images=normalization.apply(part.images)) for part in parts)
+    return train_part, test_part, normalization
+
+
+def _fit(
+    trainer: "Trainer",
+    parts: "tuple[Dataset, Dataset]",
+    settings: dict[str, Any],
+    say: Callable[[str], object],
+) -> "list[EpochRecord]":
+    """Train, say a line after every epoch, and return the epochs' records."""
+    count, first_rate = settings["epochs"], trainer.optimizer.lr
+    schedule = SCHEDULES[settings["schedule"]]
+    done: list[EpochRecord] = []
+
+    def after_epoch(record: "EpochRecord") -> None:
+        done.append(record)
+        trainer.optimizer.lr = first_rate * schedule(len(done) / count)
+        say(_line(len(done), count, record))
+
+    trainer.fit(parts[0], count, settings["batch_size"], parts[1], after_epoch)
+    return done
+
+
+def _line(number: int, count: int, record: "EpochRecord") -> str:
+    return (
+        f"epoch {number}/{count}  loss {record['loss']:.4f}  accuracy {record['accuracy']:.2%}  "
+        f"test loss {record['val_loss']:.4f}  test accuracy {record['val_accuracy']:.2%}  "
+        f"{record['images_per_s']:,.0f} images/s"
+    )
