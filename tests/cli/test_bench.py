@@ -1,0 +1,142 @@
+"""`fastcnn bench`: what it prints and writes, and one sentence for what it cannot do."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from fastcnn.bench import peer
+from fastcnn.cli.main import main
+from fastcnn.kernels.cpu import peak
+from fastcnn.kernels.cpu.threads import set_thread_count, thread_count
+
+QUICK = ["--seconds", "0", "--repeats", "1"]
+SHAPE = "mb1ic2ih5oc3kh3ph1"
+
+
+@pytest.fixture(autouse=True)
+def quick_roofs(monkeypatch):
+    """Measure the roofs with as little work as there can be; leave the thread count as it was."""
+    before = thread_count()
+    for name, value in {"CALLS": 1, "REPEATS": 1, "TRIAD_BYTES": 1 << 20}.items():
+        monkeypatch.setattr(peak, name, value)
+    yield
+    set_thread_count(before)
+
+
+def run(*arguments):
+    return CliRunner().invoke(main, ["bench", *arguments])
+
+
+def refused(status, *arguments):
+    result = run(*arguments)
+    assert result.exit_code == status, result.output
+    assert "Traceback" not in result.output
+    return result.output
+
+
+def test_layer_report(tmp_path):
+    files = {name: tmp_path / f"out.{name}" for name in ("json", "csv")}
+    result = run(
+        "--layer", "conv", "--shapes", f'{SHAPE}n"small"*2', "--shapes", "mb2ic4iw9oc4kw3", *QUICK,
+        "--json", str(files["json"]), "--csv", str(files["csv"]),
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "measured peak" in result.output
+    assert "small x2" in result.output
+    content = json.loads(files["json"].read_text())
+    assert [(r["name"], r["pass"]) for r in content["rows"]] == [
+        (name, p) for p in ("forward", "backward_input", "backward_weight") for name in ("small", "")
+    ]
+    for one in content["rows"]:
+        assert one["algorithm"] == "direct"
+        assert one["median_ms"] > 0
+        assert one["gflops"] > 0
+        assert one["max_relative_error"] < 1e-5
+        assert one["bound"] in ("compute", "memory")
+        assert one["ratio"] is None
+    assert content["geomean_ratio"] is None
+    assert len(files["csv"].read_text().splitlines()) == 1 + len(content["rows"])
+
+    again = run("--layer", "conv", "--shapes", f'{SHAPE}n"small"*2', *QUICK, "--compare", str(files["json"]))
+    assert again.exit_code == 0, again.output
+    assert "3 of 3 rows stand in the older report" in again.output
+
+
+def test_choices_narrow_the_rows(tmp_path):
+    out = tmp_path / "out.json"
+    result = run(
+        "--layer", "conv", "--shapes", SHAPE, "--pass", "backward_weight,forward",
+        "--algorithm", "direct", "--batch", "3", "--dtype", "float64",
+        "--threads", "1", *QUICK, "--json", str(out),
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    content = json.loads(out.read_text())
+    assert [r["pass"] for r in content["rows"]] == ["backward_weight", "forward"]
+    assert {(r["batch"], r["threads"], r["dtype"]) for r in content["rows"]} == {(3, 1, "float64")}
+    assert all(r["max_relative_error"] < 1e-13 for r in content["rows"])
+
+
+def test_model_report_against_torch(tmp_path):
+    pytest.importorskip("torch", reason="PyTorch is the peer")
+    out = tmp_path / "out.json"
+    result = run("--model", "lenet5", "--batch", "2", "--against", "torch", *QUICK, "--json", str(out))
+    assert result.exit_code == 0, result.output
+    content = json.loads(out.read_text())
+    assert [r["pass"] for r in content["rows"]] == ["train", "infer"]
+    for one in content["rows"]:
+        assert one["ratio"] == pytest.approx(one["peer_median_ms"] / one["median_ms"])
+        assert one["images_per_s"] > 0
+        assert one["max_relative_error"] < 1e-4
+    assert content["geomean_ratio"] > 0
+    assert "torch" in content["machine"]["versions"]
+
+
+def test_plot(tmp_path):
+    pytest.importorskip("matplotlib", reason="the plot is drawn by matplotlib")
+    out = tmp_path / "roofline.png"
+    assert run("--layer", "conv", "--shapes", SHAPE, *QUICK, "--plot", str(out)).exit_code == 0
+    assert out.stat().st_size > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "Give either --layer"),
+        (["--layer", "conv", "--model", "lenet5"], "Give either --layer"),
+        (["--layer", "pool"], "is not 'conv'"),
+        (["--layer", "conv", "--shapes", "resnet51"], "The sets are lenet, alexnet"),
+        (["--layer", "conv", "--shapes", "ic3ih5oc4kh6"], "more than the padded image"),
+        (["--layer", "conv", "--shapes", "ic3" * 200], "ic is given twice"),
+        (
+            ["--layer", "conv", "--pass", "forward,sideways"],
+            "'sideways' is no pass: choose of forward",
+        ),
+        (["--layer", "conv", "--algorithm", "fast"], "choose of auto, direct"),
+        (["--layer", "conv", "--batch", "0"], "--batch"),
+        (["--layer", "conv", "--shapes", SHAPE, "--threads", "100000"], "must lie between 1 and"),
+        (["--model", "lenet6"], "lenet5"),
+        (["--model", "lenet5", "--shapes", SHAPE], "--shapes goes with --layer"),
+        (["--model", "lenet5", "--pass", "forward"], "--pass goes with --layer"),
+        (["--layer", "conv", "--json", "no/such/folder/out.json"], "does not exist"),
+        (["--layer", "conv", "--compare", "no-such-file.json"], "does not exist"),
+    ],
+)
+def test_bad_usage(arguments, words):
+    text = " ".join(refused(2, *arguments).split())
+    assert words in text
+
+
+def test_failed_runs(tmp_path, monkeypatch):
+    broken = tmp_path / "broken"
+    broken.write_text("ic3ih5\n")
+    assert "broken, line 1" in refused(1, "--layer", "conv", "--shapes", str(broken))
+    assert "is not a report" in refused(1, "--layer", "conv", "--compare", str(broken))
+    monkeypatch.setattr(peer.importlib.util, "find_spec", lambda name: None)
+    assert 'pip install "fastcnn[oracle]"' in refused(1, "--layer", "conv", "--against", "torch")
+
+
+def test_help_has_examples():
+    text = run("--help").output
+    assert "fastcnn bench --model lenet5 --batch 128 --against torch" in text
+    assert "deepbench" in text

@@ -1,0 +1,49 @@
+"""The commands about this machine: `doctor` and `warmup`."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastcnn as fc
+from fastcnn import host
+
+NAMES = ("python", "packages", "optional", "cpu", "threads", "cache", "kernels")
+
+
+def test_doctor_finds_all_well(run: Callable[..., Any]) -> None:
+    result = run("doctor")
+    assert result.exit_code == 0, result.output
+    assert [line.split()[0] for line in result.stdout.splitlines()[:-1]] == list(NAMES)
+    assert result.stdout.endswith("All is well.\n")
+    assert f"fastcnn {fc.__version__}" in result.stdout
+
+
+def test_doctor_finds_a_kernel_that_computes_wrong(run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    from fastcnn.kernels.cpu import conv
+
+    right = conv.conv_backward_weight
+
+    def wrong(x: np.ndarray, dy: np.ndarray, *arguments: Any) -> None:
+        right(x, dy, *arguments)
+        arguments[-1][0] += 1
+
+    monkeypatch.setattr(conv, "conv_backward_weight", wrong)
+    result = run("doctor")
+    assert result.exit_code == 1
+    assert "kernels   BROKEN: ArithmeticError" in result.stdout
+    assert result.stderr == "Error: Broken here: kernels.\n"
+
+
+def test_a_second_warmup_finds_everything_compiled() -> None:
+    command = [sys.executable, "-c", "from fastcnn.cli.main import main; main()", "warmup"]
+    for _ in range(2):
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert [line.split()[0] for line in lines[:2]] == ["[1/2]", "[2/2]"]
+    assert lines[2].startswith(f"0 new files in {host.cache_folder()}")
+    assert list(host.cache_folder().iterdir())

@@ -1,0 +1,183 @@
+"""`fastcnn train`: what it prints and writes, and how it refuses."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+EPOCH_KEYS = ["loss", "accuracy", "val_loss", "val_accuracy", "images_per_s", "seconds"]
+TIMES = ("images_per_s", "seconds")
+SHORT = ("--epochs", 2, "--device", "reference")
+
+
+def without_times(content: dict[str, Any]) -> dict[str, Any]:
+    epochs = [{key: epoch[key] for key in epoch if key not in TIMES} for epoch in content["epochs"]]
+    return {**content, "epochs": epochs, "seconds": None}
+
+
+def test_train_reports_and_writes(
+    run: Callable[..., Any], images: Path, tmp_path: Path, read: Callable[[Path], Any]
+) -> None:
+    result = run("train", "lenet", "--data", images, *SHORT, "--json", tmp_path / "run.json")
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert lines[0].startswith("lenet: 127,072 parameters, on reference")
+    assert lines[1] == "halves: 12 training and 12 test images of 8x8x1, 2 classes"
+    assert [line.split("  ")[0] for line in lines[2:4]] == ["epoch 1/2", "epoch 2/2"]
+    content = read(tmp_path / "run.json")
+    assert list(content) == ["epochs", "test_accuracy", "parameters", "seconds"]
+    assert [list(epoch) for epoch in content["epochs"]] == [EPOCH_KEYS] * 2
+    assert content["test_accuracy"] == content["epochs"][-1]["val_accuracy"]
+    assert content["parameters"] == 127072
+    assert list(tmp_path.iterdir()) == [tmp_path / "run.json"]
+
+
+def test_a_seed_repeats_a_run(
+    run: Callable[..., Any], images: Path, tmp_path: Path, read: Callable[[Path], Any]
+) -> None:
+    for name, seed in (("a", 5), ("b", 5), ("c", 6)):
+        path = tmp_path / name
+        assert not run("train", "lenet5", "--data", images, *SHORT, "--seed", seed, "--json", path).exit_code
+    first, second, other = (without_times(read(tmp_path / name)) for name in "abc")
+    assert first == second
+    assert first != other
+
+
+def test_threads_change_no_digit(tmp_path: Path, read: Callable[[Path], Any]) -> None:
+    """Real runs on the cpu room: as many processes as thread counts."""
+    for threads in ("1", "2"):
+        path = tmp_path / threads
+        command = [sys.executable, "-c", "from fastcnn.cli.main import main; main()"]
+        command += ["train", "lenet", "--epochs", "1", "--threads", threads, "--json", str(path)]
+        environment = os.environ | {"FASTCNN_NUM_THREADS": "2"}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        assert f"on cpu, {threads} thread" in done.stdout
+    one, two = (without_times(read(tmp_path / name)) for name in ("1", "2"))
+    assert one == two
+    assert one["test_accuracy"] > 0.8
+
+
+@pytest.mark.parametrize(("schedule", "rates"), [("constant", [1, 1]), ("cosine", [1, 0.5])])
+def test_schedule_sets_the_rate_of_each_epoch(
+    run: Callable[..., Any],
+    images: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    schedule: str,
+    rates: list[float],
+) -> None:
+    from fastcnn.optimizers import SGD
+
+    seen = []
+    update = SGD.update
+
+    def spy(self: SGD, *arguments: Any) -> None:
+        seen.append(self.lr)
+        update(self, *arguments)
+
+    monkeypatch.setattr(SGD, "update", spy)
+    options = ("--schedule", schedule, "--lr", 0.5, "--batch-size", 12)
+    assert run("train", "lenet5", "--data", images, *SHORT, *options).exit_code == 0
+    np.testing.assert_allclose(seen, [0.5 * rate for rate in rates])
+
+
+def test_quiet_prints_nothing(run: Callable[..., Any], images: Path, tmp_path: Path) -> None:
+    files = ("--out", tmp_path / "net.safetensors", "--json", tmp_path / "run.json")
+    result = run("train", "lenet5", "--data", images, *SHORT, *files, "--quiet")
+    assert (result.exit_code, result.output) == (0, "")
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+BAD_USAGE = {
+    "unknown model": (["lenet55"], "there is no model 'lenet55': did you mean lenet5 or lenet?"),
+    "unknown data": (["lenet", "--data", "minst"], "did you mean mnist?"),
+    "missing data folder": (
+        ["lenet", "--data", "mnist", "--data-dir", "absent"],
+        "'absent' does not exist",
+    ),
+    "no epochs": (["lenet", "--epochs", 0], "0 is not in the range x>=1"),
+    "negative rate": (["lenet", "--lr", -1], "-1.0 is not in the range x>0"),
+    "infinite rate": (["lenet", "--lr", "inf", "--device", "reference"], "lr=inf was given"),
+    "no number": (["lenet", "--batch-size", "many"], "'many' is not a valid integer"),
+    "unknown optimizer": (["lenet", "--optimizer", "magic"], "'magic' is not 'sgd'"),
+    "no room for the result": (
+        ["lenet", "--out", "absent/net"],
+        "the folder absent of net does not exist",
+    ),
+    "result is a folder": (["lenet", "--json", "."], "is a folder; give the name of a file"),
+    "too many threads": (["lenet", "--threads", 10000], "threads (=10000) must lie between 1 and"),
+    "no model": ([], "Missing argument 'MODEL'"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_USAGE)
+def test_bad_usage(run: Callable[..., Any], case: str) -> None:
+    arguments, sentence = BAD_USAGE[case]
+    result = run("train", *arguments)
+    assert result.exit_code == 2, result.output
+    assert sentence in result.stderr
+    assert not result.stdout
+
+
+def test_unwritable_folder(run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    result = run("train", "lenet", "--out", "net.safetensors")
+    assert result.exit_code == 2
+    assert "the folder . cannot be written; choose another" in result.stderr
+
+
+def test_loss_that_is_not_finite(run: Callable[..., Any], images: Path, tmp_path: Path) -> None:
+    files = ("--out", tmp_path / "net", "--json", tmp_path / "json")
+    result = run("train", "lenet", "--data", images, "--lr", 1e30, *files)
+    assert result.exit_code == 1
+    assert "in epoch 2, step 2" in result.stderr
+    assert "lower the learning rate" in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_images_too_small_for_the_model(
+    run: Callable[..., Any], tmp_path: Path, write_images: Callable[..., Path]
+) -> None:
+    result = run("train", "lenet", "--data", write_images(tmp_path, size=(3, 3)), *SHORT)
+    assert result.exit_code == 1
+    assert "need images of at least 4x4 pixels" in result.stderr
+
+
+def test_empty_and_damaged_data(run: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "train").mkdir()
+    (tmp_path / "test").mkdir()
+    result = run("train", "lenet", "--data", tmp_path, *SHORT)
+    assert result.exit_code == 1
+    assert "train holds no images" in result.stderr
+    bad = tmp_path / "mnist"
+    bad.mkdir()
+    for stem in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
+        (bad / f"{stem}-ubyte").write_bytes(b"\0\0\x08\x03")
+    result = run("train", "lenet", "--data", "mnist", "--data-dir", bad, *SHORT)
+    assert result.exit_code == 1
+    assert "train-images-idx3-ubyte ends within its header" in result.stderr
+
+
+def test_labels_out_of_range(run: Callable[..., Any], tmp_path: Path) -> None:
+    for stem in ("train", "t10k"):
+        (tmp_path / f"{stem}-images-idx3-ubyte").write_bytes(
+            bytes([0, 0, 8, 3, 0, 0, 0, 1, 0, 0, 0, 8, 0, 0, 0, 8]) + bytes(64)
+        )
+        (tmp_path / f"{stem}-labels-idx1-ubyte").write_bytes(bytes([0, 0, 8, 1, 0, 0, 0, 1, 200]))
+    result = run("train", "lenet", "--data", "mnist", "--data-dir", tmp_path, *SHORT)
+    assert result.exit_code == 1
+    assert "Label 200 at position 0 of" in result.stderr
+    assert "10 classes need labels from 0 to 9" in result.stderr
+
+
+def test_defaults_reach_the_accuracy_the_readme_promises(
+    run: Callable[..., Any], tmp_path: Path, read: Callable[[Path], Any]
+) -> None:
+    result = run("train", "lenet", "--json", tmp_path / "run.json", "--quiet")
+    assert result.exit_code == 0, result.output
+    assert read(tmp_path / "run.json")["test_accuracy"] >= 0.975

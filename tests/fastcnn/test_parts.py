@@ -1,0 +1,139 @@
+"""Losses, optimizers, initializers and backends by themselves."""
+
+import math
+
+import numpy as np
+import pytest
+
+import fastcnn as fc
+from fastcnn import backend, initializers
+
+
+def test_cross_entropy_is_the_mean_and_stable():
+    loss = fc.CrossEntropy(device="reference")
+    logits = np.array([[1e4, -1e4, 0.0], [0.0, 0.0, 0.0]])
+    assert loss.forward(logits, [0, 2]) == pytest.approx(math.log(3) / 2)
+    np.testing.assert_allclose(loss.backward(), [[0, 0, 0], [1 / 6, 1 / 6, -1 / 3]], atol=1e-15)
+    assert loss.forward(logits, [1, 2]) == pytest.approx(1e4 + math.log(3) / 2)
+
+
+@pytest.mark.parametrize("device", ["reference", "cpu"])
+def test_cross_entropy_gradient_is_a_finite_difference(device):
+    rng = np.random.default_rng(0)
+    loss = fc.CrossEntropy(device=device)
+    logits, labels = rng.standard_normal((3, 4)), np.array([0, 3, 1])
+    loss.forward(logits, labels)
+    gradient = loss.backward()
+    for index in np.ndindex(3, 4):
+        values = []
+        for step in (1e-6, -1e-6):
+            moved = logits.copy()
+            moved[index] += step
+            values.append(loss.forward(moved, labels))
+        assert gradient[index] == pytest.approx((values[0] - values[1]) / 2e-6, abs=1e-8)
+
+
+def test_cross_entropy_refuses_what_it_cannot_read():
+    loss = fc.CrossEntropy(device="reference")
+    with pytest.raises(fc.ArgumentError, match=r"forward first"):
+        loss.backward()
+    with pytest.raises(fc.ShapeError, match=r"\(0, 3\)"):
+        loss.forward(np.ones((0, 3)), np.ones(0, int))
+    with pytest.raises(fc.ShapeError, match=r"\(3,\)"):
+        loss.forward(np.ones(3), [0])
+    with pytest.raises(fc.DataError, match=r"label 5 at position 1 is out of range: 3 classes"):
+        loss.forward(np.ones((2, 3)), [0, 5])
+    with pytest.raises(fc.DataError, match=r"label 200"):
+        loss.forward(np.ones((1, 3)), np.array([200], np.uint8))
+    with pytest.raises(fc.DataError, match=r"whole numbers"):
+        loss.forward(np.ones((1, 3)), [0.5])
+    with pytest.raises(fc.DataError, match=r"one label an image"):
+        loss.forward(np.ones((2, 3)), [[0, 1]])
+
+
+@pytest.mark.parametrize(
+    ("keywords", "name"),
+    [
+        ({"lr": -0.1}, "lr=-0.1"),
+        ({"lr": float("nan")}, "lr=nan"),
+        ({"lr": "fast"}, "lr='fast'"),
+        ({"lr": 0.1, "momentum": 1.0}, "momentum=1.0"),
+        ({"lr": 0.1, "weight_decay": -1}, "weight_decay=-1"),
+        ({"lr": 0.1, "nesterov": True}, "momentum > 0"),
+    ],
+)
+def test_sgd_refuses_impossible_numbers(keywords, name):
+    with pytest.raises(fc.ArgumentError) as caught:
+        fc.SGD(**keywords)
+    assert name in str(caught.value)
+
+
+def test_sgd_state_is_its_velocity_and_starts_anew_for_another_network():
+    room = backend.get("reference")
+    optimizer = fc.SGD(0.5, momentum=0.5)
+    values = np.array([1.0, 2.0])
+    for expected in ([0.5, 1.5], [-0.25, 0.75]):
+        optimizer.update(room, values, np.ones(2))
+        np.testing.assert_array_equal(values, expected)
+    np.testing.assert_array_equal(optimizer.state["velocity"], [1.5, 1.5])
+    optimizer.update(room, np.zeros(3), np.ones(3))
+    np.testing.assert_array_equal(optimizer.state["velocity"], np.ones(3))
+
+
+VARIANCES = [
+    (initializers.Normal(1.0, 0.5), 0.25),
+    (initializers.Uniform(-1, 1), 1 / 3),
+    (initializers.XavierNormal(), 2 / (150 + 400)),
+    (initializers.XavierUniform(), 2 / (150 + 400)),
+    (initializers.HeNormal(), 2 / 150),
+    (initializers.HeUniform(), 2 / 150),
+    (initializers.HeUniform(gain=1.0), 1 / 150),
+]
+
+
+@pytest.mark.parametrize(("rule", "variance"), VARIANCES, ids=repr)
+def test_variance_of_initializers(rule, variance):
+    values = rule((5, 5, 6, 16), np.random.default_rng(0))
+    assert values.shape == (5, 5, 6, 16)
+    # 2400 draws: the sample variance of a normal is within 5 * sqrt(2 / 2400) = 14% of its own.
+    assert values.var() == pytest.approx(variance, rel=0.14)
+
+
+@pytest.mark.parametrize("shape", [(3, 3, 4, 8), (2, 7), (5, 5)])
+def test_orthogonal(shape):
+    matrix = initializers.Orthogonal(2.0)(shape, np.random.default_rng(0)).reshape(-1, shape[-1])
+    short = min(matrix.shape)
+    gram = matrix.T @ matrix if matrix.shape[0] >= matrix.shape[1] else matrix @ matrix.T
+    np.testing.assert_allclose(gram, 4 * np.eye(short), atol=1e-12)
+
+
+def test_layers_use_their_initializer_and_zero_biases():
+    layer = fc.Conv2d(1, 2, 3, weight_init=initializers.Constant(0.5), device="reference")
+    assert (layer.params["weight"] == 0.5).all()
+    assert (layer.params["bias"] == 0).all()
+    assert (initializers.Zeros()((2,), np.random.default_rng(0)) == 0).all()
+
+
+def test_backend_arrays_are_aligned_and_typed():
+    room = backend.get("reference")
+    for make in (room.empty, room.zeros):
+        for shape in ((), (3, 5), (7,)):
+            array = make(shape, np.dtype(np.float64))
+            assert array.shape == shape
+            assert array.dtype == np.float64
+            assert array.ctypes.data % 64 == 0
+            assert array.flags.c_contiguous
+    assert room.empty((0, 3), np.dtype(np.float32)).shape == (0, 3)
+    assert (room.zeros((9,), np.dtype(np.float32)) == 0).all()
+
+
+def test_unknown_device():
+    with pytest.raises(fc.BackendError, match=r"'tpu' was given: choose one of cpu, reference"):
+        backend.get("tpu")
+
+
+def test_all_finite_survives_sums_that_overflow():
+    room = backend.get("reference")
+    assert room.all_finite(np.full(4, 3e38, np.float32))
+    assert not room.all_finite(np.array([1.0, np.nan]))
+    assert not room.all_finite(np.array([np.inf, -np.inf]))

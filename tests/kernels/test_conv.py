@@ -1,0 +1,162 @@
+"""All passes of convolution: rooms against each other, PyTorch, adjoints, differences, threads."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+
+def shapes(geometry, N, C, K, groups):
+    """Return the shapes of x, w and y."""
+    x = (N, *geometry.image, C)
+    return x, (*geometry.window, C // groups, K), (N, *geometry.output, K)
+
+
+def passes(conv, fill, geometry, groups, relu, x, w, b, dy):
+    """Return y, dx, dw, db of one room."""
+    how = (geometry.stride, geometry.padding, geometry.dilation, groups)
+    dtype = x.dtype
+    y = fill(conv.conv_forward, x, w, b, *how, relu, shapes=[dy.shape], dtype=dtype)
+    dx = fill(conv.conv_backward_input, dy, w, *how, shapes=[x.shape], dtype=dtype)
+    dw = fill(conv.conv_backward_weight, x, dy, *how, shapes=[w.shape], dtype=dtype)
+    db = fill(conv.conv_backward_bias, dy, shapes=[dy.shape[-1:]], dtype=dtype)
+    return {"y": y, "dx": dx, "dw": dw, "db": db}
+
+
+@st.composite
+def channels(draw):
+    """Draw input channels, output channels and groups, depthwise and primes among them."""
+    groups = draw(st.sampled_from([1, 1, 1, 2, 3, 7]))
+    inner = draw(st.integers(1, 100 if groups == 1 else 9))
+    outer = draw(st.integers(1, 100 if groups == 1 else 9))
+    return groups * inner, groups * outer, groups
+
+
+@given(data=st.data(), seed=st.integers(0, 9), N=st.integers(0, 3), sizes=channels())
+def test_rooms_agree_exactly(reference, cpu, fill, integers, draw_geometry, dtype, data, seed, N, sizes):
+    geometry, (C, K, groups) = data.draw(draw_geometry()), sizes
+    to_x, to_w, to_y = shapes(geometry, N, C, K, groups)
+    x, w, dy = (integers(seed + i, s, dtype) for i, s in enumerate((to_x, to_w, to_y)))
+    b = integers(seed, (K,), dtype) if data.draw(st.booleans(), "bias") else None
+    relu = data.draw(st.booleans(), "relu")
+    got = passes(cpu.conv, fill, geometry, groups, relu, x, w, b, dy)
+    want = passes(reference.conv, fill, geometry, groups, relu, x, w, b, dy)
+    for name, value in want.items():
+        np.testing.assert_array_equal(got[name], value, name)
+
+
+@pytest.mark.parametrize("C", [*range(1, 36), 47, 53, 63, 64, 65, 79, 97, 100])
+def test_any_channel_count_is_exact(reference, cpu, fill, integers, fit, dtype, C):
+    geometry = fit((1, 5, 6), (1, 3, 3), (1, 1, 1), ((0, 0), (1, 1), (1, 1)), (1, 1, 1))
+    K = 101 - C
+    x, w, dy = (integers(C, s, dtype) for s in shapes(geometry, 2, C, K, 1))
+    b = integers(C, (K,), dtype)
+    got = passes(cpu.conv, fill, geometry, 1, False, x, w, b, dy)
+    want = passes(reference.conv, fill, geometry, 1, False, x, w, b, dy)
+    for name, value in want.items():
+        np.testing.assert_array_equal(got[name], value, name)
+
+
+LARGE = {
+    "lenet": ((1, 28, 28), (1, 5, 5), (1, 1, 1), 0, 1, 6, 1),
+    "strided": ((1, 29, 31), (1, 7, 7), (1, 2, 2), 3, 3, 17, 1),
+    "pointwise": ((1, 14, 14), (1, 1, 1), (1, 1, 1), 0, 70, 40, 1),
+    "grouped": ((1, 13, 15), (1, 3, 3), (1, 1, 1), 1, 24, 36, 3),
+    "volume": ((6, 7, 9), (3, 3, 3), (2, 1, 1), 1, 5, 19, 1),
+    "wide filter": ((1, 9, 40), (1, 3, 17), (1, 1, 3), 8, 4, 33, 1),
+}
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_layers_of_networks_are_exact(reference, cpu, fill, integers, fit, name):
+    image, window, stride, pad, C, K, groups = LARGE[name]
+    padding = tuple((pad, pad) if taps > 1 else (0, 0) for taps in window)
+    geometry = fit(image, window, stride, padding, (1, 1, 1))
+    x, w, dy = (integers(1, s, "float32") for s in shapes(geometry, 9, C, K, groups))
+    b = integers(2, (K,), "float32")
+    got = passes(cpu.conv, fill, geometry, groups, True, x, w, b, dy)
+    want = passes(reference.conv, fill, geometry, groups, True, x, w, b, dy)
+    for key, value in want.items():
+        np.testing.assert_array_equal(got[key], value, key)
+
+
+@given(data=st.data(), seed=st.integers(0, 9), N=st.integers(1, 2), sizes=channels())
+@settings(max_examples=40)
+def test_reference_matches_pytorch(reference, fill, draw_geometry, data, seed, N, sizes):
+    torch = pytest.importorskip("torch", reason="PyTorch is the oracle of this test")
+    geometry, (C, K, groups) = data.draw(draw_geometry()), sizes
+    rng = np.random.default_rng(seed)
+    x, w, dy = (rng.normal(size=s) for s in shapes(geometry, N, C, K, groups))
+    b = rng.normal(size=K)
+    got = passes(reference.conv, fill, geometry, groups, False, x, w, b, dy)
+
+    xt = torch.tensor(x).permute(0, 4, 1, 2, 3).requires_grad_()
+    wt = torch.tensor(w).permute(4, 3, 0, 1, 2).requires_grad_()
+    bt = torch.tensor(b, requires_grad=True)
+    around = [amount for pair in reversed(geometry.padding) for amount in pair]
+    padded = torch.nn.functional.pad(xt, around)
+    yt = torch.nn.functional.conv3d(padded, wt, bt, geometry.stride, dilation=geometry.dilation, groups=groups)
+    yt.backward(torch.tensor(dy).permute(0, 4, 1, 2, 3))
+    want = {
+        "y": yt.detach().permute(0, 2, 3, 4, 1),
+        "dx": xt.grad.permute(0, 2, 3, 4, 1),
+        "dw": wt.grad.permute(2, 3, 4, 1, 0),
+        "db": bt.grad,
+    }
+    for name, value in want.items():
+        np.testing.assert_allclose(got[name], value.numpy(), rtol=1e-10, atol=1e-10, err_msg=name)
+
+
+@given(data=st.data(), seed=st.integers(0, 9), sizes=channels())
+@settings(max_examples=30)
+def test_backward_is_the_adjoint_of_forward(room, fill, integers, draw_geometry, data, seed, sizes):
+    """<dy, y> = <dx, x> = <dw, w>, exactly, on whole numbers."""
+    geometry, (C, K, groups) = data.draw(draw_geometry()), sizes
+    to_x, to_w, to_y = shapes(geometry, 2, C, K, groups)
+    x, w, dy = (integers(seed + i, s) for i, s in enumerate((to_x, to_w, to_y)))
+    got = passes(room.conv, fill, geometry, groups, False, x, w, None, dy)
+    product = np.vdot(dy, got["y"])
+    assert product == np.vdot(got["dx"], x) == np.vdot(got["dw"], w)
+
+
+def test_gradients_are_finite_differences(room, fill, differences, fit):
+    geometry = fit((2, 5, 4), (2, 3, 2), (1, 2, 1), ((0, 1), (2, 0), (1, 1)), (1, 1, 2))
+    rng = np.random.default_rng(0)
+    x, w, dy = (rng.normal(size=s) for s in shapes(geometry, 2, 4, 6, 2))
+    b, how = rng.normal(size=6), (geometry.stride, geometry.padding, geometry.dilation, 2)
+    got = passes(room.conv, fill, geometry, 2, False, x, w, b, dy)
+
+    def loss():
+        y = np.empty_like(dy)
+        room.conv.conv_forward(x, w, b, *how, False, y)
+        return np.vdot(dy, y)
+
+    for array, name in ((x, "dx"), (w, "dw"), (b, "db")):
+        # The loss is linear in each array: a long step loses nothing and rounds less.
+        want = differences(loss, array, step=1.0)
+        np.testing.assert_allclose(got[name], want, rtol=1e-10, atol=1e-10, err_msg=name)
+
+
+def test_relu_cuts_after_the_bias_and_passes_nan(room, fill):
+    x = np.array([1.0, -2.0, np.nan]).reshape(1, 1, 1, 3, 1)
+    one, none = (1, 1, 1), ((0, 0),) * 3
+    y = fill(
+        room.conv.conv_forward,
+        *(x, np.ones((1, 1, 1, 1, 1)), np.array([1.0]), one, none, one, 1, True),
+        shapes=[x.shape],
+        dtype=x.dtype,
+    )
+    np.testing.assert_array_equal(y.ravel(), [2.0, 0.0, np.nan])
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_thread_count_changes_no_bit(cpu, fill, with_threads, fit, name):
+    image, window, stride, pad, C, K, groups = LARGE[name]
+    padding = tuple((pad, pad) if taps > 1 else (0, 0) for taps in window)
+    geometry = fit(image, window, stride, padding, (1, 1, 1))
+    rng = np.random.default_rng(0)
+    x, w, dy = (rng.normal(size=s).astype("float32") for s in shapes(geometry, 17, C, K, groups))
+    b = rng.normal(size=K).astype("float32")
+    runs = [with_threads(n, lambda: passes(cpu.conv, fill, geometry, groups, True, x, w, b, dy)) for n in (1, 2)]
+    for key, value in runs[0].items():
+        assert value.tobytes() == runs[1][key].tobytes(), key

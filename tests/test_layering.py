@@ -1,0 +1,128 @@
+"""Who imports whom, read from the syntax trees of all files.
+
+    cli -> bench, fastcnn    bench -> fastcnn, kernels    fastcnn -> kernels    kernels -> itself
+
+The engine reaches a fast room only from inside functions of the files that pick one.
+"""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FOLDERS = ("fastcnn", "kernels", "cli", "bench")
+ALLOWED = {
+    "cli": {"cli", "bench", "fastcnn"},
+    "bench": {"bench", "fastcnn", "kernels"},
+    "fastcnn": {"fastcnn", "kernels"},
+    "kernels": {"kernels"},
+}
+KERNEL_LIBRARIES = {"numpy", "numba", "llvmlite"}
+ROOM_PICKERS = {"backend.py", "host.py"}
+HEAVY = {"numba", "llvmlite", "rich", "PIL", "pooch", "safetensors", "matplotlib", "torch"}
+
+
+def files(folder: str) -> list[Path]:
+    links = {ROOT / "fastcnn" / name for name in FOLDERS}
+    found = (ROOT / folder).rglob("*.py")
+    return [path for path in found if folder != "fastcnn" or not links & set(path.parents)]
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts if parts[0] == "fastcnn" else ("fastcnn", *parts))
+
+
+def imports(path: Path, top_only: bool = False) -> Iterator[str]:
+    """Yield the full names of imported modules; those inside functions too unless `top_only`."""
+    waiting: list[ast.AST] = [ast.parse(path.read_text())]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                keep = len(module_name(path).split(".")) - node.level
+                base = ".".join([*module_name(path).split(".")[:keep], base]).rstrip(".")
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            waiting += [] if top_only else node.body
+            waiting += node.orelse
+        elif not (top_only and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)):
+            waiting += ast.iter_child_nodes(node)
+
+
+def folder_of(module: str) -> str | None:
+    """Return which of the project's folders a module lies in."""
+    parts = module.split(".")
+    if parts[0] != "fastcnn":
+        return None
+    return parts[1] if len(parts) > 1 and parts[1] in FOLDERS[1:] else "fastcnn"
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_imports_follow_the_arrows(folder):
+    assert files(folder)
+    wrong = {
+        (str(path.relative_to(ROOT)), module)
+        for path in files(folder)
+        for module in imports(path)
+        if folder_of(module) is not None and folder_of(module) not in ALLOWED[folder]
+    }
+    assert not wrong
+
+
+def test_kernels_use_nothing_but_numpy_and_numba():
+    import sys
+
+    wrong = {
+        (path.name, module)
+        for path in files("kernels")
+        for module in imports(path)
+        if folder_of(module) is None and module.split(".")[0] not in KERNEL_LIBRARIES | sys.stdlib_module_names
+    }
+    assert not wrong
+
+
+def test_global_names_of_the_folders_are_never_imported():
+    wrong = {
+        (path.name, module)
+        for folder in (*FOLDERS, "tests")
+        for path in files(folder)
+        for module in imports(path)
+        if module.split(".")[0] in FOLDERS[1:]
+    }
+    assert not wrong
+
+
+def test_engine_picks_its_room_in_one_place_and_late():
+    for path in files("fastcnn"):
+        rooms = {module for module in imports(path) if module.startswith("fastcnn.kernels")}
+        assert not rooms or path.name in ROOM_PICKERS, (path.name, rooms)
+        early = set(imports(path, top_only=True))
+        assert not {module for module in early if module.startswith("fastcnn.kernels")}
+        assert not {module for module in early if module.split(".")[0] in HEAVY}, path.name
+
+
+def test_reference_room_never_calls_what_it_checks():
+    for path in files("kernels/reference"):
+        assert not {module for module in imports(path) if "kernels.cpu" in module}
+
+
+def test_readers_see_relative_and_nested_imports(tmp_path):
+    """The reader itself: a missed form would make the tests above pass by blindness."""
+    path = ROOT / "kernels" / "cpu" / "imagined.py"
+    text = "import a.b\nfrom . import c\nfrom ..reference import d\ndef f():\n    import e\n"
+    (tmp_path / "imagined.py").write_text(text)
+
+    class Fake(type(path)):
+        def read_text(self, *arguments, **keywords):
+            return text
+
+    fake = Fake(path)
+    everything = {"a.b", "fastcnn.kernels.cpu.c", "fastcnn.kernels.reference.d", "e"}
+    assert set(imports(fake)) == everything
+    assert set(imports(fake, top_only=True)) == everything - {"e"}
