@@ -15,7 +15,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import tempfile
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ import numpy as np
 from fastcnn.arrays import Array, float_dtype
 from fastcnn.backend import check_device
 from fastcnn.errors import ArgumentError, CheckpointError, FastcnnError
+from fastcnn.files import write_atomically
 from fastcnn.graph import Graph, Sequential
 from fastcnn.initializers import INITIALIZERS, Initializer
 from fastcnn.layers import LAYERS, Layer
@@ -43,7 +43,7 @@ def save(net: Graph, path: str | PathLike[str], metadata: dict[str, Any] | None 
 
     `metadata` (JSON values) replaces `net.metadata`.
     """
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save as serialize
 
     if metadata is not None:
         net.metadata = metadata
@@ -55,19 +55,11 @@ def save(net: Graph, path: str | PathLike[str], metadata: dict[str, Any] | None 
         ) from None
     header = {"fastcnn": json.dumps(describe(net)), "metadata": extra}
     target = Path(path)
-    temporary = None
     try:
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-        os.close(handle)
-        save_file(_tensors(net), temporary, metadata=header)
-        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp's files are for their owner only
-        os.replace(temporary, target)
+        write_atomically(target, serialize(_tensors(net), metadata=header))
     except OSError as error:
         reason = error.strerror or str(error)
         raise CheckpointError(f"the model file {target} cannot be written ({reason}): choose another place.") from None
-    finally:
-        if temporary is not None and os.path.exists(temporary):
-            os.unlink(temporary)
 
 
 def load(path: str | PathLike[str], device: str = "cpu") -> Graph:
@@ -214,9 +206,3 @@ def _json(text: str, path: str) -> dict[str, Any]:
 
 def _unreadable(path: str | PathLike[str], problem: str) -> CheckpointError:
     return CheckpointError(f"the model file {os.fspath(path)} {problem}: give a file that fastcnn has saved.")
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

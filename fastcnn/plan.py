@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import prod
 
+import numpy as np
+
 from fastcnn.arrays import Array, Shape
 from fastcnn.backend import Backend
 from fastcnn.errors import ShapeError
@@ -25,9 +27,10 @@ from fastcnn.parameters import Store
 
 
 def run(calls: Sequence[Call]) -> None:
-    """Run bound calls in order."""
-    for function, arguments in calls:
-        function(*arguments)
+    """Run bound calls in order; what overflows becomes infinite without a warning, for the trainer to find."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        for function, arguments in calls:
+            function(*arguments)
 
 
 class Plan:

@@ -1,6 +1,7 @@
 """What all tests share: rooms, number types, integer-filled arrays, random window geometry."""
 
 import importlib
+from math import prod
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -105,25 +106,38 @@ def integers():
     return make
 
 
+MARGIN = 4096  # elements on either side of an output that no kernel may touch
+
+
+def framed(shape, kind):
+    """Return an array full of NaN (or the largest integer), and the larger one it is the middle of."""
+    blank = np.nan if np.dtype(kind).kind == "f" else np.iinfo(kind).max
+    frame = np.full(prod(shape) + 2 * MARGIN, blank, kind)
+    return frame[MARGIN : frame.size - MARGIN].reshape(shape), frame
+
+
 @pytest.fixture(scope="session")
 def fill():
-    """Return a caller of kernels that gives back the outputs and finds two kinds of error.
+    """Return a caller of kernels that gives back the outputs and finds three kinds of error.
 
-    Outputs start as NaN (or the largest integer), so that an element nobody wrote shows; inputs
-    must come out as they went in.
+    Outputs start as NaN (or the largest integer), so that an element nobody wrote shows; so do their
+    margins, which must stay so; inputs must come out as they went in.
     """
 
     def call(kernel, *inputs, shapes, dtype):
         kinds = dtype if isinstance(dtype, list) else [dtype] * len(shapes)
-        outputs = [
-            np.full(shape, np.nan if np.dtype(kind).kind == "f" else np.iinfo(kind).max, kind)
-            for shape, kind in zip(shapes, kinds, strict=True)
-        ]
+        pairs = [framed(shape, kind) for shape, kind in zip(shapes, kinds, strict=True)]
+        outputs = [output for output, _ in pairs]
         before = [a.copy() if isinstance(a, np.ndarray) else a for a in inputs]
         assert kernel(*inputs, *outputs) is None
         for given, kept in zip(inputs, before, strict=True):
             if isinstance(given, np.ndarray):
                 np.testing.assert_array_equal(given, kept, "the kernel changed an input")
+        for _, frame in pairs:
+            margins = np.concatenate([frame[:MARGIN], frame[-MARGIN:]])
+            assert np.all(np.isnan(margins) if margins.dtype.kind == "f" else margins == margins[0]), (
+                "the kernel wrote outside of its output"
+            )
         return outputs[0] if len(outputs) == 1 else outputs
 
     return call

@@ -128,7 +128,7 @@ class Layer(ABC):
 
     def first_values(self, name: str, generator: np.random.Generator) -> Array:
         """Return the first values of a parameter, in float64."""
-        raise NotImplementedError(f"{type(self).__name__} has no parameter {name!r}")
+        raise KeyError(f"{type(self).__name__} has no parameter {name!r}")
 
     @property
     def parameter_count(self) -> int:

@@ -1,5 +1,6 @@
 """What convolution and linear layers share: weight, bias, and ReLU inside the kernel."""
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -36,9 +37,9 @@ class WeightedLayer(Layer):
             return np.zeros(self.weight_shape[-1:])
         return (self.weight_init or HeNormal())(self.weight_shape, generator)
 
+    @abstractmethod
     def bind(self, backend: Backend, xs: Sequence[Array], y: Array, relu: bool = False) -> Bound:
         """Return the kernel calls; with `relu` the forward kernel also applies ReLU to y."""
-        raise NotImplementedError
 
 
 def bias_config(has_bias: bool, weight_init: Initializer | None) -> dict[str, Any]:

@@ -115,7 +115,8 @@ def _crop(buffer, numbers, dx, n):
     _, D, H, W, C = dx.shape
     size, target = dx.itemsize, dx.ctypes.data + dx.itemsize * n * D * H * W * C
     zero_bytes(target, size * D * H * W * C)
-    first, last = max(0, start_w), min(W, start_w + region_w)
+    first = max(0, start_w)
+    last = max(first, min(W, start_w + region_w))
     for d in range(max(0, start_d), min(D, start_d + region_d)):
         for h in range(max(0, start_h), min(H, start_h + region_h)):
             source = buffer + size * ((d - start_d) * pitch_d + (h - start_h) * pitch_h + (first - start_w) * C)
