@@ -16,7 +16,7 @@ BLOCK = 1 << 14  # elements a thread takes at once
 SMALL = 1 << 16  # elements: for fewer no second thread wakes (9 us)
 
 
-@jit
+@jit(inner=True)
 def relu_block(x, y, first, last):
     """Fill y[first:last] with max(x, 0)."""
     zero = y.dtype.type(0)
@@ -30,7 +30,7 @@ def relu_block(x, y, first, last):
             y[np.uintp(i)] = zero if v <= zero else v
 
 
-@jit
+@jit(inner=True)
 def relu_backward_block(y, dy, dx, first, last):
     """Fill dx[first:last] with dy where y > 0, else with 0."""
     zero = dx.dtype.type(0)

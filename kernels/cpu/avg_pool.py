@@ -26,7 +26,7 @@ from fastcnn.kernels.cpu.windows import (
 ADJACENT = (1, 1, 1)  # the dilation of a mean's window
 
 
-@jit
+@jit(inner=True)
 def sum_tap(x, at, step, y, to, segments, length):
     """Add one tap: to segment k of the outputs the pixels from at + k * step."""
     for k in range(segments):
@@ -35,7 +35,7 @@ def sum_tap(x, at, step, y, to, segments, length):
             y[np.uintp(target + i)] += x[np.uintp(source + i)]
 
 
-@jit
+@jit(inner=True)
 def avg_pool_block(x, image, y, output, C, how, padded, divisor, counts, height, task):
     """Fill one block of `height` output rows; blocks are counted through images and depths."""
     window, stride, padding, dilation = unpack(how)
@@ -91,7 +91,7 @@ def avg_pool_forward(x, window, stride, padding, count_include_pad, divisor, y):
     call_parallel(worth, avg_pool_blocks, x, *how, y)
 
 
-@jit
+@jit(inner=True)
 def spread_wide(shares, dx, to, W, Q, C, how):
     """Fill the row of dx at `to` from the shares of the windows over its pixels, loops over C."""
     window, stride, padding, _ = unpack(how)
@@ -105,7 +105,7 @@ def spread_wide(shares, dx, to, W, Q, C, how):
                 dx[np.uintp(start + i)] += shares[np.uintp(q * C + i)]
 
 
-@jit
+@jit(inner=True)
 def spread_narrow(shares, index, dx, to):
     """Fill the row of dx at `to` from the shares of the windows over its pixels, by index."""
     for i in range(index.shape[1]):
@@ -115,7 +115,7 @@ def spread_narrow(shares, index, dx, to):
             dx[np.uintp(to + i)] += shares[index[line, np.uintp(i)]]
 
 
-@jit
+@jit(inner=True)
 def avg_pool_backward_row(dy, output, how, padded, divisor, counts, index, dx, image, C, row):
     """Fill one row of dx, counted through all images and depths."""
     window, stride, padding, _ = unpack(how)

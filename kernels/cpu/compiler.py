@@ -42,16 +42,21 @@ PARALLEL = {
 }
 
 
-def jit(function: Callable[..., Any] | None = None, *, parallel: bool = False, inline: bool = False) -> Any:
-    """Compile a kernel: no GIL, fused multiply-adds allowed, NaN and infinity kept, code cached on disk."""
+def jit(function: Callable[..., Any] | None = None, *, parallel: bool = False, inner: bool = False) -> Any:
+    """Compile a kernel: no GIL, fused multiply-adds allowed, NaN and infinity kept, code cached on disk.
+
+    `inner` functions are called by kernels alone: they get no entry from Python, which would cost half of their
+    compile time.
+    """
     if function is None:
-        return lambda f: jit(f, parallel=parallel, inline=inline)
+        return lambda f: jit(f, parallel=parallel, inner=inner)
     options: dict[str, Any] = {
         "parallel": PARALLEL if parallel else False,
         "nogil": True,
         "error_model": "numpy",
         "fastmath": {"contract"},
-        "inline": "always" if inline else "never",
+        "no_cpython_wrapper": inner,
+        "no_cfunc_wrapper": True,
     }
     dispatcher: Any = numba.njit(**options)(function)
     dispatcher._cache = KernelCache(function)

@@ -35,7 +35,7 @@ def suits(batch: int, image: int, taps: int) -> bool:
     return taps <= MAX_TAPS and image <= IMAGE_ELEMENTS and (batch >= SHARED_BATCH or image <= SMALL_IMAGE)
 
 
-@jit
+@jit(inner=True)
 def _reduce_taps(z, taps, leader, y, winner):
     """Fill y and winner (length,) from the convolution outputs z (taps, length): maximum, NaN first, cut at zero."""
     length = y.size
@@ -55,7 +55,7 @@ def _reduce_taps(z, taps, leader, y, winner):
         y[np.uintp(i)] = 0 if v <= 0 else v
 
 
-@jit
+@jit(inner=True)
 def _forward_row(addresses, lanes, a, packed, bias, channels, batch, run, a_rows, c_rows, z):
     """Fill z (window taps, Q, K) with the convolution outputs of one pooled row, from the source at address a."""
     itemsize, tile_rows, block = z.itemsize, addresses.shape[0] - 1, 2 * lanes

@@ -30,7 +30,7 @@ from fastcnn.kernels.cpu.workspace import scratch
 GRADIENT_CHUNKS = 32  # groups of images that sum dw by themselves: enough for 16 threads, few enough to add up
 
 
-@jit
+@jit(inner=True)
 def _list_by_channel(k, numbers, patches, winner, dy, offsets, scales):
     """List the patches of one image whose output of channel k won: their offsets and gradients. Return how many."""
     (_, taps, _, _, _, _, _, _, _, _, jump_d, jump_h, jump_w, _) = to_fixed_tuple(numbers, 14)
@@ -50,7 +50,7 @@ def _list_by_channel(k, numbers, patches, winner, dy, offsets, scales):
     return count
 
 
-@jit
+@jit(inner=True)
 def _list_by_tap(winner, dy, filter_size, counts, offsets, scales):
     """List the channels of one window by the tap that won: where their filters stand, and their gradients."""
     K = winner.size
@@ -63,7 +63,7 @@ def _list_by_tap(winner, dy, filter_size, counts, offsets, scales):
         counts[np.uintp(tap)] += 1
 
 
-@jit
+@jit(inner=True)
 def _add_patches(functions, lanes, size, run, target, target_rows, source, source_rows, offsets, scales, count):
     """Add scaled patches of `source_rows.size` rows of `run` elements, part by part; target, source: addresses."""
     group = MAX_PATCH_VECTORS * lanes
@@ -77,7 +77,7 @@ def _add_patches(functions, lanes, size, run, target, target_rows, source, sourc
                          length - (vectors - 1) * lanes)  # fmt: skip
 
 
-@jit
+@jit(inner=True)
 def _add_weight_gradient(functions, lanes, a, winner, dy, numbers, batch, rows, patches, offsets, scales, dw, db):
     """Add one image's part to dw (K, runs * wide) and db: for each channel, the patches of the outputs that won."""
     for k in range(dw.shape[0]):
@@ -88,7 +88,7 @@ def _add_weight_gradient(functions, lanes, a, winner, dy, numbers, batch, rows, 
                      scales.ctypes.data, count)  # fmt: skip
 
 
-@jit
+@jit(inner=True)
 def _add_input_gradient(functions, lanes, dx, w, winner, dy, numbers, batch, rows, patches, counts, offsets, scales):
     """Add one image's part to dx, an address: for each window tap, the filters of the channels that won there."""
     (run, taps, _, _, _, _, _, _, _, _, jump_d, jump_h, jump_w, _) = to_fixed_tuple(numbers, 14)
@@ -106,7 +106,7 @@ def _add_input_gradient(functions, lanes, dx, w, winner, dy, numbers, batch, row
                                      scales.ctypes.data + size * tap * K, counts[tap])  # fmt: skip
 
 
-@jit
+@jit(inner=True)
 def _crop(buffer, numbers, dx, n):
     """Copy the pixels of a padded image gradient that lie inside dx[n]; pixels that no window reaches are zero."""
     (_, _, start_d, start_h, start_w, region_d, region_h, region_w, pitch_d, pitch_h, _, _, _, _) = to_fixed_tuple(
@@ -123,7 +123,7 @@ def _crop(buffer, numbers, dx, n):
             copy_bytes(target + size * ((d * H + h) * W + first) * C, source, size * (last - first) * C)
 
 
-@jit
+@jit(inner=True)
 def _gradient_chunk(
     chunk,
     chunks,

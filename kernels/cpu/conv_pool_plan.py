@@ -82,7 +82,7 @@ def plan_conv_pool(
     )
 
 
-@jit
+@jit(inner=True)
 def source_address(x, n, numbers, buffer):
     """Return the address of image n's first window: in a padded copy where there is padding, else in place."""
     (_, _, start_d, start_h, start_w, region_d, region_h, region_w, pitch_d, pitch_h, _, _, _, padded) = to_fixed_tuple(

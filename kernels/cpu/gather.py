@@ -29,7 +29,7 @@ from fastcnn.kernels.cpu.workspace import scratch
 SERIAL_WEIGHTS = 65536  # elements; fewer are packed by one thread
 
 
-@jit
+@jit(inner=True)
 def copy_padded(source, n, d0, h0, w0, depth, rows, columns, pitch_d, pitch_h, pitch_w, target):
     """Copy a box of pixels of image n, from (d0, h0, w0) on, to the address target; pixels outside become zero.
 
@@ -54,7 +54,7 @@ def copy_padded(source, n, d0, h0, w0, depth, rows, columns, pitch_d, pitch_h, p
                     copy_bytes(at + size * w * pitch_w, row + size * w * C, size * C)
 
 
-@jit
+@jit(inner=True)
 def _pack_panel(panel, addresses, w, taps, groups, transposed, block, packed):
     """Fill one panel: for each tap and reduced channel, `block` output channels side by side, zeros past the last."""
     C, K = w.shape[1], w.shape[2]
@@ -112,7 +112,7 @@ def pack_rows(w, taps, transposed, packed):
                 packed[at + j] = w[taps[i], k, j] if transposed else w[taps[i], j, k]
 
 
-@jit
+@jit(inner=True)
 def _gather_task(
     task, addresses, dots, dot, lanes, source, packed, bias, relu, numbers, batch, a_rows, c_rows, buffer, target
 ):

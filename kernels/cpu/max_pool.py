@@ -24,13 +24,13 @@ SLABS = 64  # parts of dx that the gradient is split into, where the batch is sm
 OUTSIDE = -(1 << 62)  # the place of a tap that is not in this part of dx
 
 
-@jit
+@jit(inner=True)
 def beats(v, best):
     """Tell whether v takes the lead: it is larger, or the first NaN."""
     return (v > best) | ((v != v) & (best == best))
 
 
-@jit
+@jit(inner=True)
 def max_tap(x, at, step, y, winner, to, segments, length, tap):
     """Let one tap compete: segment k of the outputs against the pixels from at + k * step."""
     code = winner.dtype.type(tap)
@@ -44,7 +44,7 @@ def max_tap(x, at, step, y, winner, to, segments, length, tap):
             winner[np.uintp(target + i)] = code if better else leader
 
 
-@jit
+@jit(inner=True)
 def start_maxima(y, winner, to, image, output, C, window, stride, padding, dilation, o, p, rows):
     """Set a block to minus infinity, and its winners to the first tap inside the image, or 0."""
     for i in range(to, to + rows * output[2] * C):
@@ -61,7 +61,7 @@ def start_maxima(y, winner, to, image, output, C, window, stride, padding, dilat
                 winner[pixel : pixel + C] = (t * R + r) * S + s
 
 
-@jit
+@jit(inner=True)
 def max_pool_block(x, image, y, winner, output, C, how, height, task):
     """Fill one block of `height` output rows; blocks are counted through images and depths."""
     window, stride, padding, dilation = unpack(how)
@@ -110,7 +110,7 @@ def max_pool_forward(x, window, stride, padding, dilation, y, winner):
     call_parallel(worth, max_pool_blocks, x, window, stride, padding, dilation, y, winner)
 
 
-@jit
+@jit(inner=True)
 def max_pool_backward_slab(dy, winner, how, dx, n, top, bottom):
     """Fill rows top to bottom of dx for image n, whatever the depth."""
     (T, R, S), stride, padding, dilation = unpack(how)

@@ -19,7 +19,7 @@ BLOCK = 1 << 14  # elements a thread takes at once
 SMALL = 1 << 15  # elements: for fewer no second thread wakes (9 us)
 
 
-@jit
+@jit(inner=True)
 def sgd_block(param, grad, velocity, lr, momentum, weight_decay, nesterov, first, last):
     """Take one step on the elements first to last."""
     if momentum == 0:

@@ -11,7 +11,7 @@ CHUNK = 16384  # elements of one partial sum
 SERIAL_ELEMENTS = 100_000  # fewer are summed by one thread: a parallel region costs 9 us
 
 
-@jit
+@jit(inner=True)
 def _sum_chunk(a, first, last, total):
     total[:] = 0
     for i in range(first, last):
@@ -36,3 +36,49 @@ def sum_pixels(a: np.ndarray, total: np.ndarray) -> None:
     chunks = max(1, a.size // CHUNK)
     partial = scratch("sums", chunks * total.size, a.dtype)[: chunks * total.size].reshape(chunks, total.size)
     call_parallel(a.size > SERIAL_ELEMENTS, _sum_rows, a, chunks, partial, total)
+
+
+@jit(parallel=True)
+def sum_panels(partial, panels_per_group, dw):
+    """Fill dw (rows, K) from chunks' sums (chunks, panels, rows, block lanes), added in the order of the chunks."""
+    chunks, panels, rows, block = partial.shape
+    out_channels = dw.shape[1] * panels_per_group // panels
+    for row in prange(rows):
+        for panel in range(panels):
+            g, k = panel // panels_per_group, panel % panels_per_group * block
+            first = g * out_channels + k
+            for lane in range(min(block, out_channels - k)):
+                dw[row, first + lane] = partial[0, panel, row, lane]
+            for chunk in range(1, chunks):
+                for lane in range(min(block, out_channels - k)):
+                    dw[row, first + lane] += partial[chunk, panel, row, lane]
+
+
+@jit(parallel=True)
+def sum_merged(partial, taps, channels, step, merge, dw):
+    """Fill dw (rows, K) from sums (chunks, widened rows, lanes) whose lanes are (pixel, channel).
+
+    Pixel g of a vector met the filter g * step taps further on.
+    """
+    wide = taps + (merge - 1) * step
+    for row in prange(dw.shape[0]):
+        tap, c = row // channels, row % channels
+        place = (tap // taps * wide + tap % taps) * channels + c
+        for k in range(dw.shape[1]):
+            total = dw.dtype.type(0)
+            for chunk in range(partial.shape[0]):
+                for g in range(merge):
+                    total += partial[chunk, place + g * step * channels, g * dw.shape[1] + k]
+            dw[row, k] = total
+
+
+@jit(parallel=True)
+def sum_patches(partial, dw):
+    """Fill dw (rows, K) from sums (chunks, ...) that hold the channels' whole filters one after the other."""
+    rows = dw.shape[0]
+    for row in prange(rows):
+        for k in range(dw.shape[1]):
+            total = dw.dtype.type(0)
+            for chunk in range(partial.shape[0]):
+                total += partial[chunk, k * rows + row]
+            dw[row, k] = total

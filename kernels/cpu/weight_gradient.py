@@ -32,6 +32,7 @@ from fastcnn.kernels.cpu.geometry import (
     merged_pixels,
     runs_of,
 )
+from fastcnn.kernels.cpu.reduce import sum_merged, sum_panels, sum_patches
 from fastcnn.kernels.cpu.threads import call_parallel
 from fastcnn.kernels.cpu.tile import (
     MAX_PATCH_ROWS,
@@ -41,6 +42,7 @@ from fastcnn.kernels.cpu.tile import (
     call_copy,
     call_patches,
     call_tile,
+    zero_bytes,
 )
 from fastcnn.kernels.cpu.workspace import scratch
 
@@ -53,8 +55,11 @@ class Product(NamedTuple):
     """Everything the kernel needs, as integers and tables of offsets in elements."""
 
     numbers: np.ndarray  # in the order of PRODUCT_NUMBERS
+    merge: int
+    patch_run: int
     rows: np.ndarray  # offset in the padded x of every (tap, channel): the rows of dw
     patch_rows: np.ndarray  # offsets of the runs of (tap, channel) there: dw's rows where its lanes run along them
+    sum_rows: np.ndarray  # and in the sums
     pixels: np.ndarray  # offset in the padded x of every pixel of a block: where its patch begins
     x_batch: np.ndarray  # offset in the padded x of every (image, output row) of a block
     scratch_x: int
@@ -156,8 +161,11 @@ def plan_product(
     flops = 2 * int(np.prod(target)) * int(np.prod(filters)) * C // groups
     return Product(
         np.array([values[name] for name in PRODUCT_NUMBERS], np.int64),
+        merge,
+        values["patch_run"],
         np.array(offsets, np.int64),
         patch_rows,
+        np.arange(patch_rows.size) * patch_run,
         (np.array(batch)[:, None] + np.arange(columns) * width.step * pitch_w).ravel(),
         np.array(batch, np.int64),
         images * pitch_n,
@@ -168,7 +176,7 @@ def plan_product(
     )
 
 
-@jit
+@jit(inner=True)
 def _pack_dy(addresses, dy, n, images, o, p, rows, q, columns, first, panels, panels_per_group, out_channels, merge,
              block, packed):  # fmt: skip
     """Fill packed (panels, pixels / merge, block lanes) from a block of dy, zeros past a group's last channel."""
@@ -189,8 +197,9 @@ def _pack_dy(addresses, dy, n, images, o, p, rows, q, columns, first, panels, pa
                               (columns - whole * merge) * K)  # fmt: skip
 
 
-@jit
-def _add_patches(functions, lanes, dy, n, images, o, p, rows, k, base, patch_rows, run, pixels, scales, target):
+@jit(inner=True)
+def _add_patches(functions, lanes, dy, n, images, o, p, rows, k, base, patch_rows, sum_rows, run, pixels, scales,
+                 target):  # fmt: skip
     """Add to one channel's dw the patches of a block of pixels, each times its dy.
 
     base is the address of the block's padded x; target (runs of taps * run,).
@@ -202,20 +211,19 @@ def _add_patches(functions, lanes, dy, n, images, o, p, rows, k, base, patch_row
             for w in range(columns):
                 scales[count] = dy[n + i, o, p + h, w, k]
                 count += 1
-    target_rows = np.arange(runs) * run
     for first in range(0, runs, MAX_PATCH_ROWS):
         height = min(MAX_PATCH_ROWS, runs - first)
         for j in range(0, run, group):
             length = min(group, run - j)
             vectors = (length + lanes - 1) // lanes
             call_patches(functions[height, vectors], target.ctypes.data + size * j,
-                         target_rows.ctypes.data + 8 * first, base + size * j, patch_rows.ctypes.data + 8 * first,
+                         sum_rows.ctypes.data + 8 * first, base + size * j, patch_rows.ctypes.data + 8 * first,
                          pixels.ctypes.data, scales.ctypes.data, count, length - (vectors - 1) * lanes)  # fmt: skip
 
 
-@jit
-def _product_task(task, addresses, functions, lanes, x, dy, numbers, rows_table, x_batch, c_rows, patch_rows, pixels,
-                  buffer, partial):  # fmt: skip
+@jit(inner=True)
+def _product_task(task, addresses, functions, lanes, x, dy, numbers, rows_table, x_batch, c_rows, patch_rows, sum_rows,
+                  pixels, buffer, partial):  # fmt: skip
     """Sum one chunk of blocks for one chunk of panels into partial (panels, rows of dw, block lanes)."""
     (groups, reduce_channels, out_channels, panels, chunks, panel_chunks, images_block, image_blocks, rows_block,
      rows_blocks, columns_block, columns_blocks, start_d, start_h, start_w, step_d, step_h, step_w, extent_d, extent_h,
@@ -232,7 +240,7 @@ def _product_task(task, addresses, functions, lanes, x, dy, numbers, rows_table,
     padded, packed = buffer[:scratch_x], buffer[scratch_x:]
     begin = chunk * blocks // chunks
     by_patches = partial.reshape(partial.size)[: out_channels * patch_rows.size * patch_run]
-    by_patches[:] = 0
+    zero_bytes(by_patches.ctypes.data, itemsize * by_patches.size)
     for index in range(begin, (chunk + 1) * blocks // chunks):
         q_block, rest = index % columns_blocks, index // columns_blocks
         p_block, rest = rest % rows_blocks, rest // rows_blocks
@@ -246,8 +254,8 @@ def _product_task(task, addresses, functions, lanes, x, dy, numbers, rows_table,
                         padded.ctypes.data + itemsize * i * pitch_n)  # fmt: skip
         if patch_run > 0:
             for k in range(out_channels):
-                _add_patches(functions, lanes, dy, n, images, o, p, rows, k, padded.ctypes.data, patch_rows, patch_run,
-                             pixels, packed, by_patches[k * patch_rows.size * patch_run :])  # fmt: skip
+                _add_patches(functions, lanes, dy, n, images, o, p, rows, k, padded.ctypes.data, patch_rows, sum_rows,
+                             patch_run, pixels, packed, by_patches[k * patch_rows.size * patch_run :])  # fmt: skip
             continue
         _pack_dy(addresses, dy, n, images, o, p, rows, q, columns, first, count, panels // groups, out_channels, merge,
                  block, packed)  # fmt: skip
@@ -266,61 +274,14 @@ def _product_task(task, addresses, functions, lanes, x, dy, numbers, rows_table,
                 )  # fmt: skip
 
 
-@jit
-def _sum_row(row, partial, out_channels, panels_per_group, block, dw):
-    """Add the chunks' sums of one row of dw, in the order of the chunks."""
-    for panel in range(partial.shape[1]):
-        g, k = panel // panels_per_group, panel % panels_per_group * block
-        wide = min(block, out_channels - k)
-        total = dw[row, g * out_channels + k : g * out_channels + k + wide]
-        for lane in range(wide):
-            total[lane] = partial[0, panel, row, lane]
-        for chunk in range(1, partial.shape[0]):
-            for lane in range(wide):
-                total[lane] += partial[chunk, panel, row, lane]
-
-
-@jit
-def _sum_merged_row(row, partial, taps, channels, step, merge, dw):
-    """Add one row (tap, channel) of dw from merged sums: pixel g of a vector met the filter g * step taps on."""
-    out = dw.shape[1]
-    wide = taps + (merge - 1) * step
-    tap, c = row // channels, row % channels
-    line, s = tap // taps, tap % taps
-    for k in range(out):
-        total = dw.dtype.type(0)
-        for chunk in range(partial.shape[0]):
-            for g in range(merge):
-                total += partial[chunk, 0, (line * wide + s + g * step) * channels + c, g * out + k]
-        dw[row, k] = total
-
-
-@jit
-def _sum_patch_row(row, partial, dw):
-    """Add one row (tap, channel) of dw from sums that hold the channels' whole filters one after the other."""
-    rows = dw.shape[0]
-    for k in range(dw.shape[1]):
-        total = dw.dtype.type(0)
-        for chunk in range(partial.shape[0]):
-            total += partial[chunk].reshape(partial[chunk].size)[k * rows + row]
-        dw[row, k] = total
-
-
 @jit(parallel=True)
-def _product_tasks(tasks, addresses, functions, lanes, x, dy, numbers, rows_table, x_batch, c_rows, patch_rows, pixels,
-                   buffers, partial, taps, dw):  # fmt: skip
-    panel_chunks, out_channels, panels_per_group, block = numbers[5], numbers[2], numbers[3] // numbers[0], 2 * lanes
+def _product_tasks(tasks, addresses, functions, lanes, x, dy, numbers, rows_table, x_batch, c_rows, patch_rows,
+                   sum_rows, pixels, buffers, partial):  # fmt: skip
+    panel_chunks = numbers[5]
     for i in prange(tasks):
         task = np.int64(i)  # prange counts in unsigned integers, which would compile the task a second time
         _product_task(task, addresses, functions, lanes, x, dy, numbers, rows_table, x_batch, c_rows, patch_rows,
-                      pixels, buffers[numba.get_thread_id()], partial[task // panel_chunks])  # fmt: skip
-    for row in prange(dw.shape[0]):
-        if numbers[27] > 0:
-            _sum_patch_row(np.int64(row), partial, dw)
-        elif numbers[26] == 1:
-            _sum_row(np.int64(row), partial, out_channels, panels_per_group, block, dw)
-        else:
-            _sum_merged_row(np.int64(row), partial, taps, numbers[1], numbers[17], numbers[26], dw)
+                      sum_rows, pixels, buffers[numba.get_thread_id()], partial[task // panel_chunks])  # fmt: skip
 
 
 def weight_gradient(
@@ -336,6 +297,12 @@ def weight_gradient(
     buffers = scratch("source", threads * held, dtype)[: threads * held].reshape(threads, held)
     partial = scratch("partial", chunks * plan.partial, dtype)[: chunks * plan.partial]
     call_parallel(plan.parallel, _product_tasks, plan.tasks, tiles.addresses, tiles.patches, tiles.lanes, x, dy,
-                  plan.numbers, plan.rows, plan.x_batch, np.arange(dw_rows) * block, plan.patch_rows, plan.pixels,
-                  buffers, partial.reshape(chunks, panels, dw_rows, block), dw.shape[2],
-                  dw.reshape(-1, dw.shape[4]))  # fmt: skip
+                  plan.numbers, plan.rows, plan.x_batch, np.arange(dw_rows) * block, plan.patch_rows, plan.sum_rows,
+                  plan.pixels, buffers, partial.reshape(chunks, panels, dw_rows, block))  # fmt: skip
+    rows, sums = dw.reshape(-1, dw.shape[4]), partial.reshape(chunks, panels, dw_rows, block)
+    if plan.patch_run:
+        call_parallel(plan.parallel, sum_patches, partial.reshape(chunks, -1), rows)
+    elif plan.merge > 1:
+        call_parallel(plan.parallel, sum_merged, sums[:, 0], dw.shape[2], dw.shape[3], stride[2], plan.merge, rows)
+    else:
+        call_parallel(plan.parallel, sum_panels, sums, panels // groups, rows)

@@ -15,7 +15,7 @@ SMALL = 1 << 15  # elements read: for fewer no second thread wakes
 BLOCK = 1 << 10  # outputs that a thread fills at once where the channels are few: they stay in L1
 
 
-@jit
+@jit(inner=True)
 def pack(window, stride, padding, dilation):
     """Return the windows' numbers as one array, since a parallel loop takes no nested tuples."""
     how = np.empty((5, 3), np.int64)
@@ -25,7 +25,7 @@ def pack(window, stride, padding, dilation):
     return how
 
 
-@jit
+@jit(inner=True)
 def unpack(how):
     """Return the window, stride, padding and dilation that `pack` was given."""
     window = (how[0, 0], how[0, 1], how[0, 2])
@@ -35,7 +35,7 @@ def unpack(how):
     return window, stride, padding, dilation
 
 
-@jit
+@jit(inner=True)
 def tap_range(size, outputs, stride, offset):
     """Return the first output whose pixel o * stride + offset is in [0, size), and the end."""
     first = max(0, (stride - 1 - offset) // stride)
@@ -43,7 +43,7 @@ def tap_range(size, outputs, stride, offset):
     return first, max(first, last)
 
 
-@jit
+@jit(inner=True)
 def cover_range(pixel, outputs, taps, stride, before):
     """Return the first output whose window of adjacent taps holds the pixel, and the end."""
     first = max(0, (pixel + before - taps + stride) // stride)
@@ -51,7 +51,7 @@ def cover_range(pixel, outputs, taps, stride, before):
     return first, max(first, last)
 
 
-@jit
+@jit(inner=True)
 def counted(output, size, taps, stride, pads, count_include_pad):
     """Return how many pixels of a window of adjacent taps a mean divides by, along one axis."""
     start = output * stride - pads[0]
@@ -60,7 +60,7 @@ def counted(output, size, taps, stride, pads, count_include_pad):
     return max(0, min(start + taps, size) - max(start, 0))
 
 
-@jit
+@jit(inner=True)
 def row_count(image, o, p, how, count_include_pad, divisor):
     """Return the share of depth and height in what the means of output row p, depth o divide by."""
     if divisor:
@@ -70,7 +70,7 @@ def row_count(image, o, p, how, count_include_pad, divisor):
     return deep * counted(p, image[1], window[1], stride[1], padding[1], count_include_pad)
 
 
-@jit
+@jit(inner=True)
 def column_counts(image, Q, C, how, count_include_pad, divisor, counts):
     """Fill counts (Q * C,) with the width's share in what the means of an output row divide by."""
     window, stride, padding, _ = unpack(how)
@@ -79,7 +79,7 @@ def column_counts(image, Q, C, how, count_include_pad, divisor, counts):
         counts[q * C : q * C + C] = 1 if divisor else count
 
 
-@jit
+@jit(inner=True)
 def cover_index(W, Q, C, how):
     """Return, for the elements of a row of dx, the places in an output row of the windows over it.
 
@@ -96,7 +96,7 @@ def cover_index(W, Q, C, how):
     return index
 
 
-@jit
+@jit(inner=True)
 def first_inside(output, size, taps, stride, before, dilation):
     """Return the first tap that meets the image along one axis, or -1."""
     start = output * stride - before
@@ -106,7 +106,7 @@ def first_inside(output, size, taps, stride, before, dilation):
     return tap if tap < taps and start + tap * dilation < size else -1
 
 
-@jit
+@jit(inner=True)
 def block_rows(output, C, stride):
     """Return how many output rows are filled at once: one where its inner loops are long."""
     P, Q = output[1], output[2]
@@ -116,7 +116,7 @@ def block_rows(output, C, stride):
     return (P + blocks - 1) // blocks
 
 
-@jit
+@jit(inner=True)
 def pack_pixels(x, at, first, pixels, Q, W, C, stride, packed):
     """Copy the pixels of a run side by side into packed, which has room for a line more.
 
@@ -145,7 +145,7 @@ def pack_pixels(x, at, first, pixels, Q, W, C, stride, packed):
         done += count
 
 
-@jit
+@jit(inner=True)
 def find_runs(image, output, C, window, stride, padding, dilation, o, p, rows, runs):
     """Fill runs with (tap, place in image, first output of block, outputs); return their number.
 
