@@ -17,22 +17,26 @@ from fastcnn.bench.descriptor import Convolution
 from fastcnn.kernels.cpu import conv
 
 PASSES = ("forward", "backward_input", "backward_weight")
-ALGORITHMS = ("direct",)
+ALGORITHMS = conv.ALGORITHMS
 
 Array = NDArray[np.floating]
 Work = tuple[Callable[[], None], Callable[[], float]]
 
 
 def case(c: Convolution, pass_name: str, algorithm: str, dtype: str) -> Case:
-    """Return one pass of a convolution, with its arrays made; `algorithm` is one of ALGORITHMS."""
+    """Return one pass of a convolution, with its arrays made; `algorithm` is one of ALGORITHMS.
+
+    The case names the algorithm that serves it. The weight gradient has one, direct sums.
+    """
     random = np.random.default_rng(0)
     x, w, y = (random.standard_normal(s, np.dtype(dtype)) for s in (c.x_shape, c.w_shape, c.y_shape))
-    call, error = _WORK[pass_name](c, x, w, y)
+    used = _algorithm(c, pass_name, algorithm, x.dtype)
+    call, error = _WORK[pass_name](c, used, x, w, y)
     return Case(
         name=c.name,
         descriptor=c.descriptor(),
         pass_name=pass_name,
-        algorithm=algorithm,
+        algorithm=used,
         count=c.count,
         flops=2 * c.multiply_adds,
         bytes=c.elements * x.itemsize,
@@ -43,27 +47,36 @@ def case(c: Convolution, pass_name: str, algorithm: str, dtype: str) -> Case:
     )
 
 
-def _forward(c: Convolution, x: Array, w: Array, y: Array) -> Work:
+def _algorithm(c: Convolution, pass_name: str, algorithm: str, dtype: np.dtype[np.floating]) -> str:
+    """Return the algorithm that serves a pass."""
+    transposed = pass_name == "backward_input"
+    shapes = (c.y_shape, c.x_shape) if transposed else (c.x_shape, c.y_shape)
+    asked = "direct" if pass_name == "backward_weight" else algorithm
+    T, R, S, _, _ = c.w_shape
+    return conv.algorithm_of(*shapes, (T, R, S), c.stride, c.pads, c.dilation, c.groups, dtype, transposed, asked)
+
+
+def _forward(c: Convolution, algorithm: str, x: Array, w: Array, y: Array) -> Work:
     return (
-        lambda: conv.conv_forward(x, w, None, c.stride, c.pads, c.dilation, c.groups, False, y),
+        lambda: conv.conv_forward(x, w, None, c.stride, c.pads, c.dilation, c.groups, False, y, algorithm),
         lambda: accuracy.forward_error(c, x, w, y),
     )
 
 
-def _backward_input(c: Convolution, dx: Array, w: Array, dy: Array) -> Work:
+def _backward_input(c: Convolution, algorithm: str, dx: Array, w: Array, dy: Array) -> Work:
     return (
-        lambda: conv.conv_backward_input(dy, w, c.stride, c.pads, c.dilation, c.groups, dx),
+        lambda: conv.conv_backward_input(dy, w, c.stride, c.pads, c.dilation, c.groups, dx, algorithm),
         lambda: accuracy.backward_input_error(c, dy, w, dx),
     )
 
 
-def _backward_weight(c: Convolution, x: Array, dw: Array, dy: Array) -> Work:
+def _backward_weight(c: Convolution, algorithm: str, x: Array, dw: Array, dy: Array) -> Work:
     return (
         lambda: conv.conv_backward_weight(x, dy, c.stride, c.pads, c.dilation, c.groups, dw),
         lambda: accuracy.backward_weight_error(c, x, dy, dw),
     )
 
 
-_WORK: dict[str, Callable[[Convolution, Array, Array, Array], Work]] = dict(
+_WORK: dict[str, Callable[[Convolution, str, Array, Array, Array], Work]] = dict(
     zip(PASSES, (_forward, _backward_input, _backward_weight), strict=True)
 )

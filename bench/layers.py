@@ -15,8 +15,8 @@ class Layer:
     """How a layer is measured.
 
     `resolve` turns a set's name, a file or a descriptor into problems, each with a `with_batch`;
-    `case` turns (problem, pass, algorithm, dtype) into something to run. The first algorithm is
-    what "auto" means.
+    `case` turns (problem, pass, algorithm, dtype) into something to run, which names the algorithm
+    that "auto" came to.
     """
 
     passes: tuple[str, ...]

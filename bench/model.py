@@ -23,10 +23,8 @@ from fastcnn.bench.case import Case
 PASSES = ("train", "infer")
 BATCH = 128
 ERROR_IMAGES = 4  # enough for hundreds of thousands of sums, few enough for the reference kernels
-LEARNING_RATE, MOMENTUM = (
-    1e-3,
-    0.9,
-)  # small: thousands of steps on one random batch must not diverge
+LEARNING_RATE, MOMENTUM = 1e-3, 0.9  # small: thousands of steps on one random batch must not diverge
+OWN_ARGUMENTS = ("weight_init", "algorithm")  # of our layers: they change no network
 
 Array = NDArray[Any]
 
@@ -82,7 +80,7 @@ def describe(net: fc.Graph) -> list[dict[str, Any]]:
     nodes: list[dict[str, Any]] = [{}]
     for node in order[1:]:
         assert node.layer is not None
-        arguments = {key: value for key, value in node.layer.config().items() if key != "weight_init"}
+        arguments = {key: value for key, value in node.layer.config().items() if key not in OWN_ARGUMENTS}
         inputs = [numbers[source] for source in node.inputs]
         nodes.append({"layer": type(node.layer).__name__, "arguments": arguments, "inputs": inputs})
     return nodes

@@ -56,7 +56,7 @@ class Passes(click.ParamType):
     type=Passes(),
     help="Only these passes, separated by commas.  [default: all]",
 )
-@click.option("--algorithm", help="Algorithm of the layer: auto or direct.  [default: auto]")
+@click.option("--algorithm", help="Algorithm of the layer: auto, direct or winograd.  [default: auto]")
 @click.option(
     "--batch",
     type=click.IntRange(min=1),
@@ -153,10 +153,9 @@ def _layer_cases(name: str, selection: dict[str, Any]) -> Iterator["Case"]:
                 param_hint="'--pass'",
             )
     algorithm = selection["algorithm"] or "auto"
-    if algorithm not in ("auto", *layer.algorithms):
-        known = ", ".join(("auto", *layer.algorithms))
+    if algorithm not in layer.algorithms:
+        known = ", ".join(layer.algorithms)
         raise click.BadParameter(f"{algorithm!r} is no algorithm: choose of {known}.", param_hint="'--algorithm'")
-    algorithm = layer.algorithms[0] if algorithm == "auto" else algorithm
     return (layer.case(problem, p, algorithm, selection["dtype"]) for p in passes for problem in problems)
 
 

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import DTypeLike
 
+from fastcnn.algorithms import check_algorithm, resolve_algorithm
 from fastcnn.arrays import Array, Shape
 from fastcnn.backend import Backend
 from fastcnn.errors import ArgumentError
@@ -35,6 +36,7 @@ class Conv(WeightedLayer):
     """Convolution with PyTorch's arguments.
 
     `padding` is a number, one per axis, a (before, after) pair per axis, "same" or "valid".
+    `algorithm` is "auto" or "direct" (see `fastcnn.set_convolution_algorithm`).
 
     >>> Conv2d(3, 10, 5, padding=2).output_shape((32, 32, 3))
     (32, 32, 10)
@@ -57,12 +59,14 @@ class Conv(WeightedLayer):
         bias: bool = True,
         padding_mode: str = "zeros",
         *,
+        algorithm: str = "auto",
         weight_init: Initializer | None = None,
         name: str | None = None,
         dtype: DTypeLike = "float32",
         device: str = "cpu",
     ) -> None:
         super().__init__(weight_init, name, dtype, device)
+        self.algorithm = check_algorithm(algorithm)
         self.in_channels = whole(in_channels, 1, "in_channels")
         self.out_channels = whole(out_channels, 1, "out_channels")
         self.kernel_size = per_axis(kernel_size, self.rank, 1, "kernel_size")
@@ -75,7 +79,7 @@ class Conv(WeightedLayer):
             if channels % self.groups:
                 raise ArgumentError(
                     f"{type(self).__name__} got {label}_channels={channels}, which "
-                    f"groups={self.groups} does not divide: choose groups that divides it."
+                    f"groups={self.groups} does not divide: choose a number of groups that divides it."
                 )
         if padding_mode != "zeros":
             raise ArgumentError(f"padding_mode={padding_mode!r} was given, and only 'zeros' exists: leave it out.")
@@ -98,20 +102,18 @@ class Conv(WeightedLayer):
             "padding": self.padding if isinstance(self.padding, str) else pads,
             "dilation": compact(self.dilation),
             "groups": self.groups,
+            "algorithm": self.algorithm,
             **bias_config(self.has_bias, self.weight_init),
         }
 
     def infer(self, *inputs: Shape) -> Shape:
         """Return (*output sizes, K)."""
         (shape,) = inputs
-        fits = len(shape) == self.rank + 1
-        if not fits or shape[-1] != self.in_channels:
-            axes = "DHW"[3 - self.rank :]
-            raise self.refuse(
-                shape,
-                f"({', '.join(axes)}, C) with C = {self.in_channels}",
-                (*shape[1:], self.in_channels) if fits else (),
-            )
+        needed = f"({', '.join('DHW'[3 - self.rank :])}, C) with C = {self.in_channels}"
+        if len(shape) != self.rank + 1:
+            raise self.refuse_axes(shape, needed)
+        if shape[-1] != self.in_channels:
+            raise self.refuse(shape, needed, (*shape[1:], self.in_channels))
         geometry = zip(shape, self.kernel_size, self.stride, self.pairs, self.dilation, strict=False)
         sizes = tuple(output_size(*axis, ceil_mode=False) for axis in geometry)
         if min(sizes) < 1:
@@ -135,6 +137,7 @@ class Conv(WeightedLayer):
     def bind(self, backend: Backend, xs: Sequence[Array], y: Array, relu: bool = False) -> Bound:
         """Return the convolution's calls on five-axis views of the arrays."""
         conv, geometry = backend.conv, (*self.geometry(), self.groups)
+        algorithm = resolve_algorithm(self.algorithm)
         x5, y5 = five_axes(xs[0]), five_axes(y)
         w5 = filter_axes(self.params["weight"])
 
@@ -146,10 +149,10 @@ class Conv(WeightedLayer):
                 calls.append((conv.conv_backward_bias, (dy5, grads["bias"])))
             if dxs[0] is not None:
                 dx5 = five_axes(dxs[0])
-                calls.append((conv.conv_backward_input, (dy5, w5, *geometry, dx5)))
+                calls.append((conv.conv_backward_input, (dy5, w5, *geometry, dx5, algorithm)))
             return calls
 
-        arguments = (x5, w5, self.params.get("bias"), *geometry, relu, y5)
+        arguments = (x5, w5, self.params.get("bias"), *geometry, relu, y5, algorithm)
         return Bound(backward, [(conv.conv_forward, arguments)])
 
     def bind_pooled(self, backend: Backend, x: Array, y: Array, window: Shape) -> Bound:

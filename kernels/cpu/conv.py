@@ -8,40 +8,75 @@
 No im2col: a row of taps (s, c) is contiguous in a channels-last image, so an output pixel is a sum of a few contiguous
 runs. The three passes are gathers (`geometry.py`, `gather.py`) and a product over pixels (`weight_gradient.py`).
 Signals and images come with leading axes of length 1.
+
+`algorithm` is "direct" (the sums of the definition), "winograd" (3x3 at stride 1 in float32, see `winograd.py`) or
+"auto": the one that is faster for the shape.
 """
 
 import numpy as np
 
+from fastcnn.kernels.cpu import winograd
 from fastcnn.kernels.cpu.gather import gather
 from fastcnn.kernels.cpu.geometry import Padding, Triple, forward_gather, input_gradient_gathers
 from fastcnn.kernels.cpu.reduce import sum_pixels
 from fastcnn.kernels.cpu.tile import tiles
 from fastcnn.kernels.cpu.weight_gradient import weight_gradient
 
+ALGORITHMS = ("auto", "direct", "winograd")
+
+
+def algorithm_of(
+    source: tuple[int, ...], target: tuple[int, ...], filters: Triple, stride: Triple, padding: Padding,
+    dilation: Triple, groups: int, dtype: np.dtype, transposed: bool, algorithm: str = "auto",
+) -> str:  # fmt: skip
+    """Return the algorithm that serves a gather from `source` into `target`: of the input gradient if `transposed`.
+
+    Raises
+    ------
+    ValueError
+        If the one named does not exist or does not take such a convolution.
+    """
+    if algorithm not in ALGORITHMS:
+        raise ValueError(f"algorithm {algorithm!r} was given: choose one of {', '.join(ALGORITHMS)}.")
+    if algorithm == "direct":
+        return algorithm
+    possible = winograd.applies(filters, stride, padding, dilation, groups, dtype, transposed)
+    if algorithm == "winograd" and not possible:
+        raise ValueError("algorithm 'winograd' takes 3x3 filters at stride 1 in float32: choose 'auto' or 'direct'.")
+    N, _, P, Q, K = target
+    faster = possible and winograd.is_faster(N, P, Q, source[4], K, tiles(dtype).lanes)
+    return "winograd" if faster or algorithm == "winograd" else "direct"
+
 
 def conv_forward(
     x: np.ndarray, w: np.ndarray, b: np.ndarray | None, stride: Triple, padding: Padding, dilation: Triple, groups: int,
-    relu: bool, y: np.ndarray,
+    relu: bool, y: np.ndarray, algorithm: str = "auto",
 ) -> None:  # fmt: skip
     """Fill y with the convolution of x by w, plus b, cut at zero where relu is set."""
     if y.size == 0:
         return
-    block = tiles(x.dtype)
-    plan = forward_gather(x.shape, y.shape, w.shape[:3], stride, padding, dilation, groups, block.lanes, block.rows,
-                          x.itemsize)  # fmt: skip
+    block, filters = tiles(x.dtype), w.shape[:3]
+    how = (x.shape, y.shape, filters, stride, padding, dilation, groups)
+    if algorithm_of(*how, x.dtype, False, algorithm) == "winograd":
+        winograd.winograd(block, x, w, b, padding[1][0], padding[2][0], False, relu, y)
+        return
+    plan = forward_gather(*how, block.lanes, block.rows, x.itemsize)
     gather(block, x, w, b, plan, False, relu, y)
 
 
 def conv_backward_input(
-    dy: np.ndarray, w: np.ndarray, stride: Triple, padding: Padding, dilation: Triple, groups: int, dx: np.ndarray
-) -> None:
+    dy: np.ndarray, w: np.ndarray, stride: Triple, padding: Padding, dilation: Triple, groups: int, dx: np.ndarray,
+    algorithm: str = "auto",
+) -> None:  # fmt: skip
     """Fill dx, the gradient by x: one gather from dy for each phase of the stride."""
     if dx.size == 0:
         return
-    block = tiles(dy.dtype)
-    plans = input_gradient_gathers(dy.shape, dx.shape, w.shape[:3], stride, padding, dilation, groups, block.lanes,
-                                   block.rows, dy.itemsize)  # fmt: skip
-    for plan in plans:
+    block, filters = tiles(dy.dtype), w.shape[:3]
+    how = (dy.shape, dx.shape, filters, stride, padding, dilation, groups)
+    if algorithm_of(*how, dy.dtype, True, algorithm) == "winograd":
+        winograd.winograd(block, dy, w, None, 2 - padding[1][0], 2 - padding[2][0], True, False, dx)
+        return
+    for plan in input_gradient_gathers(*how, block.lanes, block.rows, dy.itemsize):
         gather(block, dy, w, None, plan, True, False, dx)
 
 

@@ -360,7 +360,7 @@ def _load(dtype: np.dtype) -> Tiles:
     return Tiles(addresses, patches, dots, rows, lanes)
 
 
-def _caller(arguments: int):
+def caller(arguments: int):
     """Return the signature and code of a call through an address with so many int64 arguments."""
     signature = types.void(*[types.int64] * (arguments + 1))
 
@@ -375,31 +375,31 @@ def _caller(arguments: int):
 def call_tile(typingctx, address, a, a_rows, a_batch, a_step, b, b_batch, b_step, c, c_rows, J, R, bias, tail,
               accumulate, relu):  # fmt: skip
     """Call the tile at `address`; all arguments are int64: addresses in bytes, steps and offsets in elements."""
-    return _caller(TILE_ARGUMENTS)
+    return caller(TILE_ARGUMENTS)
 
 
 @intrinsic
 def call_copy(typingctx, address, source, step, target, rows, channels):
     """Call the panel copy at `address`: rows of channels, `step` elements apart, to whole vectors padded with zeros."""
-    return _caller(COPY_ARGUMENTS)
+    return caller(COPY_ARGUMENTS)
 
 
 @intrinsic
 def call_patches(typingctx, address, target, target_rows, source, source_rows, offsets, scales, count, tail):
     """Call the patch sum at `address`: addresses in bytes; `offsets` (int64) and `scales` hold `count` entries."""
-    return _caller(PATCH_ARGUMENTS)
+    return caller(PATCH_ARGUMENTS)
 
 
 @intrinsic
 def call_transpose(typingctx, address, source, step, target, panel, rows, columns):
     """Call the transposing copy at `address`: up to `lanes` rows of `columns` elements become lanes."""
-    return _caller(TRANSPOSE_ARGUMENTS)
+    return caller(TRANSPOSE_ARGUMENTS)
 
 
 @intrinsic
 def call_dot(typingctx, address, a, a_rows, a_batch, b, b_step, c, c_rows, run, R, bias, relu):
     """Call the tile of dot products at `address`."""
-    return _caller(DOT_ARGUMENTS)
+    return caller(DOT_ARGUMENTS)
 
 
 @intrinsic

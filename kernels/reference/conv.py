@@ -37,8 +37,9 @@ def conv_forward(
     groups: int,
     relu: bool,
     y: Array,
+    algorithm: str = "auto",
 ) -> None:
-    """Fill y with the convolution of x, plus bias, cut at 0 where `relu` asks for it."""
+    """Fill y with the convolution of x, plus bias, cut at 0 where `relu` asks for it; here all sums are direct."""
     padded = pad(x, padding)
     y[...] = 0 if b is None else b
     for tap in each_tap(w.shape[:3]):
@@ -57,6 +58,7 @@ def conv_backward_input(
     dilation: Triple,
     groups: int,
     dx: Array,
+    algorithm: str = "auto",
 ) -> None:
     """Fill dx: every pixel collects w * dy from the outputs that it went into."""
     padded = pad(np.zeros_like(dx), padding)
