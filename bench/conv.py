@@ -26,7 +26,7 @@ Work = tuple[Callable[[], None], Callable[[], float]]
 def case(c: Convolution, pass_name: str, algorithm: str, dtype: str) -> Case:
     """Return one pass of a convolution, with its arrays made; `algorithm` is one of ALGORITHMS.
 
-    The case names the algorithm that serves it. The weight gradient has one, direct sums.
+    The case names the algorithm that serves it.
     """
     random = np.random.default_rng(0)
     x, w, y = (random.standard_normal(s, np.dtype(dtype)) for s in (c.x_shape, c.w_shape, c.y_shape))
@@ -49,11 +49,9 @@ def case(c: Convolution, pass_name: str, algorithm: str, dtype: str) -> Case:
 
 def _algorithm(c: Convolution, pass_name: str, algorithm: str, dtype: np.dtype[np.floating]) -> str:
     """Return the algorithm that serves a pass."""
-    transposed = pass_name == "backward_input"
-    shapes = (c.y_shape, c.x_shape) if transposed else (c.x_shape, c.y_shape)
-    asked = "direct" if pass_name == "backward_weight" else algorithm
+    shapes = (c.y_shape, c.x_shape) if pass_name == "backward_input" else (c.x_shape, c.y_shape)
     T, R, S, _, _ = c.w_shape
-    return conv.algorithm_of(*shapes, (T, R, S), c.stride, c.pads, c.dilation, c.groups, dtype, transposed, asked)
+    return conv.algorithm_of(pass_name, *shapes, (T, R, S), c.stride, c.pads, c.dilation, c.groups, dtype, algorithm)
 
 
 def _forward(c: Convolution, algorithm: str, x: Array, w: Array, y: Array) -> Work:
@@ -72,7 +70,7 @@ def _backward_input(c: Convolution, algorithm: str, dx: Array, w: Array, dy: Arr
 
 def _backward_weight(c: Convolution, algorithm: str, x: Array, dw: Array, dy: Array) -> Work:
     return (
-        lambda: conv.conv_backward_weight(x, dy, c.stride, c.pads, c.dilation, c.groups, dw),
+        lambda: conv.conv_backward_weight(x, dy, c.stride, c.pads, c.dilation, c.groups, dw, algorithm),
         lambda: accuracy.backward_weight_error(c, x, dy, dw),
     )
 

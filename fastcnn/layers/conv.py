@@ -144,7 +144,7 @@ class Conv(WeightedLayer):
         def backward(dy: Array, dxs: Sequence[Array | None], grads: Mapping[str, Array]) -> list[Call]:
             dy5 = five_axes(dy)
             dw5 = grads["weight"].reshape(w5.shape)
-            calls: list[Call] = [(conv.conv_backward_weight, (x5, dy5, *geometry, dw5))]
+            calls: list[Call] = [(conv.conv_backward_weight, (x5, dy5, *geometry, dw5, algorithm))]
             if self.has_bias:
                 calls.append((conv.conv_backward_bias, (dy5, grads["bias"])))
             if dxs[0] is not None:

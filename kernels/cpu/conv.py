@@ -15,7 +15,7 @@ Signals and images come with leading axes of length 1.
 
 import numpy as np
 
-from fastcnn.kernels.cpu import winograd
+from fastcnn.kernels.cpu import winograd, winograd_gradient
 from fastcnn.kernels.cpu.gather import gather
 from fastcnn.kernels.cpu.geometry import Padding, Triple, forward_gather, input_gradient_gathers
 from fastcnn.kernels.cpu.reduce import sum_pixels
@@ -26,10 +26,12 @@ ALGORITHMS = ("auto", "direct", "winograd")
 
 
 def algorithm_of(
-    source: tuple[int, ...], target: tuple[int, ...], filters: Triple, stride: Triple, padding: Padding,
-    dilation: Triple, groups: int, dtype: np.dtype, transposed: bool, algorithm: str = "auto",
+    pass_name: str, source: tuple[int, ...], target: tuple[int, ...], filters: Triple, stride: Triple, padding: Padding,
+    dilation: Triple, groups: int, dtype: np.dtype, algorithm: str = "auto",
 ) -> str:  # fmt: skip
-    """Return the algorithm that serves a gather from `source` into `target`: of the input gradient if `transposed`.
+    """Return the algorithm that serves "forward", "backward_input" or "backward_weight".
+
+    source, target: the shapes of x and y (of dy and dx for the input gradient).
 
     Raises
     ------
@@ -40,11 +42,12 @@ def algorithm_of(
         raise ValueError(f"algorithm {algorithm!r} was given: choose one of {', '.join(ALGORITHMS)}.")
     if algorithm == "direct":
         return algorithm
-    possible = winograd.applies(filters, stride, padding, dilation, groups, dtype, transposed)
+    possible = winograd.applies(filters, stride, padding, dilation, groups, dtype, pass_name == "backward_input")
     if algorithm == "winograd" and not possible:
         raise ValueError("algorithm 'winograd' takes 3x3 filters at stride 1 in float32: choose 'auto' or 'direct'.")
     N, _, P, Q, K = target
-    faster = possible and winograd.is_faster(N, P, Q, source[4], K, tiles(dtype).lanes)
+    way = winograd_gradient if pass_name == "backward_weight" else winograd
+    faster = possible and way.is_faster(N, P, Q, source[4], K, tiles(dtype).lanes)
     return "winograd" if faster or algorithm == "winograd" else "direct"
 
 
@@ -57,7 +60,7 @@ def conv_forward(
         return
     block, filters = tiles(x.dtype), w.shape[:3]
     how = (x.shape, y.shape, filters, stride, padding, dilation, groups)
-    if algorithm_of(*how, x.dtype, False, algorithm) == "winograd":
+    if algorithm_of("forward", *how, x.dtype, algorithm) == "winograd":
         winograd.winograd(block, x, w, b, padding[1][0], padding[2][0], False, relu, y)
         return
     plan = forward_gather(*how, block.lanes, block.rows, x.itemsize)
@@ -73,7 +76,7 @@ def conv_backward_input(
         return
     block, filters = tiles(dy.dtype), w.shape[:3]
     how = (dy.shape, dx.shape, filters, stride, padding, dilation, groups)
-    if algorithm_of(*how, dy.dtype, True, algorithm) == "winograd":
+    if algorithm_of("backward_input", *how, dy.dtype, algorithm) == "winograd":
         winograd.winograd(block, dy, w, None, 2 - padding[1][0], 2 - padding[2][0], True, False, dx)
         return
     for plan in input_gradient_gathers(*how, block.lanes, block.rows, dy.itemsize):
@@ -81,11 +84,16 @@ def conv_backward_input(
 
 
 def conv_backward_weight(
-    x: np.ndarray, dy: np.ndarray, stride: Triple, padding: Padding, dilation: Triple, groups: int, dw: np.ndarray
-) -> None:
+    x: np.ndarray, dy: np.ndarray, stride: Triple, padding: Padding, dilation: Triple, groups: int, dw: np.ndarray,
+    algorithm: str = "auto",
+) -> None:  # fmt: skip
     """Fill dw, the gradient by w: products of x and dy summed over all pixels, in a fixed order."""
     if dy.size == 0:
         dw.fill(0)
+        return
+    how = (x.shape, dy.shape, dw.shape[:3], stride, padding, dilation, groups)
+    if algorithm_of("backward_weight", *how, x.dtype, algorithm) == "winograd":
+        winograd_gradient.winograd_weight_gradient(tiles(x.dtype), x, dy, padding[1][0], padding[2][0], dw)
         return
     weight_gradient(tiles(x.dtype), x, dy, stride, padding, dilation, groups, dw)
 

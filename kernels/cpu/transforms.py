@@ -3,6 +3,8 @@
     input    V = B' x B    6x6 pixels to 36 points
     filter   U = G w G'    3x3 taps to 36 points
     output   y = A' m A    36 points to 4x4 pixels, plus bias, cut at zero for ReLU
+    gradient Y = A dy A'   4x4 pixels of the output's gradient to 36 points
+    weights  w = G' m G    36 points to the gradient by 3x3 taps
 
 Point e = 6 * r + s of a patch stands at e * step from its first. Written on `VectorFunction`, as the tile is.
 
@@ -11,6 +13,7 @@ Source: Lavin, Gray, "Fast Algorithms for Convolutional Neural Networks", 2016.
 
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -21,15 +24,17 @@ from numba.extending import intrinsic
 from fastcnn.kernels.cpu.tile import caller, tile_shape
 from fastcnn.kernels.cpu.vector import VectorFunction, i64, load_functions
 
-INPUT_ARGUMENTS, FILTER_ARGUMENTS, OUTPUT_ARGUMENTS = 6, 5, 10
+POINT_ARGUMENTS, WEIGHT_ARGUMENTS, OUTPUT_ARGUMENTS = 6, 5, 10
 
 
 class Transforms(NamedTuple):
-    """Addresses of the three functions for one dtype."""
+    """Addresses of the functions for one dtype."""
 
     input: int
     filter: int
     output: int
+    gradient: int
+    weights: int
 
 
 class _Transform:
@@ -78,6 +83,23 @@ class _Transform:
             b.fadd(self.scaled(8.0, far, odd), m[5]),
         ]
 
+    def along_gradient(self, d: Sequence[Value]) -> list[Value]:
+        """Return A d, six points of four pixels."""
+        b = self.f.b
+        even, odd = b.fadd(d[0], d[2]), b.fadd(d[1], d[3])
+        far, twice = self.scaled(4.0, d[2], d[0]), self.scaled(2.0, self.scaled(4.0, d[3], d[1]), self.f.zero)
+        return [d[0], b.fadd(even, odd), b.fsub(even, odd), b.fadd(far, twice), b.fsub(far, twice), d[3]]
+
+    def along_weights(self, u: Sequence[Value]) -> list[Value]:
+        """Return G' u, three taps of six points."""
+        b, zero = self.f.b, self.f.zero
+        near, far = b.fadd(u[1], u[2]), b.fadd(u[3], u[4])
+        return [
+            self.scaled(0.25, u[0], self.scaled(-1 / 6, near, self.scaled(1 / 24, far, zero))),
+            self.scaled(1 / 6, b.fsub(u[2], u[1]), self.scaled(1 / 12, b.fsub(u[3], u[4]), zero)),
+            self.scaled(1 / 6, b.fsub(far, near), u[5]),
+        ]
+
     def both(self, along: Callable[[Sequence[Value]], list[Value]], grid: list[list[Value]]) -> list[list[Value]]:
         """Transform every row of a grid, then every column; return rows."""
         rows = [along(row) for row in grid]
@@ -95,35 +117,42 @@ class _Transform:
         f.loop(b.sdiv(b.add(channels, i64(f.lanes - 1)), i64(f.lanes)), [], step)
         b.ret_void()
 
-    def emit_input(self) -> None:
-        """input(source, row pitch, pixel pitch, V, step, channels)."""
+    def emit_to_points(self, along: Callable[[Sequence[Value]], list[Value]], size: int, whole: bool) -> None:
+        """f(source, row pitch, pitch, points, step, channels): a size x size patch to its points.
+
+        With `whole`, whole vectors are stored, zeros in the lanes past `channels`: the layout of a tile's B.
+        """
         f, b = self.f, self.f.b
-        source, row_pitch, pixel_pitch, V, step, channels = self.arguments
-        source, V = f.pointer(source), f.pointer(V)
-        offsets = [[b.add(b.mul(row_pitch, i64(r)), b.mul(pixel_pitch, i64(s))) for s in range(6)] for r in range(6)]
+        source, row_pitch, pitch, points, step, channels = self.arguments
+        source, points = f.pointer(source), f.pointer(points)
+        offsets = [[b.add(b.mul(row_pitch, i64(r)), b.mul(pitch, i64(s))) for s in range(size)] for r in range(size)]
 
         def body(first: Value, mask: Value) -> None:
-            pixels = [[f.load(f.at(source, b.add(first, offset)), mask) for offset in row] for row in offsets]
-            for r, row in enumerate(self.both(self.along_input, pixels)):
+            patch = [[f.load(f.at(source, b.add(first, offset)), mask) for offset in row] for row in offsets]
+            for r, row in enumerate(self.both(along, patch)):
                 for s, point in enumerate(row):
-                    f.store(point, f.at(V, b.add(first, b.mul(step, i64(6 * r + s)))), mask)
+                    place = f.at(points, b.add(first, b.mul(step, i64(6 * r + s))))
+                    f.store(point, place, None if whole else mask)
 
         self.over_channels(channels, body)
 
-    def emit_filter(self) -> None:
-        """filter(w, tap pitch, U, step, channels); the lanes of the last vector past `channels` are stored as zeros."""
+    def load_points(self, points: Value, first: Value, step: Value, mask: Value) -> list[list[Value]]:
+        """Return the 6x6 points of a vector of channels."""
         f, b = self.f, self.f.b
-        w, tap_pitch, U, step, channels = self.arguments
-        w, U = f.pointer(w), f.pointer(U)
+        return [
+            [f.load(f.at(points, b.add(first, b.mul(step, i64(6 * r + s)))), mask) for s in range(6)] for r in range(6)
+        ]
+
+    def emit_weights(self) -> None:
+        """weights(points, step, w, tap pitch, channels): the gradient by the points of a filter to that by its taps."""
+        f, b = self.f, self.f.b
+        points, step, w, tap_pitch, channels = self.arguments
+        points, w = f.pointer(points), f.pointer(w)
 
         def body(first: Value, mask: Value) -> None:
-            taps = [
-                [f.load(f.at(w, b.add(first, b.mul(tap_pitch, i64(3 * r + s)))), mask) for s in range(3)]
-                for r in range(3)
-            ]
-            for r, row in enumerate(self.both(self.along_filter, taps)):
-                for s, point in enumerate(row):
-                    f.store(point, f.at(U, b.add(first, b.mul(step, i64(6 * r + s)))))
+            for r, row in enumerate(self.both(self.along_weights, self.load_points(points, first, step, mask))):
+                for s, tap in enumerate(row):
+                    f.store(tap, f.at(w, b.add(first, b.mul(tap_pitch, i64(3 * r + s)))), mask)
 
         self.over_channels(channels, body)
 
@@ -135,9 +164,7 @@ class _Transform:
         cut, nothing = f.splat(b.icmp_signed("!=", relu, i64(0))), f.mask_below(i64(0))
 
         def body(first: Value, mask: Value) -> None:
-            points = [
-                [f.load(f.at(M, b.add(first, b.mul(step, i64(6 * r + s)))), mask) for s in range(6)] for r in range(6)
-            ]
+            points = self.load_points(M, first, step, mask)
             add = f.load(f.at(bias, first), mask)
             for r, row in enumerate(self.both(self.along_output, points)):
                 for s, pixel in enumerate(row):
@@ -161,25 +188,30 @@ def transforms(dtype: np.dtype) -> Transforms:
             _, lanes = tile_shape(dtype.itemsize)
 
             def emit(module: ir.Module) -> None:
-                _Transform(module, "input", INPUT_ARGUMENTS, dtype, lanes).emit_input()
-                _Transform(module, "filter", FILTER_ARGUMENTS, dtype, lanes).emit_filter()
-                _Transform(module, "output", OUTPUT_ARGUMENTS, dtype, lanes).emit_output()
+                new = lambda name, arguments: _Transform(module, name, arguments, dtype, lanes)  # noqa: E731
+                for name, along, size, whole in (("input", _Transform.along_input, 6, False),
+                                                 ("filter", _Transform.along_filter, 3, True),
+                                                 ("gradient", _Transform.along_gradient, 4, True)):  # fmt: skip
+                    transform = new(name, POINT_ARGUMENTS)
+                    transform.emit_to_points(partial(along, transform), size, whole)
+                new("output", OUTPUT_ARGUMENTS).emit_output()
+                new("weights", WEIGHT_ARGUMENTS).emit_weights()
 
             address = load_functions(f"transforms-{dtype.name}", emit)
-            _loaded[dtype] = Transforms(address("input"), address("filter"), address("output"))
+            _loaded[dtype] = Transforms(*map(address, Transforms._fields))
         return _loaded[dtype]
 
 
 @intrinsic
-def call_input(typingctx, address, source, row_pitch, pixel_pitch, V, step, channels):
-    """Call the input transform at `address`: addresses in bytes, pitches and steps in elements."""
-    return caller(INPUT_ARGUMENTS)
+def call_to_points(typingctx, address, source, row_pitch, pitch, points, step, channels):
+    """Call the input, filter or gradient transform: addresses in bytes, pitches and steps in elements."""
+    return caller(POINT_ARGUMENTS)
 
 
 @intrinsic
-def call_filter(typingctx, address, w, tap_pitch, U, step, channels):
-    """Call the filter transform at `address`."""
-    return caller(FILTER_ARGUMENTS)
+def call_weights(typingctx, address, points, step, w, tap_pitch, channels):
+    """Call the transform of the gradient by a filter's points to that by its taps."""
+    return caller(WEIGHT_ARGUMENTS)
 
 
 @intrinsic

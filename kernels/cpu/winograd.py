@@ -24,7 +24,7 @@ from fastcnn.kernels.cpu.gather import copy_padded
 from fastcnn.kernels.cpu.geometry import Padding, Triple
 from fastcnn.kernels.cpu.threads import call_parallel
 from fastcnn.kernels.cpu.tile import Tiles, call_tile, call_transpose
-from fastcnn.kernels.cpu.transforms import call_filter, call_input, call_output, transforms
+from fastcnn.kernels.cpu.transforms import call_output, call_to_points, transforms
 from fastcnn.kernels.cpu.workspace import scratch
 
 ERROR_BOUND = 2e-5
@@ -95,8 +95,8 @@ def _filters(transform, w, C, K, panels, block, U):
             wide = min(block, K - panel * block)
             for e in range(POINTS if wide < block else 0):
                 target[e * panels * C * block : e * panels * C * block + block] = 0
-            call_filter(transform, w.ctypes.data + w.itemsize * (c * pitch + panel * block), C * pitch,
-                        target.ctypes.data, panels * C * block, wide)  # fmt: skip
+            source = w.ctypes.data + w.itemsize * (c * pitch + panel * block)
+            call_to_points(transform, source, 3 * C * pitch, C * pitch, target.ctypes.data, panels * C * block, wide)
 
 
 @jit(inner=True)
@@ -139,7 +139,7 @@ def _block(
         pitch = (4 * run + 2) * C
         copy_padded(x, n, 0, p - top, 4 * column - left, 1, 6, 4 * run + 2, 6 * pitch, pitch, C, source)
         for j in range(run):
-            call_input(to_points, source + size * 4 * j * C, pitch, C, V + size * (i + j) * C, block * C, C)
+            call_to_points(to_points, source + size * 4 * j * C, pitch, C, V + size * (i + j) * C, block * C, C)
         i += run
     needed = (count + tile_rows - 1) // tile_rows
     zero = v_rows.ctypes.data  # its first entry is 0: the batch is one product

@@ -77,6 +77,7 @@ def conv_backward_weight(
     dilation: Triple,
     groups: int,
     dw: Array,
+    algorithm: str = "auto",
 ) -> None:
     """Fill dw: every weight collects x * dy over the positions that it was laid on."""
     padded = pad(x, padding)
