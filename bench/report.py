@@ -21,6 +21,14 @@ IDENTITY = ("name", "descriptor", "pass", "algorithm", "dtype", "threads")
 
 PIPE_WIDTH = 170  # columns of the table in a file or a pipe: enough for the longest name of the sets
 
+# What a narrow table does without, first to last; --json and --csv hold all of it.
+MOST_DISPENSABLE = (
+    "compile\nms", "spread\nms", "GB/s", "bound", "peer\nlayout", "algorithm", "error", "GFLOP/s",
+)  # fmt: skip
+TEXTS = ("name", "pass", "algorithm")
+FOLDED_NAME = 18  # columns that hold "resnet50:res2a_1 x3" on two lines, "lenet:conv1" on one
+FRAME = 3  # columns between two cells
+
 LAYOUTS = {"nchw": "nchw", "channels_last": "nhwc"}  # as the table abbreviates them
 
 
@@ -30,33 +38,51 @@ def console() -> Console:
 
 
 def table(report: Report, console: Console) -> Table:
-    """Return the rows as a table: plain ASCII where the console is no terminal."""
-    compared = any(row.ratio is not None for row in report.rows)
+    """Return the rows as a table: plain ASCII where the console is no terminal.
+
+    A narrow console gets the columns of MOST_DISPENSABLE no more than it has room for.
+    """
+    columns = _columns(report)
+    for title in MOST_DISPENSABLE:
+        if _width(columns) > console.width:
+            columns.pop(title, None)
     made = _empty_table(console)
-    for title in ("name", "pass", "algorithm"):
-        made.add_column(title, overflow="fold")
-    numbers = [
-        "compile\nms",
-        "median\nms",
-        "spread\nms",
-        "GFLOP/s",
-        "% of\npeak",
-        "GB/s",
-        "bound",
-        "error",
-    ]
-    for title in numbers + (["peer\nms", "peer\nlayout", "ratio"] if compared else []):
-        made.add_column(title, justify="right", no_wrap=True)
-    for row in report.rows:
-        layout = LAYOUTS.get(row.peer_layout or "", "")
-        peer = [_number(row.peer_median_ms), layout, _number(row.ratio)] if compared else []
-        made.add_row(
-            _label(row), row.pass_name, row.algorithm, f"{row.compile_ms:.0f}",
-            _number(row.median_ms), _number(row.spread_ms), f"{row.gflops:.1f}",
-            f"{row.percent_of_peak:.1f}", f"{row.gbytes_per_s:.1f}", row.bound,
-            f"{row.max_relative_error:.1e}", *peer,
-        )  # fmt: skip
+    for title in columns:
+        is_text = title in TEXTS
+        made.add_column(title, justify="left" if is_text else "right", overflow="fold", no_wrap=title != "name")
+    for cells in zip(*columns.values(), strict=True):
+        made.add_row(*cells)
     return made
+
+
+def _columns(report: Report) -> dict[str, list[str]]:
+    """Return the cells of every column by its title, those of the peer only where there is one."""
+    rows = report.rows
+    columns = {
+        "name": [_label(row) for row in rows],
+        "pass": [row.pass_name for row in rows],
+        "algorithm": [row.algorithm for row in rows],
+        "compile\nms": [f"{row.compile_ms:.0f}" for row in rows],
+        "median\nms": [_number(row.median_ms) for row in rows],
+        "spread\nms": [_number(row.spread_ms) for row in rows],
+        "GFLOP/s": [f"{row.gflops:.1f}" for row in rows],
+        "% of\npeak": [f"{row.percent_of_peak:.1f}" for row in rows],
+        "GB/s": [f"{row.gbytes_per_s:.1f}" for row in rows],
+        "bound": [row.bound for row in rows],
+        "error": [f"{row.max_relative_error:.1e}" for row in rows],
+    }
+    if any(row.ratio is not None for row in rows):
+        columns["peer\nms"] = [_number(row.peer_median_ms) for row in rows]
+        columns["peer\nlayout"] = [LAYOUTS.get(row.peer_layout or "", "") for row in rows]
+        columns["ratio"] = [_number(row.ratio) for row in rows]
+    return columns
+
+
+def _width(columns: Mapping[str, list[str]]) -> int:
+    """Return the width of a table of these columns, its names folded where they are long."""
+    lines = {title: [*title.split("\n"), *cells] for title, cells in columns.items()}
+    widths = {title: max(map(len, cells)) for title, cells in lines.items()}
+    return sum(widths.values()) - max(0, widths["name"] - FOLDED_NAME) + FRAME * len(widths)
 
 
 def _empty_table(console: Console) -> Table:

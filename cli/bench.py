@@ -106,7 +106,8 @@ def bench(
     A row shows the median time and its spread (between the quartiles), the rate as percent of the
     peak that this run measured, and the largest error against float64 in units of the output's root
     mean square. With --against torch both sides take turns, each in a process of its own; the ratio
-    is PyTorch's better layout over ours.
+    is PyTorch's better layout over ours. A narrow terminal shows fewer columns; --json and --csv
+    hold all.
     """
     from fastcnn.bench import report
     from fastcnn.bench.peer import require

@@ -41,8 +41,9 @@ def evaluate(
 
     net = load_model(model, device)
     data = data or str(net.metadata.get("data", ""))
-    if data not in names() and not Path(data).is_dir():
-        raise click.UsageError(f"{model} does not say what it learned from; name the data by --data.")
+    if not data or (data not in names() and not Path(data).is_dir()):
+        problem = f"learned from {data!r}, which is no folder here" if data else "does not say what it learned from"
+        raise click.UsageError(f"{model} {problem}; name the data by --data.")
     if device == "cpu":
         use_threads(threads)
     _, test = load(data, data_dir)

@@ -7,6 +7,7 @@ A command's file is imported when the command is named, and numba, rich and pill
 runs.
 """
 
+import difflib
 from importlib import import_module
 from importlib.metadata import version
 from typing import Any, NoReturn
@@ -40,10 +41,10 @@ class Commands(click.Group):
         """Return the names in the order of the help page."""
         return list(COMMANDS)
 
-    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        """Import and return a command, or None if there is none of that name."""
+    def get_command(self, ctx: click.Context, name: str) -> click.Command:
+        """Import and return a command, or fail with the nearest name."""
         if name not in COMMANDS:
-            return None
+            ctx.fail(_unknown(name))
         module, attribute = COMMANDS[name].split(":")
         command: click.Command = getattr(import_module(module), attribute)
         return command
@@ -54,12 +55,18 @@ class Commands(click.Group):
             return super().invoke(ctx)
         try:
             return super().invoke(ctx)
-        except (click.ClickException, click.exceptions.Exit, click.Abort):
-            raise
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise  # click knows how to end on each
         except KeyboardInterrupt:
             ctx.exit(INTERRUPTED)
         except Exception as error:
             explain(error)
+
+
+def _unknown(name: str) -> str:
+    nearest = difflib.get_close_matches(name, COMMANDS, n=1)
+    hint = f"did you mean {nearest[0]}?" if nearest else f"the commands are {', '.join(COMMANDS)}."
+    return f"No such command {name!r}: {hint}"
 
 
 def explain(error: Exception) -> NoReturn:

@@ -42,7 +42,7 @@ class DataSource(click.ParamType):
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Return the value, or fail with the nearest name."""
-        if value not in catalog.names() and not Path(value).is_dir():
+        if not value or (value not in catalog.names() and not Path(value).is_dir()):
             self.fail(catalog.unknown_name(value), param, ctx)
         return value
 

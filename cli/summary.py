@@ -47,7 +47,7 @@ class ImageShape(click.ParamType):
 
 @click.command(epilog=EXAMPLES)
 @click.argument("model", type=ModelOrFile())
-@click.option("--input-shape", type=ImageShape(), help="Shape of an image.  [default: the model's]")
+@click.option("--input-shape", type=ImageShape(), metavar="HxWxC", help="Shape of an image.  [default: the model's]")
 @click.option("--classes", type=click.IntRange(min=1), help="Classes.  [default: the model's]")
 @json_option
 def summary(
@@ -69,8 +69,8 @@ def summary(
             ("layer", False),
             ("output", True),
             ("parameters", True),
-            ("multiply-adds", True),
-            ("receptive field", True),
+            ("multiply-\nadds", True),
+            ("receptive\nfield", True),
         ),
         (
             (

@@ -1,4 +1,10 @@
-"""`fastcnn train MODEL`: train a named model, report every epoch, save the network."""
+"""`fastcnn train MODEL`: train a named model, report every epoch, save the network.
+
+The defaults come from five-fold cross-validation of lenet within the training digits, of 64 settings of
+batch size, learning rate, epochs and weight decay, with two or three seeds a fold; the test part chose
+nothing. They had 98.81%, within the noise of the best (98.84%, at twice the learning rate, which learns
+CIFAR-10 badly); a weight decay of 5e-4 and 20 epochs had 98.43%.
+"""
 
 import time
 from collections.abc import Callable
@@ -20,7 +26,7 @@ from fastcnn.cli.output import plural, write_json
 from fastcnn.schedules import SCHEDULES
 
 if TYPE_CHECKING:
-    from fastcnn import Trainer
+    from fastcnn import SGD, Trainer
     from fastcnn.data import Dataset, Normalization
     from fastcnn.history import EpochRecord
 
@@ -32,6 +38,14 @@ Examples:
   fastcnn train lenet --data my_images --batch-size 64 --lr 0.005 --json run.json
 """
 
+# A weight decay of d in the mean loss over n images is a normal prior of precision d * n on the weights:
+# one prior means less decay the more images there are. 0.01, the best on the 1,433 digits, costs a percent
+# on MNIST; few images stay with it, as more lets weights die.
+PRIOR = 15.0
+MOST_DECAY = 0.01
+
+HEADER = "epoch        loss  accuracy  test loss  test accuracy   images/s"
+
 
 @click.command(epilog=EXAMPLES)
 @click.argument("model", type=ModelName())
@@ -40,8 +54,8 @@ Examples:
     "digits (in the package), mnist, fashion, cifar10, or a folder: images in train/CLASS and "
     "test/CLASS, IDX files, CIFAR-10 binaries.",
 )
-@click.option("--epochs", type=click.IntRange(min=1), default=20, show_default=True)
-@click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True)
+@click.option("--epochs", type=click.IntRange(min=1), default=40, show_default=True)
+@click.option("--batch-size", type=click.IntRange(min=1), default=16, show_default=True)
 @click.option(
     "--lr",
     type=click.FloatRange(min=0, min_open=True),
@@ -51,7 +65,11 @@ Examples:
 )
 @click.option("--optimizer", type=click.Choice(["sgd"]), default="sgd", show_default=True)
 @click.option("--momentum", type=click.FloatRange(0, 1, max_open=True), default=0.9, show_default=True)
-@click.option("--weight-decay", type=click.FloatRange(min=0), default=5e-4, show_default=True)
+@click.option(
+    "--weight-decay",
+    type=click.FloatRange(min=0),
+    help=f"Pull of the weights towards 0.  [default: {PRIOR:g} / training images, at most {MOST_DECAY:g}]",
+)
 @click.option(
     "--schedule",
     type=click.Choice(list(SCHEDULES)),
@@ -83,16 +101,12 @@ def train(
 
     say = _say_nothing if quiet else click.echo
     start = time.perf_counter()
-    optimizer = fc.SGD(settings["lr"], settings["momentum"], settings["weight_decay"])
     place = f"{device}, {plural(use_threads(threads), 'thread')}" if device == "cpu" else device
     train_part, test_part, normalization = _load(data, data_dir)
-    shape = train_part.image_shape
-    net = fc.models.get(model)(classes=len(train_part.classes), input_shape=shape)
-    say(
-        f"{model}: {plural(net.parameter_count, 'parameter')}, on {place}\n"
-        f"{train_part.name}: {len(train_part):,} training and {len(test_part):,} test images "
-        f"of {'x'.join(map(str, shape))}, {plural(len(train_part.classes), 'class', 'classes')}"
-    )
+    optimizer = _optimizer(settings, len(train_part))
+    net = fc.models.get(model)(classes=len(train_part.classes), input_shape=train_part.image_shape)
+    say(f"{model}: {plural(net.parameter_count, 'parameter')}, on {place}")
+    say(_parts_line(train_part, test_part))
     trainer = fc.Trainer(
         net,
         fc.CrossEntropy(),
@@ -131,6 +145,22 @@ def _load(data: str, folder: Path | None) -> "tuple[Dataset, Dataset, Normalizat
     return train_part, test_part, normalization
 
 
+def _optimizer(settings: dict[str, Any], images: int) -> "SGD":
+    from fastcnn import SGD
+
+    decay = settings["weight_decay"]
+    if decay is None:
+        decay = min(PRIOR / images, MOST_DECAY)
+    return SGD(settings["lr"], settings["momentum"], decay)
+
+
+def _parts_line(train_part: "Dataset", test_part: "Dataset") -> str:
+    return (
+        f"{train_part.name}: {len(train_part):,} training and {len(test_part):,} test images "
+        f"of {'x'.join(map(str, train_part.image_shape))}, {plural(len(train_part.classes), 'class', 'classes')}"
+    )
+
+
 def _fit(
     trainer: "Trainer",
     parts: "tuple[Dataset, Dataset]",
@@ -138,6 +168,7 @@ def _fit(
     say: Callable[[str], object],
 ) -> "list[EpochRecord]":
     """Train, say a line after every epoch, and return the epochs' records."""
+    say(HEADER)
     count, first_rate = settings["epochs"], trainer.optimizer.lr
     schedule = SCHEDULES[settings["schedule"]]
     done: list[EpochRecord] = []
@@ -153,7 +184,6 @@ def _fit(
 
 def _line(number: int, count: int, record: "EpochRecord") -> str:
     return (
-        f"epoch {number}/{count}  loss {record['loss']:.4f}  accuracy {record['accuracy']:.2%}  "
-        f"test loss {record['val_loss']:.4f}  test accuracy {record['val_accuracy']:.2%}  "
-        f"{record['images_per_s']:,.0f} images/s"
+        f"{f'{number}/{count}':<9}{record['loss']:>8.4f}{record['accuracy']:>10.2%}"
+        f"{record['val_loss']:>11.4f}{record['val_accuracy']:>15.2%}{record['images_per_s']:>11,.0f}"
     )

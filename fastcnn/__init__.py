@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from fastcnn import initializers, models
+from fastcnn.algorithms import set_convolution_algorithm
 from fastcnn.arrays import from_nchw, to_nchw
 from fastcnn.checkpoint import load, save
 from fastcnn.errors import (
@@ -92,6 +93,7 @@ __all__ = [
     "manual_seed",
     "models",
     "save",
+    "set_convolution_algorithm",
     "to_nchw",
 ]
 

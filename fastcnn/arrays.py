@@ -77,7 +77,7 @@ def as_float(x: ArrayLike, what: str) -> Array:
     if array.dtype.kind in "iub":
         raise DataError(
             f"{what} has dtype {array.dtype}, and floats are needed: "
-            "scale it first, for example x.astype('float32') / 255."
+            "convert it first, bytes of images for example by x.astype('float32') / 255."
         )
     if array.dtype.kind != "f":
         raise DataError(f"{what} is no array of real numbers: give a NumPy array of floats.")

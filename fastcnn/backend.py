@@ -86,8 +86,15 @@ def _aligned(allocate: Any, shape: Shape, dtype: np.dtype[Any]) -> Array:
 @cache
 def _load(device: str) -> Backend:
     operations: Sequence[str] = tuple(f.name for f in fields(Backend) if f.name != "name")
-    rooms = (import_module(f"fastcnn.kernels.{device}.{operation}") for operation in operations)
-    return Backend(device, *rooms)
+    return Backend(device, *(import_kernels(device, operation) for operation in operations))
+
+
+def import_kernels(device: str, name: str) -> Any:
+    """Return a module of a room; BackendError where the environment asks it for the impossible."""
+    try:
+        return import_module(f"fastcnn.kernels.{device}.{name}")
+    except ValueError as error:
+        raise BackendError(str(error)) from None
 
 
 def check_device(device: str) -> str:

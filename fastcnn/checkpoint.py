@@ -2,9 +2,12 @@
 
     "fastcnn"   {"version", "dtype", "sequential", "layers": {name: {"class", "arguments"}},
                  "nodes": [{"input": shape} or {"layer": name, "inputs": [node, ...]}],
-                 "inputs": [node, ...], "outputs": [node, ...]}
-    "metadata"  whatever the user wants to keep with the network, as JSON
+                 "inputs": [node, ...], "outputs": [node, ...],
+                 "metadata": {whatever the user wants to keep with the network}}
     tensors     "conv1.weight", "conv1.bias", ...
+
+All stands under one key, as safetensors leaves the order of several to chance: equal networks give
+equal files.
 
 Reading runs no code from the file: class names are looked up in the tables of layers and
 initializers, and every tensor's shape is compared before memory is taken for it.
@@ -42,18 +45,34 @@ def save(net: Graph, path: str | PathLike[str], metadata: dict[str, Any] | None 
     """Write a network to a file, which then holds either all of it or what it held before.
 
     `metadata` (JSON values) replaces `net.metadata`.
+
+    Raises
+    ------
+    CheckpointError
+        If the file cannot be written.
+    ArgumentError
+        If the metadata is no JSON, or a layer is not fastcnn's own.
+
+    >>> import tempfile
+    >>> from fastcnn.layers import Linear
+    >>> net = Sequential(Linear(3, 2), input_shape=(3,)).to("reference")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save(net, f"{folder}/net.safetensors", metadata={"classes": ["a", "b"]})
+    ...     again = load(f"{folder}/net.safetensors", device="reference")
+    >>> again[0], again.metadata
+    (Linear(3, 2), {'classes': ['a', 'b']})
     """
     from safetensors.numpy import save as serialize
 
     if metadata is not None:
         net.metadata = metadata
     try:
-        extra = json.dumps(net.metadata, allow_nan=False)
+        json.dumps(net.metadata, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise ArgumentError(
             f"metadata cannot be written as JSON ({error}): use dicts, lists, strings and numbers."
         ) from None
-    header = {"fastcnn": json.dumps(describe(net)), "metadata": extra}
+    header = {"fastcnn": json.dumps(describe(net))}
     target = Path(path)
     try:
         write_atomically(target, serialize(_tensors(net), metadata=header))
@@ -63,7 +82,13 @@ def save(net: Graph, path: str | PathLike[str], metadata: dict[str, Any] | None 
 
 
 def load(path: str | PathLike[str], device: str = "cpu") -> Graph:
-    """Read a network from a file that `save` wrote."""
+    """Return the network in a file that `save` wrote, on a device.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is missing, damaged or not one of fastcnn's; the sentence says which.
+    """
     from safetensors import SafetensorError, safe_open
 
     check_device(device)
@@ -85,17 +110,16 @@ def _read(file: Any, path: str, device: str) -> Graph:
     if "fastcnn" not in header:
         raise _unreadable(path, "holds tensors but no fastcnn architecture")
     description = _json(header["fastcnn"], path)
-    metadata = _json(header.get("metadata", "{}"), path)
     if description.get("version") != VERSION:
         raise _unreadable(path, f"has format version {description.get('version')!r}, and {VERSION} is known")
     try:
         net = build(description)
+        net.metadata = dict(description["metadata"])
     except (
         FastcnnError, TypeError, ValueError, KeyError, IndexError, AttributeError, OverflowError,
     ) as error:  # fmt: skip
         detail = str(error).rstrip(".")
         raise _unreadable(path, f"describes a network that cannot be built ({detail})") from None
-    net.metadata = metadata
     _compare(file, net, path)
     net.to(device).own_store(lambda layer, key: file.get_tensor(f"{layer.name}.{key}"))
     return net
@@ -136,6 +160,7 @@ def describe(net: Graph) -> dict[str, Any]:
         "nodes": nodes,
         "inputs": [numbers[node] for node in net.inputs],
         "outputs": [numbers[node] for node in net.outputs],
+        "metadata": net.metadata,
     }
 
 

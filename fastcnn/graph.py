@@ -91,6 +91,9 @@ class Graph:
         """Return a table of output shapes, parameters, multiply-adds and receptive fields."""
         return table(self.measures(), self.parameter_count)
 
+    def __str__(self) -> str:
+        return self.summary()
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {len(self.layers)} layers, {self.parameter_count:,} parameters>"
 
@@ -148,7 +151,12 @@ class Graph:
         return plan
 
     def forward(self, *xs: ArrayLike) -> Any:
-        """Return the outputs (one array, or a tuple) for a batch, ready for `backward`."""
+        """Return the outputs for a batch, ready for `backward`.
+
+        Takes an array (N, *input shape) of floats for each input, in any order in memory; returns an
+        array (N, *output shape) in the network's dtype, or a tuple for several outputs. Raises
+        ShapeError or DataError for arrays that do not fit.
+        """
         arrays = self.check_inputs(*xs)
         plan = self.plan(arrays[0].shape[0], training=True)
         plan.load(arrays)
@@ -157,7 +165,10 @@ class Graph:
         return _single([plan.backend.to_host(y) for y in plan.outputs])
 
     def backward(self, *dys: ArrayLike) -> Any:
-        """Fill the layers' `grads`; return the gradients by the inputs of the last `forward`."""
+        """Fill the layers' `grads`; return the gradients by the inputs of the last `forward`.
+
+        Takes the loss's gradient by each output, in that output's shape.
+        """
         plan, generation = self._last or (None, 0)
         if plan is None or plan.generation != generation or plan.store is not self.own_store():
             raise ArgumentError(f"{self!r} has no forward pass to go back from: call forward again first.")
@@ -169,7 +180,12 @@ class Graph:
     def predict(self, *xs: ArrayLike, batch_size: int = 256) -> Any:
         """Return the outputs for any number of inputs, computed in batches.
 
-        A classifier's outputs are its logits.
+        Arrays and errors as `forward`. A classifier's outputs are its logits.
+
+        >>> from fastcnn.layers import Flatten, Linear
+        >>> net = Sequential(Flatten(), Linear(64, 10), input_shape=(8, 8, 1)).to("reference")
+        >>> net.predict(np.zeros((300, 8, 8, 1))).shape
+        (300, 10)
         """
         whole(batch_size, 1, "batch_size")
         arrays = self.check_inputs(*xs)
@@ -222,6 +238,10 @@ class Sequential(Graph):
                 raise ArgumentError(f"Sequential was given {layer!r}: it takes layers only.")
         name_layers(list(dict.fromkeys(layers)))
         self.chain = layers
+        if not isinstance(input_shape, list | tuple):
+            raise ArgumentError(
+                f"input_shape={input_shape!r} was given: give its axes without the batch, as (28, 28, 1)."
+            )
         first = Input(*input_shape)
         node: Node = first
         for layer in layers:

@@ -5,12 +5,12 @@ Nothing is imported before a function is called: the room brings in the compiler
 
 from pathlib import Path
 
+from fastcnn.backend import import_kernels
+
 
 def thread_count() -> int:
     """Return the number of threads that kernels called from this Python thread use."""
-    from fastcnn.kernels.cpu import threads
-
-    return threads.thread_count()
+    return int(import_kernels("cpu", "threads").thread_count())
 
 
 def set_thread_count(count: int) -> None:
@@ -21,24 +21,19 @@ def set_thread_count(count: int) -> None:
     ValueError
         If `count` is below 1 or above the number of cores this process may use.
     """
-    from fastcnn.kernels.cpu import threads
-
-    threads.set_thread_count(count)
+    import_kernels("cpu", "threads").set_thread_count(count)
 
 
 def available_cores() -> int:
     """Return the cores that the affinity mask and the quota leave to this process."""
-    from fastcnn.kernels.cpu import threads
-
-    return threads.available_cores()
+    return int(import_kernels("cpu", "threads").available_cores())
 
 
 def threading_layer() -> str:
     """Return Numba's threading layer: omp, tbb or workqueue."""
     import numba
 
-    from fastcnn.kernels.cpu import threads  # noqa: F401 - chooses the layer
-
+    import_kernels("cpu", "threads")  # chooses the layer
     return str(numba.threading_layer())
 
 

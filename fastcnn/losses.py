@@ -66,7 +66,12 @@ class CrossEntropy:
 
     def check_targets(self, targets: ArrayLike, images: int, classes: int) -> Array:
         """Return the labels as int64, or refuse those that do not name a class for every image."""
-        labels = np.asarray(targets)
+        try:
+            labels = np.asarray(targets)
+        except ValueError:
+            raise DataError(
+                f"the labels are lists of different lengths: give one label an image, shape ({images},)."
+            ) from None
         if labels.shape != (images,):
             raise DataError(
                 f"labels of shape {labels.shape} were given for {images} images: "

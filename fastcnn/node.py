@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from fastcnn.arrays import Shape
 from fastcnn.errors import ArgumentError
-from fastcnn.shapes import whole
+from fastcnn.shapes import is_int
 
 if TYPE_CHECKING:
     from fastcnn.layers.base import Layer
@@ -44,9 +44,12 @@ class Input(Node):
     """An input of a graph, by its shape without the batch axis: `Input(32, 32, 3)`."""
 
     def __init__(self, *shape: int) -> None:
-        if not shape:
-            raise ArgumentError("Input() was given no shape: give its axes, as in Input(28, 28, 1).")
-        super().__init__(None, (), tuple(whole(size, 1, "an axis of Input") for size in shape))
+        if not shape or not all(is_int(size) and size > 0 for size in shape):
+            given = ", ".join(map(repr, shape))
+            raise ArgumentError(
+                f"Input({given}) was given: give its axes as whole numbers >= 1, as in Input(28, 28, 1)."
+            )
+        super().__init__(None, (), tuple(map(int, shape)))
 
     def __repr__(self) -> str:
         return f"Input{self.shape}"

@@ -14,6 +14,13 @@ class SGD:
         w = w - lr * v                         or, Nesterov: w - lr * (g + momentum * v)
 
     `lr` may be changed at any time. `state` holds the velocity after the first step.
+
+    >>> import numpy as np
+    >>> from fastcnn.backend import get
+    >>> weight = np.array([1.0, 2.0])
+    >>> SGD(lr=0.5).update(get("reference"), weight, np.array([1.0, -1.0]))
+    >>> weight
+    array([0.5, 2.5])
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The progress bar of training, on terminals."""
+"""The progress bar of training, on terminals: one for each epoch, gone when the epoch is done."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ SECONDS_BETWEEN_UPDATES = 0.1
 class Bar:
     """A bar over the images of an epoch with loss, accuracy and speed; silent if not wanted."""
 
-    def __init__(self, wanted: bool | None) -> None:
+    def __init__(self, wanted: bool | None, title: str, images: int) -> None:
         self._wanted = sys.stderr.isatty() if wanted is None else wanted
+        self._title, self._images = title, images
         self._progress: Progress | None = None
         self._next = 0.0
 
@@ -36,7 +37,7 @@ class Bar:
                 transient=True,
             )
             self._progress.start()
-            self._task = self._progress.add_task("", numbers="", total=None)
+            self._task = self._progress.add_task(self._title, numbers="", total=self._images)
         return self
 
     def __exit__(
@@ -48,13 +49,8 @@ class Bar:
         if self._progress is not None:
             self._progress.stop()
 
-    def start(self, title: str, images: int) -> None:
-        """Begin an epoch."""
-        if self._progress is not None:
-            self._progress.reset(self._task, description=title, total=images, numbers="")
-
     def show(self, images: int, loss: float, accuracy: float, seconds: float) -> None:
-        """Move the bar to this many images of the epoch, unless it has just moved."""
+        """Move the bar to this many images, unless it has just moved."""
         now = perf_counter()
         if self._progress is None or now < self._next:
             return

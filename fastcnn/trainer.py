@@ -72,6 +72,13 @@ class Trainer:
         Moves the network there first; by default it stays where it is.
     progress
         Whether to draw a bar on standard error; by default on terminals only.
+
+    >>> from fastcnn.graph import Sequential
+    >>> from fastcnn.layers import Flatten, Linear
+    >>> net = Sequential(Flatten(), Linear(64, 10), input_shape=(8, 8, 1))
+    >>> trainer = Trainer(net, CrossEntropy(), SGD(0.1), device="reference")
+    >>> round(trainer.step(np.zeros((4, 8, 8, 1)), [0, 1, 2, 3]), 6)
+    2.302585
     """
 
     def __init__(
@@ -83,6 +90,11 @@ class Trainer:
         device: str | None = None,
         progress: bool | None = None,
     ) -> None:
+        for given, kind, what in ((net, Graph, "net"), (loss, CrossEntropy, "loss"), (optimizer, SGD, "optimizer")):
+            if not isinstance(given, kind):
+                raise ArgumentError(
+                    f"Trainer got {what}={given!r}: give a {kind.__name__}, as Trainer(net, loss, optimizer)."
+                )
         if len(net.inputs) != 1 or len(net.outputs) != 1:
             raise ArgumentError(
                 f"Trainer got a network with {len(net.inputs)} inputs, {len(net.outputs)} outputs: "
@@ -111,29 +123,38 @@ class Trainer:
 
         The images are shuffled every epoch, and the last, smaller batch is used. `callback` gets
         each epoch's record when it ends, and may change `optimizer.lr`.
+
+        Raises
+        ------
+        DataError, ShapeError
+            If images or labels do not fit the network; nothing has run then.
+        TrainingError
+            If a loss or gradient is not finite; the weights are those before that step.
         """
+        images, labels = self._check(train, "training data")
         whole(epochs, 1, "epochs")
         whole(batch_size, 1, "batch_size")
-        images, labels = self._check(train, "training data")
         held_out = None
         if validation is not None:
             held_out = self._check(validation, "validation data")
         history = History()
-        with Bar(self.progress) as bar:
-            for number in range(epochs):
-                self.epoch += 1
-                bar.start(f"epoch {number + 1}/{epochs}", len(images))
+        for number in range(epochs):
+            self.epoch += 1
+            with Bar(self.progress, f"epoch {number + 1}/{epochs}", len(images)) as bar:
                 record = self._train_epoch(images, labels, batch_size, bar)
-                if held_out is not None:
-                    result = self._evaluate(*held_out, batch_size)
-                    record["val_loss"], record["val_accuracy"] = result
-                history.epochs.append(record)
-                if callback is not None:
-                    callback(record)
+            if held_out is not None:
+                result = self._evaluate(*held_out, batch_size)
+                record["val_loss"], record["val_accuracy"] = result
+            history.epochs.append(record)
+            if callback is not None:
+                callback(record)
         return history
 
     def step(self, x: ArrayLike, y: ArrayLike) -> float:
-        """Do one forward, loss, backward and update on a batch, and return the loss."""
+        """Do one forward, loss, backward and update on images `x` (N, H, W, C) with labels `y` (N,).
+
+        Returns the mean loss of the batch before the update. Errors as `fit`.
+        """
         images, labels = self._check((x, y), "batch")
         batch = self._batch(len(images), training=True)
         batch.plan.load([images])

@@ -129,7 +129,7 @@ def load(name: str, folder: str | Path | None = None) -> tuple[Dataset, Dataset]
         return digits()
     if name in NAMED:
         return NAMED[name](folder)
-    if not Path(name).is_dir():
+    if not name or not Path(name).is_dir():
         raise DataError(unknown_name(name))
     if folder is not None:
         raise DataError(f"The data {name} is a folder by itself; leave out the second folder, {folder}.")

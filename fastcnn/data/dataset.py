@@ -33,6 +33,10 @@ class Dataset:
     name: str
 
     def __post_init__(self) -> None:
+        if not all(isinstance(array, np.ndarray) for array in (self.images, self.labels)):
+            raise DataError(f"The images or labels of {self.name} are no NumPy arrays; convert them with np.array.")
+        if self.labels.dtype.kind not in "iu":
+            raise DataError(f"The labels of {self.name} have the dtype {self.labels.dtype}; give whole numbers.")
         if self.images.ndim != 4:
             raise DataError(
                 f"The images of {self.name} have the shape {self.images.shape}; give one of four axes, (N, H, W, C)."

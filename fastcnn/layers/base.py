@@ -112,6 +112,13 @@ class Layer(ABC):
         advice = channels_first_hint(got, fitting) or "change the layer or what stands before it."
         return ShapeError(f"{self.label} got an input of shape {got}, and needs {needed}: {advice}")
 
+    def refuse_axes(self, got: Shape, needed: str) -> ShapeError:
+        """Return the error for an input shape of too few or too many axes."""
+        return ShapeError(
+            f"{self.label} got an input of shape {got} after the batch axis, and needs {needed}: "
+            "give as many axes, for example by x[None] or x[..., None]."
+        )
+
     def multiply_adds(self, output: Shape) -> int:
         """Return the multiply-adds of one forward pass over one image with this output shape."""
         return 0

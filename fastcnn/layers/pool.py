@@ -73,7 +73,7 @@ class Pool(Layer):
         """Return (*output sizes, C)."""
         (shape,) = inputs
         if len(shape) != self.rank + 1:
-            raise self.refuse(shape, f"({', '.join('DHW'[3 - self.rank :])}, C)")
+            raise self.refuse_axes(shape, f"({', '.join('DHW'[3 - self.rank :])}, C)")
         sizes = []
         for size, window, stride, pad, dilation in zip(
             shape, self.kernel_size, self.stride, self.padding, self.dilation, strict=False

@@ -7,7 +7,7 @@ lenet    20 and 50 filters 5x5, 500, K        its wider descendant
 from collections.abc import Sequence
 
 from fastcnn.arrays import Shape
-from fastcnn.errors import ShapeError
+from fastcnn.errors import ArgumentError, ShapeError
 from fastcnn.graph import Sequential
 from fastcnn.layers import Conv2d, Flatten, Layer, Linear, MaxPool2d, ReLU
 from fastcnn.shapes import per_axis, whole
@@ -55,12 +55,14 @@ def lenet(classes: int = 10, input_shape: Sequence[int] = (28, 28, 1)) -> Sequen
 
 
 def _image_shape(input_shape: Sequence[int], name: str) -> Shape:
+    if not isinstance(input_shape, list | tuple) or len(input_shape) != 3:
+        raise ArgumentError(f"input_shape={input_shape!r} was given: give (H, W, C), as (28, 28, 1).")
     shape = per_axis(input_shape, 3, 1, "input_shape")
     smallest = POOL * POOL
     if min(shape[:2]) < smallest:
         raise ShapeError(
-            f"{name} got input_shape {shape}, and its two pools need images of at least "
-            f"{smallest}x{smallest} pixels: enlarge the images."
+            f"{name} got input_shape {shape} as (H, W, C), and its two pools need images of at least "
+            f"{smallest}x{smallest} pixels: put the channels last, or enlarge the images."
         )
     return shape
 

@@ -92,6 +92,20 @@ def test_table_is_ascii_and_whole_in_a_pipe():
     assert "peer 0.800 ms" in text
 
 
+@pytest.mark.parametrize(
+    ("width", "there", "gone"), [(80, "ratio", "error"), (120, "error", "compile"), (170, "compile", "")]
+)
+def test_a_narrow_table_leaves_out_columns_and_cuts_no_cell(width, there, gone):
+    rows = [compared(2.0, name="lenet:conv1", pass_name=p, spread_ms=0.000748) for p in ("forward", "backward_weight")]
+    out = io.StringIO()
+    Console(file=out, width=width).print(report.table(Report(machine(), rows), Console(width=width)))
+    text = out.getvalue()
+    assert all(len(line) <= width for line in text.splitlines())
+    assert there in text
+    assert not gone or gone not in text
+    assert all(cell in text for cell in ("lenet:conv1", "backward_weight", "0.100", "0.200", "2.00"))
+
+
 def test_csv_reads_back():
     found = Report(machine(), [row(name='a,"b"'), row(name="c")])
     rows = list(csv.DictReader(io.StringIO(report.as_csv(found))))

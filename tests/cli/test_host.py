@@ -1,5 +1,6 @@
 """The commands about this machine: `doctor` and `warmup`."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -29,13 +30,22 @@ def test_doctor_finds_a_kernel_that_computes_wrong(run: Callable[..., Any], monk
 
     def wrong(x: np.ndarray, dy: np.ndarray, *arguments: Any) -> None:
         right(x, dy, *arguments)
-        arguments[-1][0] += 1
+        (dw,) = (argument for argument in arguments if isinstance(argument, np.ndarray))
+        dw[0] += 1
 
     monkeypatch.setattr(conv, "conv_backward_weight", wrong)
     result = run("doctor")
     assert result.exit_code == 1
     assert "kernels   BROKEN: ArithmeticError" in result.stdout
     assert result.stderr == "Error: Broken here: kernels.\n"
+
+
+def test_an_impossible_thread_count_is_one_sentence() -> None:
+    command = [sys.executable, "-c", "from fastcnn.cli.main import main; main()", "train", "lenet"]
+    environment = os.environ | {"FASTCNN_NUM_THREADS": "many"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
+    sentence = "Error: FASTCNN_NUM_THREADS must be a whole number from 1 up, not 'many'.\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", sentence)
 
 
 def test_a_second_warmup_finds_everything_compiled() -> None:

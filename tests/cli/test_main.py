@@ -51,10 +51,14 @@ def test_version() -> None:
 
 
 def test_unknown_command_and_option() -> None:
-    for arguments in (["trian"], ["train", "lenet", "--no-such-option"]):
+    for arguments, sentence in (
+        (["trian"], "No such command 'trian': did you mean train?"),
+        (["frobnicate"], "the commands are train, eval, "),
+        (["train", "lenet", "--no-such-option"], "No such option"),
+    ):
         result = run(*arguments)
         assert result.exit_code == 2
-        assert "No such" in result.stderr
+        assert sentence in result.stderr
         assert "Traceback" not in result.output
 
 

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
+import fastcnn as fc
+
 ON_REFERENCE = ("--device", "reference")
 Run = Callable[..., Any]
 Read = Callable[[Path], Any]
@@ -30,8 +32,14 @@ def test_eval_normalizes_as_training_did(run: Run, tmp_path: Path, read: Read) -
     assert evaluated["loss"] == pytest.approx(trained["epochs"][-1]["val_loss"], rel=1e-5)
 
 
-def test_eval_needs_data_where_the_model_names_none(run: Run, model: Path) -> None:
+def test_eval_needs_data_where_the_model_names_none_or_a_folder_elsewhere(
+    run: Run, model: Path, tmp_path: Path
+) -> None:
     result = run("eval", model, *ON_REFERENCE)
+    assert result.exit_code == 2
+    assert "learned from 'halves', which is no folder here; name the data by --data" in result.stderr
+    fc.models.lenet5().to("reference").save(tmp_path / "net")
+    result = run("eval", tmp_path / "net", *ON_REFERENCE)
     assert result.exit_code == 2
     assert "does not say what it learned from; name the data by --data" in result.stderr
 

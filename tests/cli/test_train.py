@@ -28,7 +28,9 @@ def test_train_reports_and_writes(
     lines = result.stdout.splitlines()
     assert lines[0].startswith("lenet: 127,072 parameters, on reference")
     assert lines[1] == "halves: 12 training and 12 test images of 8x8x1, 2 classes"
-    assert [line.split("  ")[0] for line in lines[2:4]] == ["epoch 1/2", "epoch 2/2"]
+    assert lines[2].split("  ")[0] == "epoch"
+    assert [line.split()[0] for line in lines[3:5]] == ["1/2", "2/2"]
+    assert all(len(line) == len(lines[2]) < 80 for line in lines[3:5])
     content = read(tmp_path / "run.json")
     assert list(content) == ["epochs", "test_accuracy", "parameters", "seconds"]
     assert [list(epoch) for epoch in content["epochs"]] == [EPOCH_KEYS] * 2
@@ -84,6 +86,15 @@ def test_schedule_sets_the_rate_of_each_epoch(
     options = ("--schedule", schedule, "--lr", 0.5, "--batch-size", 12)
     assert run("train", "lenet5", "--data", images, *SHORT, *options).exit_code == 0
     np.testing.assert_allclose(seen, [0.5 * rate for rate in rates])
+
+
+@pytest.mark.parametrize(
+    ("given", "images", "used"), [(None, 60_000, 2.5e-4), (None, 1433, 0.01), (None, 12, 0.01), (0.0, 12, 0.0)]
+)
+def test_weight_decay_is_less_for_more_images(given: float | None, images: int, used: float) -> None:
+    from fastcnn.cli.train import _optimizer
+
+    assert _optimizer({"lr": 0.1, "momentum": 0.9, "weight_decay": given}, images).weight_decay == pytest.approx(used)
 
 
 def test_quiet_prints_nothing(run: Callable[..., Any], images: Path, tmp_path: Path) -> None:

@@ -90,6 +90,16 @@ def test_loading_draws_nothing(path):
     np.testing.assert_array_equal(*draws)
 
 
+def test_equal_networks_give_equal_files(tmp_path):
+    contents = set()
+    for number in range(8):
+        net = fc.models.lenet5().to("reference")
+        net.initialize(0)
+        net.save(tmp_path / f"{number}", metadata={"data": "digits", "mean": [0.1]})
+        contents.add((tmp_path / f"{number}").read_bytes())
+    assert len(contents) == 1
+
+
 def test_metadata_must_be_json(path):
     for metadata in ({"x": np.ones(2)}, {"x": float("nan")}):
         with pytest.raises(fc.ArgumentError, match=r"JSON"):
@@ -201,6 +211,7 @@ def test_rewriting_alone_changes_nothing(path):
         (lambda d: d.pop("version"), "format version None"),
         (lambda d: d.pop("layers"), "cannot be built"),
         (lambda d: d.update(layers=[]), "cannot be built"),
+        (lambda d: d.update(metadata=5), "cannot be built"),
         (lambda d: d.update(dtype="int8"), "choose float32 or float64"),
         (lambda d: d["layers"]["conv1"].update({"class": "os.system"}), "no layer class"),
         (lambda d: d["layers"]["conv1"].update({"class": ["x"]}), "cannot be built"),

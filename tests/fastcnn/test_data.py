@@ -72,6 +72,14 @@ def test_dataset_needs_four_axes() -> None:
         Dataset(np.zeros((2, 2), np.float32), np.zeros(2, np.int64), ("a",), "flat")
 
 
+def test_dataset_needs_arrays_of_whole_labels() -> None:
+    images = np.zeros((2, 2, 2, 1), np.float32)
+    with pytest.raises(DataError, match=r"no NumPy arrays; convert them with np\.array"):
+        Dataset(images, [0, 0], ("a",), "lists")
+    with pytest.raises(DataError, match=r"dtype float64; give whole numbers"):
+        Dataset(images, np.zeros(2), ("a",), "floats")
+
+
 def test_unknown_name() -> None:
     with pytest.raises(DataError, match="no data set and no folder 'minst'; did you mean mnist"):
         data.load("minst")

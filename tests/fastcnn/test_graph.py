@@ -48,8 +48,10 @@ def test_two_layers_of_one_name_are_refused():
         (lambda: fc.Sequential(fc.Flatten(), fc.Linear(9, 2), input_shape=(3, 4)), "linear1"),
         (lambda: fc.Sequential(fc.Conv2d(1, 2, 9), input_shape=(8, 8, 1)), "conv1"),
         (lambda: fc.Sequential(fc.ReLU, input_shape=(3,)), "layers only"),
-        (lambda: fc.Sequential(fc.ReLU(), input_shape=(3, -1)), "an axis of Input"),
-        (lambda: fc.Sequential(fc.ReLU(), input_shape=()), "no shape"),
+        (lambda: fc.Sequential(fc.ReLU(), input_shape=(3, -1)), "Input(3, -1) was given"),
+        (lambda: fc.Sequential(fc.ReLU(), input_shape=()), "Input() was given"),
+        (lambda: fc.Sequential(fc.ReLU(), input_shape=28), "input_shape=28"),
+        (lambda: fc.Input((28, 28, 1)), "Input((28, 28, 1)) was given"),
         (lambda: fc.Graph([], fc.Input(3)), "inputs=[]"),
         (lambda: fc.Graph(fc.Input(3), fc.ReLU()(fc.Input(4))), "list it among"),
         (lambda: fc.Graph(fc.Input(3), 7), "outputs=7"),
@@ -299,7 +301,8 @@ def test_receptive_field_recurrence():
 def test_shared_layer_counts_its_parameters_once():
     net = branching()
     assert net.parameter_count == sum(row.parameters for row in net.measures())
-    text = net.summary().splitlines()
+    text = str(net).splitlines()
     assert text[0].split()[:2] == ["layer", "output"]
+    assert text == net.summary().splitlines()
     assert text[-1].startswith("total")
     assert f"{net.parameter_count:,}" in text[-1]

@@ -48,7 +48,7 @@ def test_models_take_other_images(name, shape):
     ("keywords", "sentence"),
     [
         ({"input_shape": (3, 8, 1)}, "at least 4x4 pixels"),
-        ({"input_shape": (28, 28)}, "3 numbers"),
+        ({"input_shape": (28, 28)}, "give (H, W, C)"),
         ({"input_shape": (28, 28, 0)}, "input_shape=0"),
         ({"classes": 0}, "classes=0"),
     ],

@@ -186,6 +186,7 @@ def with_images(images: np.ndarray) -> Data:
         (Data(np.ones((2, 6, 6, 1)), np.array([-1, 0])), "label -1 at position 0"),
         (Data(np.ones((2, 6, 6, 1)), np.array([0.0, 1.0])), "whole numbers"),
         (Data(np.ones((2, 6, 6, 1)), np.array([0, 1, 1])), "2 images"),
+        (Data(np.ones((2, 6, 6, 1)), [[0], [1, 1]]), "lists of different lengths"),
         (np.ones((4, 6, 6, 1)), "give (images, labels)"),
         (7, "give (images, labels)"),
     ],
@@ -210,6 +211,10 @@ def test_wrong_numbers_and_networks_are_refused():
             run.fit(blobs(), **keywords)
     with pytest.raises(fc.ShapeError, match=r"needs \(K,\)"):
         trainer(fc.Sequential(fc.ReLU(), input_shape=(6, 6, 1)))
+    net, loss, optimizer = run.net, fc.CrossEntropy(), fc.SGD(0.1)
+    for parts, sentence in (((net, optimizer, loss), "loss=SGD"), (([], loss, optimizer), r"net=\[\]")):
+        with pytest.raises(fc.ArgumentError, match=sentence):
+            fc.Trainer(*parts)
     x = fc.Input(3)
     with pytest.raises(fc.ArgumentError, match=r"2 outputs"):
         trainer(fc.Graph(x, [fc.ReLU()(x), fc.Identity()(x)]))
@@ -292,6 +297,9 @@ def test_progress_bar_shows_the_numbers(capsys):
     run = trainer(progress=True)
     run.fit(blobs(), 1, batch_size=16)
     assert "epoch 1/1" in capsys.readouterr().err
+    seen = []
+    run.fit(blobs(), 2, batch_size=16, callback=lambda record: seen.append(capsys.readouterr().err))
+    assert all(text.endswith("\x1b[2K") for text in seen)  # the line is erased before a callback prints its own
     trainer(progress=False).fit(blobs(), 1)
     trainer().fit(blobs(), 1)
     assert capsys.readouterr().err == ""
