@@ -56,7 +56,11 @@ class Passes(click.ParamType):
     type=Passes(),
     help="Only these passes, separated by commas.  [default: all]",
 )
-@click.option("--algorithm", help="Algorithm of the layer: auto, direct or winograd.  [default: auto]")
+@click.option(
+    "--algorithm",
+    help="Algorithm of the layer: auto, direct or winograd, whose GFLOP/s count the products of direct sums "
+    "and may pass the peak.  [default: auto]",
+)
 @click.option(
     "--batch",
     type=click.IntRange(min=1),

@@ -58,8 +58,8 @@ def set_thread_count(threads: int) -> None:
     """
     if not 1 <= threads <= thread_limit():
         raise ValueError(
-            f"threads (={threads}) must lie between 1 and {thread_limit()}, the cores of this process; "
-            "set FASTCNN_NUM_THREADS before Python starts to allow more."
+            f"threads (={threads}) must lie between 1 and {thread_limit()}, the cores of this process: "
+            "give a number in that range."
         )
     numba.set_num_threads(threads)
 
@@ -78,12 +78,9 @@ def call_parallel(worth: bool, kernel: Callable[..., None], *arguments: object) 
 
 
 def _configure() -> None:
-    requested = _requested_threads()
-    if "NUMBA_NUM_THREADS" not in os.environ:
-        config.NUMBA_NUM_THREADS = max(available_cores(), requested or 1)
     if "NUMBA_THREADING_LAYER_PRIORITY" not in os.environ:
         config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]
-    numba.set_num_threads(min(requested or available_cores(), config.NUMBA_NUM_THREADS))
+    numba.set_num_threads(min(_requested_threads() or thread_limit(), available_cores(), thread_limit()))
 
 
 _configure()

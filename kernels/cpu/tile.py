@@ -9,7 +9,8 @@ itself (accumulate) or the bias; the epilogue may apply ReLU. Lanes of the last 
 from C and the bias nor stored; B is padded to whole vectors.
 
 Beside the tile stand copies of rows into padded panels (the layout of B), straight and transposed; a tile of dot
-products for very few output channels; and sums over scattered patches, for gradients of which few entries are not zero.
+products for very few output channels; and sums over scattered patches, for gradients of which few entries are not zero
+(`panels.py`).
 All are compiled for the host's vector width (`vector.py`), and kernels receive the tables of their addresses as
 arguments: each is compiled once, whatever the number of kernels.
 
@@ -26,6 +27,16 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from fastcnn.kernels.cpu.geometry import DOT_CHANNELS
+from fastcnn.kernels.cpu.panels import (
+    COPY_ARGUMENTS,
+    DOT_ARGUMENTS,
+    PATCH_ARGUMENTS,
+    TRANSPOSE_ARGUMENTS,
+    Dot,
+    emit_copy,
+    emit_patches,
+    emit_transpose,
+)
 from fastcnn.kernels.cpu.vector import (
     Value,
     VectorFunction,
@@ -38,7 +49,7 @@ from fastcnn.kernels.cpu.vector import (
 MAX_VECTORS = 2  # B's panels are two vectors wide: two loads feed 2 * MR multiply-adds
 MAX_PATCH_ROWS, MAX_PATCH_VECTORS = 5, 4  # of a patch taken at once; larger ones are taken in parts
 DOT_ROWS = 8  # of a tile of dot products: at most 8 * 3 accumulators
-TILE_ARGUMENTS, COPY_ARGUMENTS, PATCH_ARGUMENTS, DOT_ARGUMENTS, TRANSPOSE_ARGUMENTS = 15, 5, 8, 11, 6
+TILE_ARGUMENTS = 15
 
 
 class Tiles(NamedTuple):
@@ -166,150 +177,6 @@ class _Tile:
         return result
 
 
-def _emit_copy(module: ir.Module, NV: int, dtype: np.dtype, lanes: int) -> None:
-    """Write copy_NV: rows of `channels` elements, `step` apart, to packed rows of NV vectors, zeros past `channels`."""
-    f = VectorFunction(module, f"copy_{NV}", COPY_ARGUMENTS, dtype, lanes)
-    b = f.b
-    source, step, target, rows, channels = f.function.args
-    masks = [f.mask_below(b.sub(channels, i64(v * lanes))) for v in range(NV)]
-
-    def body(_: Value, carried: list[Value]) -> list[Value]:
-        from_, to = carried
-        for v, mask in enumerate(masks):
-            f.store(f.load(f.at(from_, i64(0), v), mask), f.at(to, i64(0), v))
-        return [b.gep(from_, [step]), b.gep(to, [i64(NV * lanes)])]
-
-    f.loop(rows, [f.pointer(source), f.pointer(target)], body)
-    b.ret_void()
-
-
-def _emit_transpose(module: ir.Module, dtype: np.dtype, lanes: int) -> None:
-    """Write transpose: target[j, lane] = source[lane, j] for j < columns, zeros in the lanes from `rows` on.
-
-    Rows of source stand `step` elements apart, those of target `panel`; squares of lanes pass through registers.
-    """
-    f = VectorFunction(module, "transpose", TRANSPOSE_ARGUMENTS, dtype, lanes)
-    b = f.b
-    source, step, target, panel, rows, columns = f.function.args
-    everything = ir.Constant(ir.VectorType(ir.IntType(1), lanes), [1] * lanes)
-    nothing = ir.Constant(ir.VectorType(ir.IntType(1), lanes), None)
-
-    def body(_: Value, carried: list[Value]) -> list[Value]:
-        from_, to, left = carried
-        mask = f.mask_below(left)
-        vectors = []
-        for lane in range(lanes):
-            exists = b.icmp_signed("<", i64(lane), rows)
-            # A row that does not exist is loaded from the first one's place under an empty mask.
-            place = f.at(from_, b.select(exists, b.mul(step, i64(lane)), i64(0)))
-            vectors.append(f.load(place, b.select(exists, mask, nothing)))
-        for j, vector in enumerate(f.transpose(vectors)):
-            wanted = b.select(b.icmp_signed("<", i64(j), left), everything, nothing)
-            f.store(vector, f.at(to, b.mul(panel, i64(j))), wanted)
-        return [b.gep(from_, [i64(lanes)]), b.gep(to, [b.mul(panel, i64(lanes))]), b.sub(left, i64(lanes))]
-
-    blocks = b.sdiv(b.add(columns, i64(lanes - 1)), i64(lanes))
-    f.loop(blocks, [f.pointer(source), f.pointer(target), columns], body)
-    b.ret_void()
-
-
-class _Dot:
-    """Writes dot_MR_NK: the tile for very few output channels, whose lanes run along the reduction.
-
-    C[m, k] = bias[k] + sum over i < R, j < run of A[a_rows[m] + a_batch[i] + j] * B[k * b_step + i * run + j]
-    """
-
-    def __init__(self, module: ir.Module, MR: int, NK: int, dtype: np.dtype, lanes: int) -> None:
-        self.f = VectorFunction(module, f"dot_{MR}_{NK}", DOT_ARGUMENTS, dtype, lanes)
-        self.MR, self.NK = MR, NK
-
-    def emit(self) -> None:
-        """Dot products, sums over the lanes, bias and ReLU."""
-        f, b = self.f, self.f.b
-        a, a_rows, a_batch, bb, b_step, c, c_rows, run, R, bias, relu = f.function.args
-        a, bb, c = f.pointer(a), f.pointer(bb), f.pointer(c)
-        a_rows, a_batch, c_rows = (f.pointer(p, i64) for p in (a_rows, a_batch, c_rows))
-        self.a_offsets = [b.load(b.gep(a_rows, [i64(m)])) for m in range(self.MR)]
-        self.b_offsets = [b.mul(b_step, i64(k)) for k in range(self.NK)]
-        places = [
-            b.gep(c, [b.add(b.load(b.gep(c_rows, [i64(m)])), i64(k))]) for m in range(self.MR) for k in range(self.NK)
-        ]
-        whole, rest = b.sdiv(run, i64(f.lanes)), b.srem(run, i64(f.lanes))
-        mask, any_rest = f.mask_below(rest), b.zext(b.icmp_signed(">", rest, i64(0)), i64)
-
-        def batch(i: Value, carried: list[Value]) -> list[Value]:
-            b_i, *sums = carried
-            start = [b.gep(a, [b.load(b.gep(a_batch, [i]))]), b_i, *sums]
-            inner = f.loop(whole, start, lambda _, held: self._step(held, None))
-            return [b.gep(b_i, [run]), *f.loop(any_rest, inner, lambda _, held: self._step(held, mask))[2:]]
-
-        sums = f.loop(R, [bb, *[f.zero] * (self.MR * self.NK)], batch)[1:]
-        biases = self._biases(bias)
-        cut = b.icmp_signed("!=", relu, i64(0))
-        for n, (total, place) in enumerate(zip(sums, places, strict=True)):
-            value = b.fadd(f.sum_lanes(total), biases[n % self.NK])
-            zero = ir.Constant(f.element, 0.0)
-            b.store(b.select(b.and_(cut, b.fcmp_ordered("<", value, zero)), zero, value), place)
-        b.ret_void()
-
-    def _step(self, carried: list[Value], mask: Value | None) -> list[Value]:
-        f, b = self.f, self.f.b
-        a_j, b_j, *sums = carried
-        filters = [f.load(f.at(b_j, offset), mask) for offset in self.b_offsets]
-        result = []
-        for m, offset in enumerate(self.a_offsets):
-            pixel = f.load(f.at(a_j, offset), mask)
-            result += [b.call(f.fma, [pixel, filters[k], sums[m * self.NK + k]]) for k in range(self.NK)]
-        return [b.gep(a_j, [i64(f.lanes)]), b.gep(b_j, [i64(f.lanes)]), *result]
-
-    def _biases(self, bias: Value) -> list[Value]:
-        """Return the biases of the channels, zeros where the address is 0."""
-        f, b, before = self.f, self.f.b, self.f.b.block
-        given, ready = f.function.append_basic_block("given"), f.function.append_basic_block("ready")
-        b.cbranch(b.icmp_signed("!=", bias, i64(0)), given, ready)
-        b.position_at_end(given)
-        loaded = [b.load(b.gep(f.pointer(bias), [i64(k)])) for k in range(self.NK)]
-        b.branch(ready)
-        b.position_at_end(ready)
-        biases = []
-        for value in loaded:
-            phi = b.phi(f.element)
-            phi.add_incoming(value, given)
-            phi.add_incoming(ir.Constant(f.element, 0.0), before)
-            biases.append(phi)
-        return biases
-
-
-def _emit_patches(module: ir.Module, R: int, NV: int, dtype: np.dtype, lanes: int) -> None:
-    """Write patches_R_NV: target[r] += sum over i < count of scales[i] * source[offsets[i]][r].
-
-    Target and source are patches: R rows of NV vectors (the last masked by `tail`) at the places that two tables of
-    row offsets give. The target's rows stay in registers for the whole sum.
-    """
-    f = VectorFunction(module, f"patches_{R}_{NV}", PATCH_ARGUMENTS, dtype, lanes)
-    b = f.b
-    target, target_rows, source, source_rows, offsets, scales, count, tail = f.function.args
-    target, source, scales = f.pointer(target), f.pointer(source), f.pointer(scales)
-    target_rows, source_rows, offsets = (f.pointer(p, i64) for p in (target_rows, source_rows, offsets))
-    last = f.mask_below(tail)
-    masks = [last if v == NV - 1 else None for _ in range(R) for v in range(NV)]
-    to, from_ = ([b.load(b.gep(table, [i64(r)])) for r in range(R)] for table in (target_rows, source_rows))
-    places = [f.at(target, offset, v) for offset in to for v in range(NV)]
-
-    def body(i: Value, sums: list[Value]) -> list[Value]:
-        scale = f.splat(b.load(b.gep(scales, [i])))
-        patch = b.gep(source, [b.load(b.gep(offsets, [i]))])
-        rows = [f.at(patch, offset, v) for offset in from_ for v in range(NV)]
-        return [
-            b.call(f.fma, [scale, f.load(row, mask), total]) for row, mask, total in zip(rows, masks, sums, strict=True)
-        ]
-
-    start = [f.load(place, mask) for place, mask in zip(places, masks, strict=True)]
-    for total, place, mask in zip(f.loop(count, start, body), places, masks, strict=True):
-        f.store(total, place, mask)
-    b.ret_void()
-
-
 _loaded: dict[np.dtype, Tiles] = {}
 _lock = threading.Lock()
 
@@ -334,15 +201,15 @@ def _load(dtype: np.dtype) -> Tiles:
     dot_shapes = [(MR, NK) for MR in range(1, DOT_ROWS + 1) for NK in range(1, DOT_CHANNELS + 1)]
 
     def emit(module: ir.Module) -> None:
-        _emit_transpose(module, dtype, lanes)
+        emit_transpose(module, dtype, lanes)
         for MR, NK in dot_shapes:
-            _Dot(module, MR, NK, dtype, lanes).emit()
+            Dot(module, MR, NK, dtype, lanes).emit()
         for MR, NV in shapes:
             _Tile(module, MR, NV, dtype, lanes).emit()
         for NV in range(1, MAX_VECTORS + 1):
-            _emit_copy(module, NV, dtype, lanes)
+            emit_copy(module, NV, dtype, lanes)
         for R, NV in patch_shapes:
-            _emit_patches(module, R, NV, dtype, lanes)
+            emit_patches(module, R, NV, dtype, lanes)
 
     address = load_functions(f"tiles-{dtype.name}", emit)
     addresses = np.zeros((rows + 1, MAX_VECTORS + 1), np.int64)
