@@ -140,7 +140,7 @@ def plan_product(
     # In cycles a pixel: unaligned loads allow one multiply-add a cycle; a tile of one vector takes 0.6 a row.
     patch_cycles = K * patch_rows.size * -(-patch_run // lanes)
     tile_cycles = len(offsets) / merge * (0.6 if merge * K <= lanes else 1.0)
-    patches = groups == 1 and patch_cycles < 0.8 * tile_cycles and columns == width.outputs
+    patches = groups == 1 and patch_cycles < 0.9 * tile_cycles and columns == width.outputs
     blocks = image_blocks * depth.outputs * rows_blocks * columns_blocks
     partial = panels * len(offsets) * block_lanes
     panel_chunks = min(panels, -(-partial * itemsize // PARTIAL_BYTES))
