@@ -100,26 +100,8 @@ def _filters(transform, w, C, K, panels, block, U):
 
 
 @jit(inner=True)
-def _block(
-    task,
-    addresses,
-    to_points,
-    to_pixels,
-    lanes,
-    x,
-    top,
-    left,
-    U,
-    bias,
-    relu,
-    down,
-    across,
-    block,
-    v_rows,
-    m_rows,
-    buffer,
-    y,
-):
+def _block(task, addresses, to_points, to_pixels, lanes, x, top, left, U, bias, relu, down, across, block, v_rows,
+           m_rows, buffer, y):  # fmt: skip
     """Take one block of patches from x to y."""
     N, C = x.shape[0], x.shape[4]
     _, _, P, Q, K = y.shape
@@ -164,26 +146,8 @@ def _block(
 
 
 @jit(parallel=True)
-def _blocks(
-    tasks,
-    addresses,
-    to_points,
-    to_pixels,
-    lanes,
-    x,
-    top,
-    left,
-    U,
-    bias,
-    relu,
-    down,
-    across,
-    block,
-    v_rows,
-    m_rows,
-    buffers,
-    y,
-):
+def _blocks(tasks, addresses, to_points, to_pixels, lanes, x, top, left, U, bias, relu, down, across, block, v_rows,
+            m_rows, buffers, y):  # fmt: skip
     for i in prange(tasks):
         _block(np.int64(i), addresses, to_points, to_pixels, lanes, x, top, left, U, bias, relu, down, across, block,
                v_rows, m_rows, buffers[numba.get_thread_id()], y)  # fmt: skip
