@@ -70,7 +70,8 @@ def _forward_row(addresses, lanes, a, packed, bias, channels, batch, run, a_rows
                 addresses[after - m, vectors], a, a_rows.ctypes.data + 8 * m, batch.ctypes.data, 1,
                 packed.ctypes.data + itemsize * k * batch.size * run, run * block, block,
                 z.ctypes.data + itemsize * k, c_rows.ctypes.data + 8 * m, run, batch.size,
-                bias.ctypes.data + itemsize * k if bias.size > 0 else 0, wide - (vectors - 1) * lanes, 0, 0,
+                bias.ctypes.data + itemsize * k if bias.size > 0 else 0, wide - (vectors - 1) * lanes, 0, 0, a,
+                c_rows.ctypes.data, 0,
             )  # fmt: skip
 
 

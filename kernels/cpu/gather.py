@@ -18,6 +18,7 @@ from fastcnn.kernels.cpu.tile import (
     MAX_VECTORS,
     Tiles,
     call_copy,
+    call_copy_rows,
     call_dot,
     call_tile,
     call_transpose,
@@ -30,28 +31,32 @@ SERIAL_WEIGHTS = 65536  # elements; fewer are packed by one thread
 
 
 @jit(inner=True)
-def copy_padded(source, n, d0, h0, w0, depth, rows, columns, pitch_d, pitch_h, pitch_w, target):
-    """Copy a box of pixels of image n, from (d0, h0, w0) on, to the address target; pixels outside become zero.
+def copy_padded(copy, source, n, d0, h0, w0, c0, skip_d, skip_h, skip_w, depth, rows, columns, channels, pitch_d,
+                pitch_h, pitch_w, target):  # fmt: skip
+    """Copy a box of pixels of image n, from (d0, h0, w0, c0) on, to the address target; pixels outside become zero.
 
-    source (N, D, H, W, C); pitches in elements between target's slices, rows and pixels (pitch_w >= C).
+    source (N, D, H, W, C), of which every skip-th pixel is taken; pitches in elements between target's slices, rows
+    and pixels (pitch_w >= channels). The address of copy_rows serves where not all channels or pixels are taken, or
+    pixels are set apart.
     """
     _, D, H, W, C = source.shape
     size = source.itemsize
-    first, last = min(max(0, -w0), columns), max(0, min(columns, W - w0))
-    for d in range(depth):
-        for h in range(rows):
-            at = target + size * (d * pitch_d + h * pitch_h)
-            if d0 + d < 0 or d0 + d >= D or h0 + h < 0 or h0 + h >= H or first >= last:
+    first, last = min(max(0, -(w0 // skip_w)), columns), max(0, min(columns, (W - w0 + skip_w - 1) // skip_w))
+    for i in range(depth):
+        for j in range(rows):
+            d, h = d0 + i * skip_d, h0 + j * skip_h
+            at = target + size * (i * pitch_d + j * pitch_h)
+            if d < 0 or d >= D or h < 0 or h >= H or first >= last:
                 zero_bytes(at, size * columns * pitch_w)
                 continue
             zero_bytes(at, size * first * pitch_w)
             zero_bytes(at + size * last * pitch_w, size * (columns - last) * pitch_w)
-            row = source.ctypes.data + size * ((((n * D + d0 + d) * H + h0 + h) * W + w0) * C)
-            if pitch_w == C:
-                copy_bytes(at + size * first * C, row + size * first * C, size * (last - first) * C)
+            row = source.ctypes.data + size * ((((n * D + d) * H + h) * W + w0 + first * skip_w) * C + c0)
+            at += size * first * pitch_w
+            if pitch_w == channels == C and skip_w == 1:
+                copy_bytes(at, row, size * (last - first) * C)
             else:
-                for w in range(first, last):
-                    copy_bytes(at + size * w * pitch_w, row + size * w * C, size * C)
+                call_copy_rows(copy, row, skip_w * C, at, pitch_w, last - first, channels)
 
 
 @jit(inner=True)
@@ -132,8 +137,8 @@ def _gather_task(
     rows, columns = min(rows_block, count_h - p), min(columns_block, count_w - q)
     d0, h0, w0 = start_d + o * step_d, start_h + p * step_h, start_w + q * step_w
     if buffer.size > 0:
-        copy_padded(source, n, d0, h0, w0, extent_d, (rows - 1) * step_h + extent_h, (columns - 1) * step_w + extent_w,
-                    pitch_d, pitch_h, C, buffer.ctypes.data)  # fmt: skip
+        copy_padded(0, source, n, d0, h0, w0, 0, 1, 1, 1, extent_d, (rows - 1) * step_h + extent_h,
+                    (columns - 1) * step_w + extent_w, C, pitch_d, pitch_h, C, buffer.ctypes.data)  # fmt: skip
         a = buffer.ctypes.data
     else:
         a = source.ctypes.data + itemsize * ((((n * D + d0) * H + h0) * W + w0) * C)
@@ -162,7 +167,7 @@ def _gather_task(
                 batch.ctypes.data, 1, packed.ctypes.data + itemsize * panel * batch.size * run * block, run * block,
                 block, c + itemsize * channel, c_table + 8 * m, run, batch.size,
                 bias.ctypes.data + itemsize * channel if bias.size > 0 else 0, channels - (vectors - 1) * lanes, 0,
-                relu,
+                relu, a, batch.ctypes.data, 0,
             )  # fmt: skip
 
 

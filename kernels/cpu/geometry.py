@@ -9,6 +9,7 @@ only its own taps, so no zeros are multiplied. Axis letters: source axes D H W, 
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import product
+from math import gcd
 from typing import NamedTuple
 
 import numpy as np
@@ -48,6 +49,12 @@ def forward_axis(taps: int, stride: int, before: int, dilation: int, count: int)
     """Return the axis of a forward pass with `count` outputs."""
     offsets = tuple(tap * dilation for tap in range(taps))
     return Axis(tuple(range(taps)), offsets, -before, stride, 0, 1, count)
+
+
+def sampled(axis: Axis) -> tuple[Axis, int]:
+    """Return the axis on every skip-th source pixel alone, and skip, where the taps meet no others."""
+    skip = gcd(axis.step, *axis.offsets)
+    return axis._replace(step=axis.step // skip, offsets=tuple(offset // skip for offset in axis.offsets)), skip
 
 
 def input_gradient_axes(taps: int, stride: int, before: int, dilation: int, size: int) -> list[Axis]:

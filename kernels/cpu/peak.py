@@ -34,7 +34,7 @@ def _run_tiles(address, a, b, c, a_rows, batch_offsets, c_rows, lanes, calls):
                 a_rows.ctypes.data, batch_offsets.ctypes.data, 1,
                 b.ctypes.data + t * b.shape[1] * size, 0, b.shape[1] // STEPS,
                 c.ctypes.data + t * c.shape[1] * size, c_rows.ctypes.data,
-                STEPS, batch_offsets.size, 0, lanes, 0, 0,
+                STEPS, batch_offsets.size, 0, lanes, 0, 0, a.ctypes.data, batch_offsets.ctypes.data, 0,
             )  # fmt: skip
 
 

@@ -119,7 +119,8 @@ def _block(task, addresses, to_points, to_pixels, lanes, x, top, left, U, bias, 
         p, n = rest % down * 4, rest // down
         run = min(count - i, across - column)
         pitch = (4 * run + 2) * C
-        copy_padded(x, n, 0, p - top, 4 * column - left, 1, 6, 4 * run + 2, 6 * pitch, pitch, C, source)
+        copy_padded(0, x, n, 0, p - top, 4 * column - left, 0, 1, 1, 1, 1, 6, 4 * run + 2, C, 6 * pitch, pitch, C,
+                    source)  # fmt: skip
         for j in range(run):
             call_to_points(to_points, source + size * 4 * j * C, pitch, C, V + size * (i + j) * C, block * C, C)
         i += run
@@ -135,7 +136,7 @@ def _block(task, addresses, to_points, to_pixels, lanes, x, top, left, U, bias, 
                     addresses[after - m, vectors], V + size * e * block * C, v_rows.ctypes.data + 8 * m, zero,
                     1, U.ctypes.data + size * (e * panels + panel) * C * wide, 0, wide,
                     M + size * (e * block * K + panel * wide), m_rows.ctypes.data + 8 * m, C, 1, 0,
-                    channels - (vectors - 1) * lanes, 0, 0,
+                    channels - (vectors - 1) * lanes, 0, 0, V, zero, 0,
                 )  # fmt: skip
     for i in range(count):
         q, rest = (first + i) % across * 4, (first + i) // across

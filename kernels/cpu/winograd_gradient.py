@@ -68,12 +68,12 @@ def _row(index, first, to_x, to_dy, x, dy, top, left, down, across, patches, pan
     C, K, size = x.shape[4], dy.shape[4], x.itemsize
     n, p = index // down, index % down * 4
     pitch = (4 * across + 2) * C
-    copy_padded(x, n, 0, p - top, -left, 1, 6, 4 * across + 2, 6 * pitch, pitch, C, buffer)
+    copy_padded(0, x, n, 0, p - top, -left, 0, 1, 1, 1, 1, 6, 4 * across + 2, C, 6 * pitch, pitch, C, buffer)
     for j in range(across):
         patch = (index - first) * across + j
         call_to_points(to_x, buffer + size * 4 * j * C, pitch, C, V.ctypes.data + size * patch * C, patches * C, C)
     pitch = 4 * across * K
-    copy_padded(dy, n, 0, p, 0, 1, 4, 4 * across, 4 * pitch, pitch, K, buffer)
+    copy_padded(0, dy, n, 0, p, 0, 0, 1, 1, 1, 1, 4, 4 * across, K, 4 * pitch, pitch, K, buffer)
     for j in range(across):
         patch = (index - first) * across + j
         for panel in range(panels):
@@ -109,7 +109,7 @@ def _add_products(addresses, lanes, patches, used, C, K, panels, rows, sum_rows,
             call_tile(
                 addresses[after - m, vectors], V.ctypes.data + size * e * patches * C, rows.ctypes.data + 8 * m, zero,
                 C, Y.ctypes.data + size * np.int64(i) * patches * block, 0, block, fresh.ctypes.data,
-                sum_rows.ctypes.data + 8 * m, used, 1, 0, lanes, 0, 0,
+                sum_rows.ctypes.data + 8 * m, used, 1, 0, lanes, 0, 0, zero, zero, 0,
             )  # fmt: skip
         for j in range(C * block):
             total[np.uintp(j)] = fresh[np.uintp(j)] + (0 if first else total[np.uintp(j)])
