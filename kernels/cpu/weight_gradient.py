@@ -13,9 +13,7 @@ from functools import lru_cache
 from itertools import product
 from typing import NamedTuple
 
-import numba
 import numpy as np
-from numba import prange
 from numba.np.unsafe.ndarray import to_fixed_tuple
 
 from fastcnn.kernels.cpu.compiler import jit
@@ -33,7 +31,8 @@ from fastcnn.kernels.cpu.geometry import (
     runs_of,
 )
 from fastcnn.kernels.cpu.reduce import sum_merged, sum_panels, sum_patches
-from fastcnn.kernels.cpu.threads import call_parallel
+from fastcnn.kernels.cpu.tasks import share
+from fastcnn.kernels.cpu.threads import call_parallel, threads_for
 from fastcnn.kernels.cpu.tile import (
     MAX_PATCH_ROWS,
     MAX_PATCH_VECTORS,
@@ -222,9 +221,9 @@ def _add_patches(functions, lanes, dy, n, images, o, p, rows, k, base, patch_row
 
 
 @jit(inner=True)
-def _product_task(task, addresses, functions, lanes, x, dy, numbers, rows_table, x_batch, c_rows, patch_rows, sum_rows,
-                  pixels, buffer, partial):  # fmt: skip
-    """Sum one chunk of blocks for one chunk of panels into partial (panels, rows of dw, block lanes)."""
+def _product_task(task, thread, addresses, functions, lanes, x, dy, numbers, rows_table, x_batch, c_rows, patch_rows,
+                  sum_rows, pixels, buffers, sums):  # fmt: skip
+    """Sum one chunk of blocks for one chunk of panels into sums (chunks, panels, rows of dw, block lanes)."""
     (groups, reduce_channels, out_channels, panels, chunks, panel_chunks, images_block, image_blocks, rows_block,
      rows_blocks, columns_block, columns_blocks, start_d, start_h, start_w, step_d, step_h, step_w, extent_d, extent_h,
      extent_w, pitch_n, pitch_d, pitch_h, pitch_w, scratch_x, merge, patch_run,
@@ -232,6 +231,7 @@ def _product_task(task, addresses, functions, lanes, x, dy, numbers, rows_table,
     N, O, P, Q, _ = dy.shape
     itemsize, tile_rows, block = x.itemsize, addresses.shape[0] - 1, 2 * lanes
     chunk, panel_chunk = task // panel_chunks, task % panel_chunks
+    buffer, partial = buffers[thread], sums[chunk]
     first = panel_chunk * panels // panel_chunks
     count = (panel_chunk + 1) * panels // panel_chunks - first
     blocks = image_blocks * O * rows_blocks * columns_blocks
@@ -274,14 +274,11 @@ def _product_task(task, addresses, functions, lanes, x, dy, numbers, rows_table,
                 )  # fmt: skip
 
 
-@jit(parallel=True)
-def _product_tasks(tasks, addresses, functions, lanes, x, dy, numbers, rows_table, x_batch, c_rows, patch_rows,
-                   sum_rows, pixels, buffers, partial):  # fmt: skip
-    panel_chunks = numbers[5]
-    for i in prange(tasks):
-        task = np.int64(i)  # prange counts in unsigned integers, which would compile the task a second time
-        _product_task(task, addresses, functions, lanes, x, dy, numbers, rows_table, x_batch, c_rows, patch_rows,
-                      sum_rows, pixels, buffers[numba.get_thread_id()], partial[task // panel_chunks])  # fmt: skip
+@jit
+def _product_tasks(threads, tasks, addresses, functions, lanes, x, dy, numbers, rows_table, x_batch, c_rows, patch_rows,
+                   sum_rows, pixels, buffers, sums):  # fmt: skip
+    share(threads, tasks, _product_task, (addresses, functions, lanes, x, dy, numbers, rows_table, x_batch, c_rows,
+                                          patch_rows, sum_rows, pixels, buffers, sums))  # fmt: skip
 
 
 def weight_gradient(
@@ -292,7 +289,7 @@ def weight_gradient(
     plan = plan_product(x.shape, dy.shape, dw.shape[:3], stride, padding, dilation, groups, tiles.lanes, x.itemsize)
     dtype, block = x.dtype, 2 * tiles.lanes
     panels, chunks, dw_rows = int(plan.numbers[3]), int(plan.numbers[4]), plan.rows.size
-    threads = numba.get_num_threads() if plan.parallel else 1
+    threads = threads_for(plan.parallel)
     held = plan.scratch_x + plan.scratch_dy
     buffers = scratch("source", threads * held, dtype)[: threads * held].reshape(threads, held)
     partial = scratch("partial", chunks * plan.partial, dtype)[: chunks * plan.partial]
