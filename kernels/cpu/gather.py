@@ -5,14 +5,13 @@ copied into a zero-padded buffer that stays in L2; else they are read in place. 
 vectors of output channels wide) meets all pixels of the block, as many to a tile as the registers hold.
 """
 
-import numba
 import numpy as np
-from numba import prange
 from numba.np.unsafe.ndarray import to_fixed_tuple
 
 from fastcnn.kernels.cpu.compiler import jit
 from fastcnn.kernels.cpu.geometry import Gather
-from fastcnn.kernels.cpu.threads import call_parallel
+from fastcnn.kernels.cpu.tasks import share
+from fastcnn.kernels.cpu.threads import call_parallel, threads_for
 from fastcnn.kernels.cpu.tile import (
     DOT_ROWS,
     MAX_VECTORS,
@@ -60,7 +59,7 @@ def copy_padded(copy, source, n, d0, h0, w0, c0, skip_d, skip_h, skip_w, depth, 
 
 
 @jit(inner=True)
-def _pack_panel(panel, addresses, w, taps, groups, transposed, block, packed):
+def _pack_panel(panel, thread, addresses, w, taps, groups, transposed, block, packed):
     """Fill one panel: for each tap and reduced channel, `block` output channels side by side, zeros past the last."""
     C, K = w.shape[1], w.shape[2]
     reduce, out = (K // groups, C) if transposed else (C, K // groups)
@@ -79,11 +78,10 @@ def _pack_panel(panel, addresses, w, taps, groups, transposed, block, packed):
             call_copy(addresses[0, MAX_VECTORS], source, K, target.ctypes.data, reduce, wide)
 
 
-@jit(parallel=True)
-def pack_weights(addresses, w, taps, groups, transposed, panels, block, packed):
+@jit
+def pack_weights(threads, addresses, w, taps, groups, transposed, panels, block, packed):
     """Fill packed (panels, taps, reduced channels, block) from w (taps of the filter, C / groups, K)."""
-    for panel in prange(panels):
-        _pack_panel(np.int64(panel), addresses, w, taps, groups, transposed, block, packed)
+    share(threads, panels, _pack_panel, (addresses, w, taps, groups, transposed, block, packed))
 
 
 @jit
@@ -119,8 +117,9 @@ def pack_rows(w, taps, transposed, packed):
 
 @jit(inner=True)
 def _gather_task(
-    task, addresses, dots, dot, lanes, source, packed, bias, relu, numbers, batch, a_rows, c_rows, buffer, target
-):
+    task, thread, addresses, dots, dot, lanes, source, packed, bias, relu, numbers, batch, a_rows, c_rows, buffers,
+    target,
+):  # fmt: skip
     """Compute one block of output pixels for one chunk of panels."""
     (groups, reduce_channels, out_channels, run, panels, merge, start_d, start_h, start_w, step_d, step_h, step_w,
      out_start_d, out_start_h, out_start_w, out_step_d, out_step_h, out_step_w, count_d, count_h, count_w, extent_d,
@@ -128,6 +127,7 @@ def _gather_task(
      ) = to_fixed_tuple(numbers, 31)  # fmt: skip
     _, D, H, W, C = source.shape
     _, O, P, Q, K = target.shape
+    buffer = buffers[thread]
     itemsize, tile_rows, block = source.itemsize, addresses.shape[0] - 1, 2 * lanes
     chunk, rest = task % panel_chunks, task // panel_chunks
     q_block, rest = rest % columns_blocks, rest // columns_blocks
@@ -171,13 +171,11 @@ def _gather_task(
             )  # fmt: skip
 
 
-@jit(parallel=True)
-def _gather_tasks(tasks, addresses, dots, dot, lanes, source, packed, bias, relu, numbers, batch, a_rows, c_rows,
-                  buffers, target):  # fmt: skip
-    for i in prange(tasks):
-        task = np.int64(i)  # prange counts in unsigned integers, which would compile the task a second time
-        _gather_task(task, addresses, dots, dot, lanes, source, packed, bias, relu, numbers, batch, a_rows, c_rows,
-                     buffers[numba.get_thread_id()], target)  # fmt: skip
+@jit
+def _gather_tasks(threads, tasks, addresses, dots, dot, lanes, source, packed, bias, relu, numbers, batch, a_rows,
+                  c_rows, buffers, target):  # fmt: skip
+    share(threads, tasks, _gather_task, (addresses, dots, dot, lanes, source, packed, bias, relu, numbers, batch,
+                                         a_rows, c_rows, buffers, target))  # fmt: skip
 
 
 def pack_filter(
@@ -215,7 +213,7 @@ def gather(
     else:
         packed, given = pack_filter(tiles, w, bias, plan.taps, plan.groups, transposed, plan.batch.size, plan.merge,
                                     plan.merge_step)  # fmt: skip
-    threads = numba.get_num_threads() if plan.parallel else 1
+    threads = threads_for(plan.parallel)
     buffers = scratch("source", threads * plan.scratch, dtype)[: threads * plan.scratch].reshape(threads, plan.scratch)
     call_parallel(plan.parallel, _gather_tasks, plan.tasks, tiles.addresses, tiles.dots, plan.dot, tiles.lanes, source,
                   packed, given, relu, plan.numbers, plan.batch, plan.a_rows, plan.c_rows, buffers, target)  # fmt: skip

@@ -11,16 +11,16 @@ Exponentials and their sum are in float64 whatever the dtype: K is small beside 
 import math
 
 import numpy as np
-from numba import prange
 
 from fastcnn.kernels.cpu.compiler import jit
+from fastcnn.kernels.cpu.tasks import share
 from fastcnn.kernels.cpu.threads import call_parallel
 
 SMALL = 1 << 11  # logits (about 10 ns each): for fewer no second thread wakes (9 us)
 
 
 @jit(inner=True)
-def softmax_cross_entropy_row(logits, labels, losses, probabilities, n):
+def softmax_cross_entropy_row(n, thread, logits, labels, losses, probabilities):
     """Fill the loss and the probabilities of image n."""
     K = logits.shape[1]
     largest = logits[n, 0]
@@ -34,11 +34,10 @@ def softmax_cross_entropy_row(logits, labels, losses, probabilities, n):
         probabilities[n, k] = math.exp(np.float64(logits[n, k]) - top) / total
 
 
-@jit(parallel=True)
-def softmax_cross_entropy_rows(logits, labels, losses, probabilities):
+@jit
+def softmax_cross_entropy_rows(threads, logits, labels, losses, probabilities):
     """Do `softmax_cross_entropy_forward`, row by row."""
-    for n in prange(logits.shape[0]):
-        softmax_cross_entropy_row(logits, labels, losses, probabilities, n)
+    share(threads, logits.shape[0], softmax_cross_entropy_row, (logits, labels, losses, probabilities))
 
 
 def softmax_cross_entropy_forward(logits, labels, losses, probabilities):

@@ -64,23 +64,32 @@ def set_thread_count(threads: int) -> None:
     numba.set_num_threads(threads)
 
 
+def threads_for(worth: bool) -> int:
+    """Return how many threads share a kernel's tasks: one where they are not `worth` waking others."""
+    return numba.get_num_threads() if worth else 1
+
+
 def call_parallel(worth: bool, kernel: Callable[..., None], *arguments: object) -> None:
-    """Call a parallel kernel; where the work is not `worth` waking threads (9 us), on the calling thread alone."""
-    allowed = numba.get_num_threads()
-    if worth or allowed == 1:
-        kernel(*arguments)
-        return
-    numba.set_num_threads(1)
-    try:
-        kernel(*arguments)
-    finally:
-        numba.set_num_threads(allowed)
+    """Call a kernel with the number of its threads before its other arguments."""
+    kernel(threads_for(worth), *arguments)
+
+
+# A thread that waits for work spins for some microseconds, then sleeps. The OpenMP run-times would spin for
+# milliseconds, in which another process could use the core, or the very thread that is waited for.
+WAITING = {"GOMP_SPINCOUNT": "10000", "KMP_BLOCKTIME": "0"}  # of GNU (turns of a loop) and of LLVM (milliseconds)
 
 
 def _configure() -> None:
     if "NUMBA_THREADING_LAYER_PRIORITY" not in os.environ:
         config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]
-    numba.set_num_threads(min(_requested_threads() or thread_limit(), available_cores(), thread_limit()))
+    wanted = min(_requested_threads() or thread_limit(), available_cores(), thread_limit())
+    chosen = {"OMP_WAIT_POLICY", *WAITING} & os.environ.keys()
+    os.environ.update({} if chosen else WAITING)
+    try:
+        numba.set_num_threads(wanted)  # loads the layer, which reads its environment
+    finally:
+        for name in set() if chosen else WAITING:
+            del os.environ[name]
 
 
 _configure()

@@ -8,8 +8,8 @@ a tile may be any pixels (of several image rows, of a strided grid) and the batc
 itself (accumulate) or the bias; the epilogue may apply ReLU. Lanes of the last vector from `tail` on are neither loaded
 from C and the bias nor stored; B is padded to whole vectors.
 
-While a tile computes, it asks for the cache lines that will be needed next: one a step, at `fetch` + fetch_table[i] bytes,
-i growing by fetch_step (0 or 1).
+While a tile computes, it asks for the cache lines that will be needed next: one a step, at `fetch` + fetch_table[i]
+bytes, i growing by fetch_step (0 or 1).
 
 Beside the tile stand copies of rows into padded panels (the layout of B), straight and transposed; a tile of dot
 products for very few output channels; and sums over scattered patches, for gradients of which few entries are not zero
@@ -62,7 +62,8 @@ class Tiles(NamedTuple):
     """The machine code of one dtype.
 
     addresses[MR, NV] is the tile of MR <= rows rows and NV vectors of `lanes` lanes; addresses[0, NV] copies rows into
-    panels NV vectors wide, addresses[0, 0] transposes, addresses[1, 0] copies rows of any length. patches[R, NV] adds scaled patches of R rows of NV vectors.
+    panels NV vectors wide, addresses[0, 0] transposes, addresses[1, 0] copies rows of any length. patches[R, NV] adds
+    scaled patches of R rows of NV vectors.
     """
 
     addresses: np.ndarray

@@ -13,9 +13,7 @@ from functools import lru_cache
 from itertools import product
 from typing import NamedTuple
 
-import numba
 import numpy as np
-from numba import prange
 from numba.np.unsafe.ndarray import to_fixed_tuple
 
 from fastcnn.kernels.cpu.compiler import jit
@@ -35,7 +33,8 @@ from fastcnn.kernels.cpu.geometry import (
     sampled,
 )
 from fastcnn.kernels.cpu.reduce import sum_merged, sum_panels, sum_patches
-from fastcnn.kernels.cpu.threads import call_parallel
+from fastcnn.kernels.cpu.tasks import share
+from fastcnn.kernels.cpu.threads import call_parallel, threads_for
 from fastcnn.kernels.cpu.tile import (
     MAX_PATCH_ROWS,
     MAX_PATCH_VECTORS,
@@ -137,9 +136,7 @@ def plan_product(
     N, C, K = source[0], source[4], target[4]
     group_channels, group_filters, block_lanes = C // groups, K // groups, 2 * lanes
     axes, skips = zip(
-        *(
-            sampled(forward_axis(filters[i], stride[i], padding[i][0], dilation[i], target[i + 1])) for i in range(3)
-        ),
+        *(sampled(forward_axis(filters[i], stride[i], padding[i][0], dilation[i], target[i + 1])) for i in range(3)),
         strict=True,
     )
     depth, height, width = axes
@@ -231,7 +228,9 @@ def _lines(
     images, slices, rows, columns = box
     if channels == C and skips[2] == 1:
         columns, channels = 1, min(columns, W) * C
-    n, d, h, w = np.ix_(*(np.arange(count) * skip for count, skip in zip(box[:3] + (columns,), (1, *skips), strict=True)))
+    n, d, h, w = np.ix_(
+        *(np.arange(count) * skip for count, skip in zip(box[:3] + (columns,), (1, *skips), strict=True))
+    )
     starts = (((n * D + d) * H + h) * W + w).ravel() * C * itemsize
     size = channels * itemsize
     places = np.arange(0, size, LINE) if size % LINE == 0 else np.append(np.arange(0, size, LINE), size - 1)
@@ -295,8 +294,8 @@ def _add_patches(functions, lanes, dy, n, images, o, p, rows, k, base, patch_row
 
 
 @jit(inner=True)
-def _product_task(task, addresses, functions, lanes, x, dy, numbers, rows_table, sum_rows, x_batch, patch_rows,
-                  patch_sums, pixels, lines, buffer, sums):  # fmt: skip
+def _product_task(task, thread, addresses, functions, lanes, x, dy, numbers, rows_table, sum_rows, x_batch, patch_rows,
+                  patch_sums, pixels, lines, buffers, sums):  # fmt: skip
     """Sum one chunk of blocks for one region of dw."""
     (group_channels, group_filters, channel_block, channel_blocks, panels, panel_blocks, taps, chunks, images_block,
      image_blocks, rows_block, rows_blocks, columns_block, columns_blocks, start_d, start_h, start_w, step_d, step_h,
@@ -315,7 +314,7 @@ def _product_task(task, addresses, functions, lanes, x, dy, numbers, rows_table,
     edge = np.int64(channels < channel_block)
     dw_rows = taps * channels
     needed = (dw_rows + tile_rows - 1) // tile_rows
-    padded, packed = buffer[:scratch_x], buffer[scratch_x:]
+    padded, packed = buffers[thread, :scratch_x], buffers[thread, scratch_x:]
     if direct:
         base, panel_pitch = c0 * K + g * group_filters + k0, block
     else:
@@ -372,13 +371,11 @@ def _product_task(task, addresses, functions, lanes, x, dy, numbers, rows_table,
                 cursor += steps * images * rows
 
 
-@jit(parallel=True)
-def _product_tasks(tasks, addresses, functions, lanes, x, dy, numbers, rows_table, sum_rows, x_batch, patch_rows,
-                   patch_sums, pixels, lines, buffers, sums):  # fmt: skip
-    for i in prange(tasks):
-        task = np.int64(i)  # prange counts in unsigned integers, which would compile the task a second time
-        _product_task(task, addresses, functions, lanes, x, dy, numbers, rows_table, sum_rows, x_batch, patch_rows,
-                      patch_sums, pixels, lines, buffers[numba.get_thread_id()], sums)  # fmt: skip
+@jit
+def _product_tasks(threads, tasks, addresses, functions, lanes, x, dy, numbers, rows_table, sum_rows, x_batch,
+                   patch_rows, patch_sums, pixels, lines, buffers, sums):  # fmt: skip
+    share(threads, tasks, _product_task, (addresses, functions, lanes, x, dy, numbers, rows_table, sum_rows, x_batch,
+                                          patch_rows, patch_sums, pixels, lines, buffers, sums))  # fmt: skip
 
 
 def weight_gradient(
@@ -388,7 +385,7 @@ def weight_gradient(
     """Fill dw (T, R, S, C / groups, K) from x (N, D, H, W, C) and dy (N, O, P, Q, K)."""
     plan = plan_product(x.shape, dy.shape, dw.shape[:3], stride, padding, dilation, groups, tiles.lanes, x.itemsize)
     dtype, size = x.dtype, int(np.prod(plan.sums))
-    threads = numba.get_num_threads() if plan.parallel else 1
+    threads = threads_for(plan.parallel)
     held = plan.scratch_x + plan.scratch_dy
     buffers = scratch("source", threads * held, dtype)[: threads * held].reshape(threads, held)
     sums = dw.reshape(-1) if plan.direct else scratch("partial", size, dtype)[:size]
@@ -401,6 +398,7 @@ def weight_gradient(
     if plan.patch_run:
         call_parallel(plan.parallel, sum_patches, sums.reshape(plan.sums[0], -1), rows)
     elif plan.merge > 1:
-        call_parallel(plan.parallel, sum_merged, parts[:, 0], dw.shape[2], dw.shape[3], plan.merge_step, plan.merge, rows)
+        call_parallel(plan.parallel, sum_merged, parts[:, 0], dw.shape[2], dw.shape[3], plan.merge_step, plan.merge,
+                      rows)  # fmt: skip
     else:
         call_parallel(plan.parallel, sum_panels, parts, plan.sums[1] // groups, rows)

@@ -15,14 +15,13 @@ Source: Lavin, Gray, "Fast Algorithms for Convolutional Neural Networks", 2016.
 from functools import lru_cache
 from typing import NamedTuple
 
-import numba
 import numpy as np
-from numba import prange
 
 from fastcnn.kernels.cpu.compiler import jit
 from fastcnn.kernels.cpu.gather import copy_padded
 from fastcnn.kernels.cpu.geometry import Padding, Triple
-from fastcnn.kernels.cpu.threads import call_parallel
+from fastcnn.kernels.cpu.tasks import share
+from fastcnn.kernels.cpu.threads import call_parallel, threads_for
 from fastcnn.kernels.cpu.tile import Tiles, call_tile, call_transpose
 from fastcnn.kernels.cpu.transforms import call_output, call_to_points, transforms
 from fastcnn.kernels.cpu.workspace import scratch
@@ -84,24 +83,27 @@ def is_faster(N: int, P: int, Q: int, C: int, K: int, lanes: int) -> bool:
     return products + transforms + filters < 0.9 * N * P * Q * 9 * C * vectors_out / 2
 
 
-@jit(parallel=True)
-def _filters(transform, w, C, K, panels, block, U):
-    """Fill U (36, panels, C, block) with the transformed filters (9, C, pitch); lanes past K are zero."""
+@jit(inner=True)
+def _filter_channel(c, thread, transform, w, C, K, panels, block, U):
     pitch = w.shape[2]
-    for i in prange(C):
-        c = np.int64(i)
-        for panel in range(panels):
-            target = U[(panel * C + c) * block :]
-            wide = min(block, K - panel * block)
-            for e in range(POINTS if wide < block else 0):
-                target[e * panels * C * block : e * panels * C * block + block] = 0
-            source = w.ctypes.data + w.itemsize * (c * pitch + panel * block)
-            call_to_points(transform, source, 3 * C * pitch, C * pitch, target.ctypes.data, panels * C * block, wide)
+    for panel in range(panels):
+        target = U[(panel * C + c) * block :]
+        wide = min(block, K - panel * block)
+        for e in range(POINTS if wide < block else 0):
+            target[e * panels * C * block : e * panels * C * block + block] = 0
+        source = w.ctypes.data + w.itemsize * (c * pitch + panel * block)
+        call_to_points(transform, source, 3 * C * pitch, C * pitch, target.ctypes.data, panels * C * block, wide)
+
+
+@jit
+def _filters(threads, transform, w, C, K, panels, block, U):
+    """Fill U (36, panels, C, block) with the transformed filters (9, C, pitch); lanes past K are zero."""
+    share(threads, C, _filter_channel, (transform, w, C, K, panels, block, U))
 
 
 @jit(inner=True)
-def _block(task, addresses, to_points, to_pixels, lanes, x, top, left, U, bias, relu, down, across, block, v_rows,
-           m_rows, buffer, y):  # fmt: skip
+def _block(task, thread, addresses, to_points, to_pixels, lanes, x, top, left, U, bias, relu, down, across, block,
+           v_rows, m_rows, buffers, y):  # fmt: skip
     """Take one block of patches from x to y."""
     N, C = x.shape[0], x.shape[4]
     _, _, P, Q, K = y.shape
@@ -109,7 +111,7 @@ def _block(task, addresses, to_points, to_pixels, lanes, x, top, left, U, bias, 
     panels = (K + wide - 1) // wide
     first = task * block
     count = min(block, N * down * across - first)
-    V = buffer.ctypes.data
+    V = buffers[thread].ctypes.data
     M = V + size * POINTS * block * C
     source = M + size * POINTS * block * K
     i = 0
@@ -146,23 +148,26 @@ def _block(task, addresses, to_points, to_pixels, lanes, x, top, left, U, bias, 
                     min(4, P - p), min(4, Q - q))  # fmt: skip
 
 
-@jit(parallel=True)
-def _blocks(tasks, addresses, to_points, to_pixels, lanes, x, top, left, U, bias, relu, down, across, block, v_rows,
-            m_rows, buffers, y):  # fmt: skip
-    for i in prange(tasks):
-        _block(np.int64(i), addresses, to_points, to_pixels, lanes, x, top, left, U, bias, relu, down, across, block,
-               v_rows, m_rows, buffers[numba.get_thread_id()], y)  # fmt: skip
+@jit
+def _blocks(threads, tasks, addresses, to_points, to_pixels, lanes, x, top, left, U, bias, relu, down, across, block,
+            v_rows, m_rows, buffers, y):  # fmt: skip
+    share(threads, tasks, _block, (addresses, to_points, to_pixels, lanes, x, top, left, U, bias, relu, down, across,
+                                   block, v_rows, m_rows, buffers, y))  # fmt: skip
 
 
-@jit(parallel=True)
-def _turn(transpose, w, lanes, pitch, turned):
-    """Fill turned (9, K, pitch) with the filters (9, C, K) transposed and turned by half a circle."""
+@jit(inner=True)
+def _turn_tap(tap, thread, transpose, w, lanes, pitch, turned):
     C, K = w.shape[1], w.shape[2]
-    for tap in prange(9):
-        for c in range(0, C, lanes):
-            source = w.ctypes.data + w.itemsize * (np.int64(tap) * C + c) * K
-            target = turned.ctypes.data + w.itemsize * ((8 - np.int64(tap)) * K * pitch + c)
-            call_transpose(transpose, source, K, target, pitch, min(lanes, C - c), K)
+    for c in range(0, C, lanes):
+        source = w.ctypes.data + w.itemsize * (tap * C + c) * K
+        target = turned.ctypes.data + w.itemsize * ((8 - tap) * K * pitch + c)
+        call_transpose(transpose, source, K, target, pitch, min(lanes, C - c), K)
+
+
+@jit
+def _turn(threads, transpose, w, lanes, pitch, turned):
+    """Fill turned (9, K, pitch) with the filters (9, C, K) transposed and turned by half a circle."""
+    share(threads, 9, _turn_tap, (transpose, w, lanes, pitch, turned))
 
 
 def winograd(
@@ -185,7 +190,7 @@ def winograd(
         filters = turned
     U = scratch("weights", POINTS * panels * C * 2 * tiles.lanes, x.dtype)
     call_parallel(large, _filters, code.filter, filters, C, K, panels, 2 * tiles.lanes, U)
-    threads = numba.get_num_threads()
+    threads = threads_for(plan.tasks > 1)
     held = POINTS * plan.block * (C + K) + 6 * (4 * min(plan.block, plan.across) + 2) * C
     buffers = scratch("source", threads * held, x.dtype)[: threads * held].reshape(threads, held)
     add = np.zeros(K, x.dtype) if bias is None else bias

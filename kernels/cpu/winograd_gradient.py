@@ -10,12 +10,12 @@ sums depends on nothing but the shape. Steps and source are those of `winograd.p
 from functools import lru_cache
 from typing import NamedTuple
 
-import numba
 import numpy as np
-from numba import prange
 
 from fastcnn.kernels.cpu.compiler import jit
 from fastcnn.kernels.cpu.gather import copy_padded
+from fastcnn.kernels.cpu.tasks import share
+from fastcnn.kernels.cpu.threads import call_parallel, threads_for
 from fastcnn.kernels.cpu.tile import Tiles, call_tile
 from fastcnn.kernels.cpu.transforms import call_to_points, call_weights, transforms
 from fastcnn.kernels.cpu.winograd import INPUT_CYCLES, OUTPUT_CYCLES, POINTS, SMALLEST, TILE_SHARE
@@ -63,8 +63,9 @@ def is_faster(N: int, P: int, Q: int, C: int, K: int, lanes: int) -> bool:
 
 
 @jit(inner=True)
-def _row(index, first, to_x, to_dy, x, dy, top, left, down, across, patches, panels, block, buffer, V, Y):
-    """Transform one row of patches of x and dy; it is row index - first of its group."""
+def _row(task, thread, first, to_x, to_dy, x, dy, top, left, down, across, patches, panels, block, buffers, V, Y):
+    """Transform one row of patches of x and dy, row `task` of the group that starts at row `first`."""
+    index, buffer = first + task, buffers[thread].ctypes.data
     C, K, size = x.shape[4], dy.shape[4], x.itemsize
     n, p = index // down, index % down * 4
     pitch = (4 * across + 2) * C
@@ -82,48 +83,58 @@ def _row(index, first, to_x, to_dy, x, dy, top, left, down, across, patches, pan
                            min(block, K - panel * block))  # fmt: skip
 
 
-@jit(parallel=True)
-def _transform_rows(first, last, to_x, to_dy, x, dy, top, left, down, across, patches, panels, block, buffers, V, Y):
+@jit
+def _transform_rows(threads, first, last, to_x, to_dy, x, dy, top, left, down, across, patches, panels, block, buffers,
+                    V, Y):  # fmt: skip
     """Fill V (36, patches, C) and Y (36, panels, patches, block) from rows first to last of patches."""
-    for i in prange(last - first):
-        _row(first + np.int64(i), first, to_x, to_dy, x, dy, top, left, down, across, patches, panels, block,
-             buffers[numba.get_thread_id()].ctypes.data, V, Y)  # fmt: skip
+    share(threads, last - first, _row, (first, to_x, to_dy, x, dy, top, left, down, across, patches, panels, block,
+                                        buffers, V, Y))  # fmt: skip
 
 
-@jit(parallel=True)
-def _add_products(addresses, lanes, patches, used, C, K, panels, rows, sum_rows, first, V, Y, buffers, sums):
+@jit(inner=True)
+def _add_product(task, thread, addresses, lanes, patches, used, C, K, panels, rows, sum_rows, first, V, Y, buffers,
+                 sums):  # fmt: skip
+    """Add the products of one point and panel."""
+    size, tile_rows, block = V.itemsize, addresses.shape[0] - 1, 2 * lanes
+    needed = (C + tile_rows - 1) // tile_rows
+    zero = rows.ctypes.data  # its first entry is 0: the batch is one product
+    e, panel = task // panels, task % panels
+    fresh, total = buffers[thread], sums[task * C * block :]
+    channels = min(block, K - panel * block)
+    vectors = (channels + lanes - 1) // lanes
+    for j in range(needed):
+        m, after = C * j // needed, C * (j + 1) // needed
+        call_tile(
+            addresses[after - m, vectors], V.ctypes.data + size * e * patches * C, rows.ctypes.data + 8 * m, zero,
+            C, Y.ctypes.data + size * task * patches * block, 0, block, fresh.ctypes.data,
+            sum_rows.ctypes.data + 8 * m, used, 1, 0, lanes, 0, 0, zero, zero, 0,
+        )  # fmt: skip
+    for j in range(C * block):
+        total[np.uintp(j)] = fresh[np.uintp(j)] + (0 if first else total[np.uintp(j)])
+
+
+@jit
+def _add_products(threads, addresses, lanes, patches, used, C, K, panels, rows, sum_rows, first, V, Y, buffers, sums):
     """Add to sums (36, panels, C, block) the products of the group's points, `used` patches of each.
 
     A group is summed by itself before it is added: rounding grows with the root of a group, not of all patches.
     """
-    size, tile_rows, block = V.itemsize, addresses.shape[0] - 1, 2 * lanes
-    needed = (C + tile_rows - 1) // tile_rows
-    zero = rows.ctypes.data  # its first entry is 0: the batch is one product
-    for i in prange(POINTS * panels):
-        e, panel = np.int64(i) // panels, np.int64(i) % panels
-        fresh, total = buffers[numba.get_thread_id()], sums[np.int64(i) * C * block :]
-        channels = min(block, K - panel * block)
-        vectors = (channels + lanes - 1) // lanes
-        for j in range(needed):
-            m, after = C * j // needed, C * (j + 1) // needed
-            call_tile(
-                addresses[after - m, vectors], V.ctypes.data + size * e * patches * C, rows.ctypes.data + 8 * m, zero,
-                C, Y.ctypes.data + size * np.int64(i) * patches * block, 0, block, fresh.ctypes.data,
-                sum_rows.ctypes.data + 8 * m, used, 1, 0, lanes, 0, 0, zero, zero, 0,
-            )  # fmt: skip
-        for j in range(C * block):
-            total[np.uintp(j)] = fresh[np.uintp(j)] + (0 if first else total[np.uintp(j)])
+    share(threads, POINTS * panels, _add_product, (addresses, lanes, patches, used, C, K, panels, rows, sum_rows, first,
+                                                   V, Y, buffers, sums))  # fmt: skip
 
 
-@jit(parallel=True)
-def _weights(transform, sums, C, K, panels, block, dw):
+@jit(inner=True)
+def _weights_channel(c, thread, transform, sums, C, K, panels, block, dw):
+    for panel in range(panels):
+        call_weights(transform, sums.ctypes.data + sums.itemsize * (panel * C + c) * block, panels * C * block,
+                     dw.ctypes.data + dw.itemsize * (c * K + panel * block), C * K,
+                     min(block, K - panel * block))  # fmt: skip
+
+
+@jit
+def _weights(threads, transform, sums, C, K, panels, block, dw):
     """Fill dw (9, C, K) from the sums of the points."""
-    for i in prange(C):
-        c = np.int64(i)
-        for panel in range(panels):
-            call_weights(transform, sums.ctypes.data + sums.itemsize * (panel * C + c) * block, panels * C * block,
-                         dw.ctypes.data + dw.itemsize * (c * K + panel * block), C * K,
-                         min(block, K - panel * block))  # fmt: skip
+    share(threads, C, _weights_channel, (transform, sums, C, K, panels, block, dw))
 
 
 def winograd_weight_gradient(tiles: Tiles, x: np.ndarray, dy: np.ndarray, top: int, left: int, dw: np.ndarray) -> None:
@@ -135,12 +146,12 @@ def winograd_weight_gradient(tiles: Tiles, x: np.ndarray, dy: np.ndarray, top: i
     Y = scratch("gradient points", POINTS * panels * patches * block, x.dtype)
     sums = scratch("partial", POINTS * panels * C * block, x.dtype)
     held = max(6 * (4 * plan.across + 2) * C, 16 * plan.across * K, C * block)
-    threads = numba.get_num_threads()
+    threads = threads_for(True)
     buffers = scratch("source", threads * held, x.dtype)[: threads * held].reshape(threads, held)
     for first in range(0, N * plan.down, plan.rows):
         last = min(first + plan.rows, N * plan.down)
-        _transform_rows(first, last, code.input, code.gradient, x, dy, top, left, plan.down, plan.across, patches,
-                        panels, block, buffers, V, Y)  # fmt: skip
-        _add_products(tiles.addresses, tiles.lanes, patches, (last - first) * plan.across, C, K, panels, np.arange(C),
-                      np.arange(C) * block, first == 0, V, Y, buffers, sums)  # fmt: skip
-    _weights(code.weights, sums, C, K, panels, block, dw)
+        call_parallel(True, _transform_rows, first, last, code.input, code.gradient, x, dy, top, left, plan.down,
+                      plan.across, patches, panels, block, buffers, V, Y)  # fmt: skip
+        call_parallel(True, _add_products, tiles.addresses, tiles.lanes, patches, (last - first) * plan.across, C, K,
+                      panels, np.arange(C), np.arange(C) * block, first == 0, V, Y, buffers, sums)  # fmt: skip
+    call_parallel(True, _weights, code.weights, sums, C, K, panels, block, dw)
