@@ -116,24 +116,27 @@ def pack_rows(w, taps, transposed, packed):
 
 
 @jit(inner=True)
-def _gather_task(
-    task, thread, addresses, dots, dot, lanes, source, packed, bias, relu, numbers, batch, a_rows, c_rows, buffers,
-    target,
-):  # fmt: skip
+def block_start(index, depth, rows_blocks, rows_block, columns_blocks, columns_block):
+    """Return (image, slice, row, column) of the first output of block `index`; columns count fastest."""
+    q_block, rest = index % columns_blocks, index // columns_blocks
+    p_block, rest = rest % rows_blocks, rest // rows_blocks
+    return rest // depth, rest % depth, p_block * rows_block, q_block * columns_block
+
+
+@jit(inner=True)
+def _gather_task(task, thread, addresses, dots, dot, lanes, source, packed, bias, relu, numbers, batch, a_rows, c_rows,
+                 lines, buffers, target):  # fmt: skip
     """Compute one block of output pixels for one chunk of panels."""
     (groups, reduce_channels, out_channels, run, panels, merge, start_d, start_h, start_w, step_d, step_h, step_w,
      out_start_d, out_start_h, out_start_w, out_step_d, out_step_h, out_step_w, count_d, count_h, count_w, extent_d,
      extent_h, extent_w, rows_block, columns_block, rows_blocks, columns_blocks, panel_chunks, pitch_d, pitch_h,
      ) = to_fixed_tuple(numbers, 31)  # fmt: skip
-    _, D, H, W, C = source.shape
+    N, D, H, W, C = source.shape
     _, O, P, Q, K = target.shape
     buffer = buffers[thread]
     itemsize, tile_rows, block = source.itemsize, addresses.shape[0] - 1, 2 * lanes
-    chunk, rest = task % panel_chunks, task // panel_chunks
-    q_block, rest = rest % columns_blocks, rest // columns_blocks
-    p_block, rest = rest % rows_blocks, rest // rows_blocks
-    o, n = rest % count_d, rest // count_d
-    p, q = p_block * rows_block, q_block * columns_block
+    chunk, index = task % panel_chunks, task // panel_chunks
+    n, o, p, q = block_start(index, count_d, rows_blocks, rows_block, columns_blocks, columns_block)
     rows, columns = min(rows_block, count_h - p), min(columns_block, count_w - q)
     d0, h0, w0 = start_d + o * step_d, start_h + p * step_h, start_w + q * step_w
     if buffer.size > 0:
@@ -153,6 +156,11 @@ def _gather_task(
                      batch.size * run, c, c_table + 8 * m, run, batch.size, bias.ctypes.data if bias.size > 0 else 0,
                      relu)  # fmt: skip
         return
+    # While this block is computed, the source of the next one is asked for: most likely this thread will take it.
+    next_n, o, p, q = block_start(index + 1, count_d, rows_blocks, rows_block, columns_blocks, columns_block)
+    pixel = ((next_n * D + start_d + o * step_d) * H + start_h + p * step_h) * W + start_w + q * step_w
+    fetch, steps = source.ctypes.data + itemsize * pixel * C, run * batch.size
+    cursor = 0 if next_n < N and panel_chunks == 1 else lines.size
     tiles_needed = (pixels + tile_rows - 1) // tile_rows
     panels_per_group = panels // groups
     for panel in range(chunk * panels // panel_chunks, (chunk + 1) * panels // panel_chunks):
@@ -167,15 +175,17 @@ def _gather_task(
                 batch.ctypes.data, 1, packed.ctypes.data + itemsize * panel * batch.size * run * block, run * block,
                 block, c + itemsize * channel, c_table + 8 * m, run, batch.size,
                 bias.ctypes.data + itemsize * channel if bias.size > 0 else 0, channels - (vectors - 1) * lanes, 0,
-                relu, a, batch.ctypes.data, 0,
+                relu, fetch, lines.ctypes.data + 8 * min(cursor, lines.size - steps),
+                np.int64(cursor < lines.size - steps),
             )  # fmt: skip
+            cursor += steps
 
 
 @jit
 def _gather_tasks(threads, tasks, addresses, dots, dot, lanes, source, packed, bias, relu, numbers, batch, a_rows,
-                  c_rows, buffers, target):  # fmt: skip
+                  c_rows, lines, buffers, target):  # fmt: skip
     share(threads, tasks, _gather_task, (addresses, dots, dot, lanes, source, packed, bias, relu, numbers, batch,
-                                         a_rows, c_rows, buffers, target))  # fmt: skip
+                                         a_rows, c_rows, lines, buffers, target))  # fmt: skip
 
 
 def pack_filter(
@@ -216,4 +226,5 @@ def gather(
     threads = threads_for(plan.parallel)
     buffers = scratch("source", threads * plan.scratch, dtype)[: threads * plan.scratch].reshape(threads, plan.scratch)
     call_parallel(plan.parallel, _gather_tasks, plan.tasks, tiles.addresses, tiles.dots, plan.dot, tiles.lanes, source,
-                  packed, given, relu, plan.numbers, plan.batch, plan.a_rows, plan.c_rows, buffers, target)  # fmt: skip
+                  packed, given, relu, plan.numbers, plan.batch, plan.a_rows, plan.c_rows, plan.lines, buffers,
+                  target)  # fmt: skip

@@ -55,6 +55,7 @@ from fastcnn.kernels.cpu.vector import (
 MAX_VECTORS = 2  # B's panels are two vectors wide: two loads feed 2 * MR multiply-adds
 MAX_PATCH_ROWS, MAX_PATCH_VECTORS = 5, 4  # of a patch taken at once; larger ones are taken in parts
 DOT_ROWS = 8  # of a tile of dot products: at most 8 * 3 accumulators
+MIN_FETCH = 64  # steps from which on a tile has the time to ask for the lines of C before it stores them
 TILE_ARGUMENTS = 18
 
 
@@ -103,7 +104,7 @@ class _Tile:
             for offset in (b.load(b.gep(c_rows, [i64(m)])) for m in range(self.MR))
             for v in range(self.NV)
         ]
-        start = self._initial(places, bias_row, bias, accumulate)
+        start = self._initial(places, bias_row, bias, accumulate, b.mul(J, R))
 
         def batch(i: Value, carried: list[Value]) -> list[Value]:
             b_i, *carried = carried
@@ -122,7 +123,7 @@ class _Tile:
         """Return the mask of vector v of C: whole vectors but for the last."""
         return self.last if v == self.NV - 1 else None
 
-    def _initial(self, places: list, bias_row: Value, bias: Value, accumulate: Value) -> list[Value]:
+    def _initial(self, places: list, bias_row: Value, bias: Value, accumulate: Value, steps: Value) -> list[Value]:
         """Return C where `accumulate`, else the bias where there is one, else zero."""
         f, b = self.f, self.f.b
         old_block, fresh, biased, ready = (
@@ -133,6 +134,13 @@ class _Tile:
         old = [f.load(place, mask) for place, mask in places]
         b.branch(ready)
         b.position_at_end(fresh)
+        asked, bare = (f.function.append_basic_block(name) for name in ("asked", "bare"))
+        b.cbranch(b.icmp_signed(">=", steps, i64(MIN_FETCH)), asked, bare)
+        b.position_at_end(asked)
+        for place, _ in places:
+            f.prefetch(place, write=True)
+        b.branch(bare)
+        b.position_at_end(bare)
         b.cbranch(b.icmp_signed("!=", bias, i64(0)), biased, ready)
         b.position_at_end(biased)
         biases = [f.load(f.at(bias_row, i64(0), v), self.mask(v)) for v in range(self.NV)]
@@ -142,7 +150,7 @@ class _Tile:
         for n, value in enumerate(old):
             phi = b.phi(f.vector)
             phi.add_incoming(value, old_block)
-            phi.add_incoming(f.zero, fresh)
+            phi.add_incoming(f.zero, bare)
             phi.add_incoming(biases[n % self.NV], biased)
             start.append(phi)
         return start

@@ -17,7 +17,7 @@ import numpy as np
 from numba.np.unsafe.ndarray import to_fixed_tuple
 
 from fastcnn.kernels.cpu.compiler import jit
-from fastcnn.kernels.cpu.gather import copy_padded
+from fastcnn.kernels.cpu.gather import block_start, copy_padded
 from fastcnn.kernels.cpu.geometry import (
     DOT_CHANNELS,
     MIN_TASKS,
@@ -28,6 +28,7 @@ from fastcnn.kernels.cpu.geometry import (
     Triple,
     blocks_of,
     forward_axis,
+    line_table,
     merged_pixels,
     runs_of,
     sampled,
@@ -45,7 +46,7 @@ from fastcnn.kernels.cpu.tile import (
     call_tile,
     zero_bytes,
 )
-from fastcnn.kernels.cpu.workspace import LINE, scratch
+from fastcnn.kernels.cpu.workspace import scratch
 
 BLOCK_PIXELS = 224  # of one tile call: dy's panel (28 KiB of float32) and the x it meets share L1
 CHUNK_PIXELS = 1500  # fewer cost more for writing and adding up a chunk's sums than a twentieth of its products
@@ -179,9 +180,9 @@ def plan_product(
     direct = chunks == 1 and merge == 1 and not patches
     steps = images * rows * wide // merge
     box = (depth.extent, (rows - 1) * height.step + height.extent, (wide - 1) * width.step + width.extent)
-    x_lines = _lines(source, (images, *box), skips, channel_block, steps, itemsize)  # type: ignore[arg-type]
+    x_lines = line_table(source, (images, *box), skips, channel_block, steps, itemsize)  # type: ignore[arg-type]
     filters_taken = min(group_filters, -(-panels // panel_blocks) * block_lanes)
-    dy_lines = _lines(target, (images, 1, rows, columns), (1, 1, 1), filters_taken, steps, itemsize)
+    dy_lines = line_table(target, (images, 1, rows, columns), (1, 1, 1), filters_taken, steps, itemsize)
     values = dict(
         group_channels=group_channels, group_filters=group_filters, channel_block=channel_block,
         channel_blocks=channel_blocks, panels=panels, panel_blocks=panel_blocks, taps=len(taps), chunks=chunks,
@@ -215,27 +216,6 @@ def plan_product(
         chunks * regions,
         2 * pixels * K * len(taps) * group_channels > SERIAL_FLOPS,
     )
-
-
-def _lines(
-    shape: tuple[int, ...], box: tuple[int, int, int, int], skips: Triple, channels: int, steps: int, itemsize: int
-) -> np.ndarray:
-    """Return the offsets in bytes of the cache lines of a box of (images, slices, rows, columns) of an array.
-
-    Every skip-th pixel is taken. Zeros make the table a multiple of `steps` long.
-    """
-    _, D, H, W, C = shape
-    images, slices, rows, columns = box
-    if channels == C and skips[2] == 1:
-        columns, channels = 1, min(columns, W) * C
-    n, d, h, w = np.ix_(
-        *(np.arange(count) * skip for count, skip in zip(box[:3] + (columns,), (1, *skips), strict=True))
-    )
-    starts = (((n * D + d) * H + h) * W + w).ravel() * C * itemsize
-    size = channels * itemsize
-    places = np.arange(0, size, LINE) if size % LINE == 0 else np.append(np.arange(0, size, LINE), size - 1)
-    lines = (starts[:, None] + places).ravel()
-    return np.append(lines, np.zeros(-lines.size % steps, np.int64))
 
 
 def _row_table(taps: np.ndarray, step: int, channels: int, last_channels: int) -> np.ndarray:
@@ -325,10 +305,8 @@ def _product_task(task, thread, addresses, functions, lanes, x, dy, numbers, row
     by_patches = sums[base : base + group_filters * patch_rows.size * patch_run]
     zero_bytes(by_patches.ctypes.data, size * by_patches.size)
     for index in range(begin, end):
-        q_block, rest = index % columns_blocks, index // columns_blocks
-        p_block, rest = rest % rows_blocks, rest // rows_blocks
-        o, n = rest % O, rest // O * images_block
-        p, q = p_block * rows_block, q_block * columns_block
+        n, o, p, q = block_start(index, O, rows_blocks, rows_block, columns_blocks, columns_block)
+        n *= images_block
         images, rows, columns = min(images_block, N - n), min(rows_block, P - p), min(columns_block, Q - q)
         for i in range(images):
             copy_padded(addresses[1, 0], x, n + i, start_d + o * step_d * skip_d, start_h + p * step_h * skip_h,
@@ -346,10 +324,8 @@ def _product_task(task, thread, addresses, functions, lanes, x, dy, numbers, row
         steps = (columns + merge - 1) // merge
         cursor, x_next, dy_next = lines.size, x.ctypes.data, dy.ctypes.data
         if index + 1 < end:
-            q_block, rest = (index + 1) % columns_blocks, (index + 1) // columns_blocks
-            p_block, rest = rest % rows_blocks, rest // rows_blocks
-            o, n = rest % O, rest // O * images_block
-            p, q = p_block * rows_block, q_block * columns_block
+            n, o, p, q = block_start(index + 1, O, rows_blocks, rows_block, columns_blocks, columns_block)
+            n *= images_block
             pixel = (n * D + start_d + o * step_d * skip_d) * H + start_h + p * step_h * skip_h
             x_next += size * ((pixel * W + start_w + q * step_w * skip_w) * C + g * group_channels + c0)
             dy_next += size * ((((n * O + o) * P + p) * Q + q) * K + g * group_filters + k0)
