@@ -24,7 +24,7 @@ from numba.extending import intrinsic
 from fastcnn.kernels.cpu.tile import caller, tile_shape
 from fastcnn.kernels.cpu.vector import VectorFunction, i64, load_functions
 
-POINT_ARGUMENTS, WEIGHT_ARGUMENTS, OUTPUT_ARGUMENTS = 6, 5, 10
+POINT_ARGUMENTS, WEIGHT_ARGUMENTS, OUTPUT_ARGUMENTS = 6, 6, 10
 
 
 class Transforms(NamedTuple):
@@ -144,15 +144,21 @@ class _Transform:
         ]
 
     def emit_weights(self) -> None:
-        """weights(points, step, w, tap pitch, channels): the gradient by the points of a filter to that by its taps."""
+        """weights(points, step, w, tap pitch, channels, accumulate): the gradient by points to that by a filter's taps.
+
+        It is added to w where `accumulate` is not 0.
+        """
         f, b = self.f, self.f.b
-        points, step, w, tap_pitch, channels = self.arguments
+        points, step, w, tap_pitch, channels, accumulate = self.arguments
         points, w = f.pointer(points), f.pointer(w)
+        nothing, adds = f.mask_below(i64(0)), b.icmp_signed("!=", accumulate, i64(0))
 
         def body(first: Value, mask: Value) -> None:
             for r, row in enumerate(self.both(self.along_weights, self.load_points(points, first, step, mask))):
                 for s, tap in enumerate(row):
-                    f.store(tap, f.at(w, b.add(first, b.mul(tap_pitch, i64(3 * r + s)))), mask)
+                    place = f.at(w, b.add(first, b.mul(tap_pitch, i64(3 * r + s))))
+                    old = f.load(place, b.select(adds, mask, nothing))
+                    f.store(b.fadd(old, tap), place, mask)
 
         self.over_channels(channels, body)
 
@@ -209,7 +215,7 @@ def call_to_points(typingctx, address, source, row_pitch, pitch, points, step, c
 
 
 @intrinsic
-def call_weights(typingctx, address, points, step, w, tap_pitch, channels):
+def call_weights(typingctx, address, points, step, w, tap_pitch, channels, accumulate):
     """Call the transform of the gradient by a filter's points to that by its taps."""
     return caller(WEIGHT_ARGUMENTS)
 

@@ -83,7 +83,8 @@ class Product(NamedTuple):
 PRODUCT_NUMBERS = (
     "group_channels group_filters channel_block channel_blocks panels panel_blocks taps chunks images_block "
     "image_blocks rows_block rows_blocks columns_block columns_blocks start_d start_h start_w step_d step_h step_w "
-    "skip_d skip_h skip_w extent_d extent_h extent_w pitch_n pitch_d pitch_h pitch_w scratch_x merge patch_run direct x_lines"
+    "skip_d skip_h skip_w extent_d extent_h extent_w pitch_n pitch_d pitch_h pitch_w scratch_x merge patch_run direct "
+    "x_lines"
 ).split()
 
 
@@ -311,8 +312,9 @@ def _product_task(task, thread, addresses, functions, lanes, x, dy, numbers, row
         for i in range(images):
             copy_padded(addresses[1, 0], x, n + i, start_d + o * step_d * skip_d, start_h + p * step_h * skip_h,
                         start_w + q * step_w * skip_w, g * group_channels + c0, skip_d, skip_h, skip_w, extent_d,
-                        (rows - 1) * step_h + extent_h, ((columns + merge - 1) // merge * merge - 1) * step_w + extent_w,
-                        channels, pitch_d, pitch_h, pitch_w, padded.ctypes.data + size * i * pitch_n)  # fmt: skip
+                        (rows - 1) * step_h + extent_h,
+                        ((columns + merge - 1) // merge * merge - 1) * step_w + extent_w, channels, pitch_d, pitch_h,
+                        pitch_w, padded.ctypes.data + size * i * pitch_n)  # fmt: skip
         if patch_run > 0:
             for k in range(group_filters):
                 _add_patches(functions, lanes, dy, n, images, o, p, rows, k, padded.ctypes.data, patch_rows,

@@ -19,16 +19,19 @@ import numpy as np
 
 from fastcnn.kernels.cpu.compiler import jit
 from fastcnn.kernels.cpu.gather import copy_padded
-from fastcnn.kernels.cpu.geometry import Padding, Triple
+from fastcnn.kernels.cpu.geometry import LINE, Padding, Triple
 from fastcnn.kernels.cpu.tasks import share
 from fastcnn.kernels.cpu.threads import call_parallel, threads_for
-from fastcnn.kernels.cpu.tile import Tiles, call_tile, call_transpose
+from fastcnn.kernels.cpu.tile import Tiles, call_tile, call_transpose, zero_bytes
 from fastcnn.kernels.cpu.transforms import call_output, call_to_points, transforms
 from fastcnn.kernels.cpu.workspace import scratch
 
 ERROR_BOUND = 2e-5
 POINTS = 36  # products a patch
-BLOCK_BYTES = 640 * 1024  # of a task's V and products, which should stay in L2
+FUSED_WEIGHTS = 10 * 1024 * 1024  # bytes of U up to which a task takes its patches through all steps
+BLOCK_BYTES = 640 * 1024  # of such a task's V and products, which should stay in L2
+GROUP_BYTES = 12 * 1024 * 1024  # else: of the V and products of a group of patches, which should stay in L3
+WEIGHT_BYTES = 36 * 1024 * 1024  # of U at once: more output channels are taken in chunks
 MIN_PATCHES = 14  # of a task: a whole tile's rows
 
 
@@ -39,24 +42,51 @@ SMALLEST = 1 << 23  # multiply-adds below which the way through is longer than t
 
 
 class Patches(NamedTuple):
-    """How the output is cut: patches down and across, patches a task, tasks."""
+    """How the output is cut: patches down and across, patches a block, blocks, and the pitches of the points."""
 
     down: int
     across: int
+    fused: bool  # a block is one task's; else a block is a group of patches that all threads take step by step
     block: int
-    tasks: int
+    blocks: int
+    chunk: int  # output channels at once
+    patch_pitch: int  # of V: elements between patches, and between points
+    v_pitch: int
+    m_pitch: int  # of the products: elements between points
+    u_pitch: int
     rows: np.ndarray  # offsets of a block's patches in V of one point
     products: np.ndarray  # and in the products of one point
+    lines: np.ndarray  # offsets in bytes of the cache lines of a panel of U
+
+
+def odd_lines(elements: int, itemsize: int) -> int:
+    """Round up to an odd number of cache lines: rows so far apart meet in no set of a cache."""
+    line = LINE // itemsize
+    return (-(-elements // line) | 1) * line
 
 
 @lru_cache(maxsize=512)
-def plan_patches(N: int, P: int, Q: int, C: int, K: int, itemsize: int) -> Patches:
+def plan_patches(N: int, P: int, Q: int, C: int, K: int, lanes: int, itemsize: int) -> Patches:
     """Cut an output of N images of P x Q pixels into blocks of 4x4 patches."""
     down, across = -(-P // 4), -(-Q // 4)
-    fitting = BLOCK_BYTES // (POINTS * (C + K) * itemsize) // MIN_PATCHES * MIN_PATCHES
+    wide = 2 * lanes
+    panel_bytes = POINTS * C * wide * itemsize
+    panels = -(-K // wide)
+    fused = panels * panel_bytes <= FUSED_WEIGHTS
+    chunks = -(-panels // max(1, WEIGHT_BYTES // panel_bytes))
+    chunk = min(K, -(-panels // chunks) * wide)
+    patch_pitch = C if fused else odd_lines(C, itemsize)
+    fitting = (BLOCK_BYTES if fused else GROUP_BYTES) // (POINTS * (patch_pitch + chunk) * itemsize)
     count = N * down * across
-    block = max(1, min(count, max(MIN_PATCHES, fitting)))
-    return Patches(down, across, block, -(-count // block), np.arange(block) * C, np.arange(block) * K)
+    block = max(1, min(count, max(MIN_PATCHES, fitting // MIN_PATCHES * MIN_PATCHES)))
+    block = -(-count // -(-count // block))
+    return Patches(
+        down, across, fused, block, -(-count // block), chunk, patch_pitch,
+        odd_lines(block * patch_pitch, itemsize), odd_lines(block * chunk, itemsize),
+        odd_lines(-(-chunk // wide) * C * wide, itemsize),
+        np.arange(block) * patch_pitch, np.arange(block) * chunk,
+        np.append(np.arange(0, C * wide * itemsize, LINE), np.zeros(C, np.int64)),
+    )  # fmt: skip
 
 
 def applies(
@@ -74,49 +104,42 @@ def is_faster(N: int, P: int, Q: int, C: int, K: int, lanes: int) -> bool:
     multiply_adds = N * P * Q * 9 * C * K
     if multiply_adds < SMALLEST or min(C, K) < lanes:
         return False
-    plan = plan_patches(N, P, Q, C, K, 4)
+    plan = plan_patches(N, P, Q, C, K, lanes, 4)
     patches = N * plan.down * plan.across
     vectors_in, vectors_out = -(-C // lanes), -(-K // lanes)
     products = POINTS * patches * C * vectors_out / 2 / TILE_SHARE
     transforms = patches * (vectors_in * INPUT_CYCLES + vectors_out * OUTPUT_CYCLES)
-    filters = POINTS * C * K * (FILTER_CYCLES + 4 * STREAM_CYCLES * plan.tasks)
+    filters = POINTS * C * K * (FILTER_CYCLES + 4 * STREAM_CYCLES * plan.blocks)
     return products + transforms + filters < 0.9 * N * P * Q * 9 * C * vectors_out / 2
 
 
 @jit(inner=True)
-def _filter_channel(c, thread, transform, w, C, K, panels, block, U):
+def _filter_channel(c, thread, transform, w, C, first, filters, block, U, u_pitch):
     pitch = w.shape[2]
-    for panel in range(panels):
-        target = U[(panel * C + c) * block :]
-        wide = min(block, K - panel * block)
+    for panel in range((filters + block - 1) // block):
+        wide = min(block, filters - panel * block)
+        target = U.ctypes.data + w.itemsize * (panel * C + c) * block
         for e in range(POINTS if wide < block else 0):
-            target[e * panels * C * block : e * panels * C * block + block] = 0
-        source = w.ctypes.data + w.itemsize * (c * pitch + panel * block)
-        call_to_points(transform, source, 3 * C * pitch, C * pitch, target.ctypes.data, panels * C * block, wide)
+            zero_bytes(target + w.itemsize * e * u_pitch, w.itemsize * block)
+        source = w.ctypes.data + w.itemsize * (c * pitch + first + panel * block)
+        call_to_points(transform, source, 3 * C * pitch, C * pitch, target, u_pitch, wide)
 
 
 @jit
-def _filters(threads, transform, w, C, K, panels, block, U):
-    """Fill U (36, panels, C, block) with the transformed filters (9, C, pitch); lanes past K are zero."""
-    share(threads, C, _filter_channel, (transform, w, C, K, panels, block, U))
+def _filters(threads, transform, w, C, first, filters, block, U, u_pitch):
+    """Fill U (36, panels, C, block) with the transformed filters (9, C, pitch) from output channel `first` on.
+
+    Lanes past the last channel are zero.
+    """
+    share(threads, C, _filter_channel, (transform, w, C, first, filters, block, U, u_pitch))
 
 
 @jit(inner=True)
-def _block(task, thread, addresses, to_points, to_pixels, lanes, x, top, left, U, bias, relu, down, across, block,
-           v_rows, m_rows, buffers, y):  # fmt: skip
-    """Take one block of patches from x to y."""
-    N, C = x.shape[0], x.shape[4]
-    _, _, P, Q, K = y.shape
-    size, tile_rows, wide = x.itemsize, addresses.shape[0] - 1, 2 * lanes
-    panels = (K + wide - 1) // wide
-    first = task * block
-    count = min(block, N * down * across - first)
-    V = buffers[thread].ctypes.data
-    M = V + size * POINTS * block * C
-    source = M + size * POINTS * block * K
-    i = 0
+def to_points(first, count, transform, x, top, left, down, across, V, patch_pitch, v_pitch, source):
+    """Fill V (36, patches, C) with the points of `count` patches of x from patch `first` on; source is scratch."""
+    C, size, i = x.shape[4], x.itemsize, 0
     while i < count:
-        # The patches that this block takes of one row of patches: their source is copied in one sweep.
+        # The patches taken of one row of patches: their source is copied in one sweep.
         column, rest = (first + i) % across, (first + i) // across
         p, n = rest % down * 4, rest // down
         run = min(count - i, across - column)
@@ -124,35 +147,111 @@ def _block(task, thread, addresses, to_points, to_pixels, lanes, x, top, left, U
         copy_padded(0, x, n, 0, p - top, 4 * column - left, 0, 1, 1, 1, 1, 6, 4 * run + 2, C, 6 * pitch, pitch, C,
                     source)  # fmt: skip
         for j in range(run):
-            call_to_points(to_points, source + size * 4 * j * C, pitch, C, V + size * (i + j) * C, block * C, C)
+            call_to_points(transform, source + size * 4 * j * C, pitch, C, V + size * (i + j) * patch_pitch, v_pitch, C)
         i += run
+
+
+@jit(inner=True)
+def _multiply(e, panel, count, addresses, lanes, size, C, K, U, u_pitch, V, v_pitch, M, m_pitch, rows, products, lines):
+    """Multiply the points e of `count` patches by one panel of U; the panel after it is asked for meanwhile."""
+    wide, tile_rows = 2 * lanes, addresses.shape[0] - 1
+    panels = (K + wide - 1) // wide
+    channels = min(wide, K - panel * wide)
+    vectors = (channels + lanes - 1) // lanes
     needed = (count + tile_rows - 1) // tile_rows
-    zero = v_rows.ctypes.data  # its first entry is 0: the batch is one product
-    for e in range(POINTS):
-        for panel in range(panels):
-            channels = min(wide, K - panel * wide)
-            vectors = (channels + lanes - 1) // lanes
-            for i in range(needed):
-                m, after = count * i // needed, count * (i + 1) // needed
-                call_tile(
-                    addresses[after - m, vectors], V + size * e * block * C, v_rows.ctypes.data + 8 * m, zero,
-                    1, U.ctypes.data + size * (e * panels + panel) * C * wide, 0, wide,
-                    M + size * (e * block * K + panel * wide), m_rows.ctypes.data + 8 * m, C, 1, 0,
-                    channels - (vectors - 1) * lanes, 0, 0, V, zero, 0,
-                )  # fmt: skip
+    zero = rows.ctypes.data  # its first entry is 0: the batch is one product
+    at = U + size * (e * u_pitch + panel * C * wide)
+    after = at + size * C * wide if panel + 1 < panels else U + size * (min(e + 1, POINTS - 1) * u_pitch)
+    for i in range(needed):
+        m, m_after = count * i // needed, count * (i + 1) // needed
+        cursor = min(i * C, lines.size - C)
+        call_tile(
+            addresses[m_after - m, vectors], V + size * e * v_pitch, rows.ctypes.data + 8 * m, zero, 1, at, 0, wide,
+            M + size * (e * m_pitch + panel * wide), products.ctypes.data + 8 * m, C, 1, 0,
+            channels - (vectors - 1) * lanes, 0, 0, after, lines.ctypes.data + 8 * cursor,
+            np.int64(cursor < lines.size - C),
+        )  # fmt: skip
+
+
+@jit(inner=True)
+def _to_pixels(first, count, transform, M, m_pitch, bias, relu, down, across, first_channel, channels, y):
+    """Fill `count` patches of y, from patch `first` on, with the products' pixels plus bias."""
+    _, _, P, Q, K = y.shape
+    size = y.itemsize
     for i in range(count):
         q, rest = (first + i) % across * 4, (first + i) // across
         p, n = rest % down * 4, rest // down
-        place = y.ctypes.data + size * ((n * P + p) * Q + q) * K
-        call_output(to_pixels, M + size * i * K, block * K, bias.ctypes.data, relu, place, Q * K, K, K,
-                    min(4, P - p), min(4, Q - q))  # fmt: skip
+        place = y.ctypes.data + size * (((n * P + p) * Q + q) * K + first_channel)
+        call_output(transform, M + size * i * channels, m_pitch, bias.ctypes.data + size * first_channel, relu, place,
+                    Q * K, K, channels, min(4, P - p), min(4, Q - q))  # fmt: skip
+
+
+@jit(inner=True)
+def _block(task, thread, addresses, input_transform, output_transform, lanes, x, top, left, U, u_pitch, bias, relu,
+           down, across, block, patch_pitch, v_pitch, m_pitch, rows, products, lines, buffers, y):  # fmt: skip
+    """Take one block of patches through all steps."""
+    N, C, K, size = x.shape[0], x.shape[4], y.shape[4], x.itemsize
+    first = task * block
+    count = min(block, N * down * across - first)
+    V = buffers[thread].ctypes.data
+    M = V + size * POINTS * v_pitch
+    to_points(first, count, input_transform, x, top, left, down, across, V, patch_pitch, v_pitch,
+              M + size * POINTS * m_pitch)  # fmt: skip
+    for e in range(POINTS):
+        for panel in range((K + 2 * lanes - 1) // (2 * lanes)):
+            _multiply(e, panel, count, addresses, lanes, size, C, K, U.ctypes.data, u_pitch, V, v_pitch, M, m_pitch,
+                      rows, products, lines)  # fmt: skip
+    _to_pixels(first, count, output_transform, M, m_pitch, bias, relu, down, across, 0, K, y)
 
 
 @jit
-def _blocks(threads, tasks, addresses, to_points, to_pixels, lanes, x, top, left, U, bias, relu, down, across, block,
-            v_rows, m_rows, buffers, y):  # fmt: skip
-    share(threads, tasks, _block, (addresses, to_points, to_pixels, lanes, x, top, left, U, bias, relu, down, across,
-                                   block, v_rows, m_rows, buffers, y))  # fmt: skip
+def _blocks(threads, tasks, addresses, input_transform, output_transform, lanes, x, top, left, U, u_pitch, bias, relu,
+            down, across, block, patch_pitch, v_pitch, m_pitch, rows, products, lines, buffers, y):  # fmt: skip
+    share(threads, tasks, _block, (addresses, input_transform, output_transform, lanes, x, top, left, U, u_pitch, bias,
+                                   relu, down, across, block, patch_pitch, v_pitch, m_pitch, rows, products, lines,
+                                   buffers, y))  # fmt: skip
+
+
+@jit(inner=True)
+def _points_task(task, thread, first, count, run, transform, x, top, left, down, across, V, patch_pitch, v_pitch,
+                 buffers):  # fmt: skip
+    begin = task * run
+    to_points(first + begin, min(run, count - begin), transform, x, top, left, down, across,
+              V + x.itemsize * begin * patch_pitch, patch_pitch, v_pitch, buffers[thread].ctypes.data)  # fmt: skip
+
+
+@jit(inner=True)
+def _multiply_task(task, thread, panels, count, addresses, lanes, size, C, K, U, u_pitch, V, v_pitch, M, m_pitch, rows,
+                   products, lines):  # fmt: skip
+    _multiply(task // panels, task % panels, count, addresses, lanes, size, C, K, U, u_pitch, V, v_pitch, M, m_pitch,
+              rows, products, lines)  # fmt: skip
+
+
+@jit(inner=True)
+def _pixels_task(task, thread, first, count, run, transform, M, m_pitch, bias, relu, down, across, first_channel,
+                 channels, y):  # fmt: skip
+    begin = task * run
+    _to_pixels(first + begin, min(run, count - begin), transform, M + y.itemsize * begin * channels, m_pitch, bias,
+               relu, down, across, first_channel, channels, y)  # fmt: skip
+
+
+@jit
+def _groups(threads, groups, addresses, input_transform, output_transform, lanes, x, top, left, U, u_pitch, bias, relu,
+            down, across, block, patch_pitch, v_pitch, m_pitch, rows, products, lines, first_channel, channels, points,
+            buffers, y):  # fmt: skip
+    """Take group after group of patches through the steps, all threads together."""
+    N, C, size = x.shape[0], x.shape[4], x.itemsize
+    patches, V = N * down * across, points.ctypes.data
+    M, panels, run = V + size * POINTS * v_pitch, (channels + 2 * lanes - 1) // (2 * lanes), min(across, block)
+    for group in range(groups):
+        first = group * block
+        count = min(block, patches - first)
+        share(threads, (count + run - 1) // run, _points_task, (first, count, run, input_transform, x, top, left, down,
+              across, V, patch_pitch, v_pitch, buffers))  # fmt: skip
+        share(threads, POINTS * panels, _multiply_task, (panels, count, addresses, lanes, size, C, channels,
+              U.ctypes.data, u_pitch, V, v_pitch, M, m_pitch, rows, products, lines))  # fmt: skip
+        share(threads, (count + run - 1) // run, _pixels_task, (first, count, run, output_transform, M, m_pitch, bias,
+              relu, down, across, first_channel, channels, y))  # fmt: skip
 
 
 @jit(inner=True)
@@ -179,8 +278,8 @@ def winograd(
     With `transposed`, x is dy, w the forward filter (1, 3, 3, K, C) and y is dx.
     """
     C, K, code = x.shape[4], y.shape[4], transforms(x.dtype)
-    plan = plan_patches(x.shape[0], y.shape[2], y.shape[3], C, K, x.itemsize)
-    panels = -(-K // (2 * tiles.lanes))
+    plan = plan_patches(x.shape[0], y.shape[2], y.shape[3], C, K, tiles.lanes, x.itemsize)
+    block = 2 * tiles.lanes
     large = w.size > 1 << 13
     filters = w.reshape(9, w.shape[3], w.shape[4])
     if transposed:
@@ -188,12 +287,20 @@ def winograd(
         turned = scratch("turned filters", 9 * C * pitch, x.dtype)[: 9 * C * pitch].reshape(9, C, pitch)
         call_parallel(large, _turn, tiles.addresses[0, 0], filters, tiles.lanes, pitch, turned)
         filters = turned
-    U = scratch("weights", POINTS * panels * C * 2 * tiles.lanes, x.dtype)
-    call_parallel(large, _filters, code.filter, filters, C, K, panels, 2 * tiles.lanes, U)
-    threads = threads_for(plan.tasks > 1)
-    held = POINTS * plan.block * (C + K) + 6 * (4 * min(plan.block, plan.across) + 2) * C
+    U = scratch("weights", POINTS * plan.u_pitch, x.dtype)
+    threads = threads_for(plan.blocks > 1 or not plan.fused)
+    points, source = POINTS * (plan.v_pitch + plan.m_pitch), 6 * (4 * min(plan.block, plan.across) + 2) * C
+    held = source + (points if plan.fused else 0)
     buffers = scratch("source", threads * held, x.dtype)[: threads * held].reshape(threads, held)
     add = np.zeros(K, x.dtype) if bias is None else bias
-    call_parallel(plan.tasks > 1, _blocks, plan.tasks, tiles.addresses, code.input, code.output, tiles.lanes, x, top,
-                  left, U, add, relu, plan.down, plan.across, plan.block, plan.rows, plan.products, buffers,
-                  y)  # fmt: skip
+    for first in range(0, K, plan.chunk):
+        channels = min(plan.chunk, K - first)
+        call_parallel(large, _filters, code.filter, filters, C, first, channels, block, U, plan.u_pitch)
+        common = (tiles.addresses, code.input, code.output, tiles.lanes, x, top, left, U, plan.u_pitch, add, relu,
+                  plan.down, plan.across, plan.block, plan.patch_pitch, plan.v_pitch, plan.m_pitch, plan.rows,
+                  plan.products, plan.lines)  # fmt: skip
+        if plan.fused:
+            call_parallel(plan.blocks > 1, _blocks, plan.blocks, *common, buffers, y)
+        else:
+            call_parallel(True, _groups, plan.blocks, *common, first, channels, scratch("points", points, x.dtype),
+                          buffers, y)  # fmt: skip

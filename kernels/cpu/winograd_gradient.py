@@ -14,14 +14,16 @@ import numpy as np
 
 from fastcnn.kernels.cpu.compiler import jit
 from fastcnn.kernels.cpu.gather import copy_padded
+from fastcnn.kernels.cpu.geometry import MIN_TASKS, blocks_of
 from fastcnn.kernels.cpu.tasks import share
 from fastcnn.kernels.cpu.threads import call_parallel, threads_for
 from fastcnn.kernels.cpu.tile import Tiles, call_tile
 from fastcnn.kernels.cpu.transforms import call_to_points, call_weights, transforms
-from fastcnn.kernels.cpu.winograd import INPUT_CYCLES, OUTPUT_CYCLES, POINTS, SMALLEST, TILE_SHARE
+from fastcnn.kernels.cpu.winograd import INPUT_CYCLES, OUTPUT_CYCLES, POINTS, SMALLEST, TILE_SHARE, odd_lines, to_points
 from fastcnn.kernels.cpu.workspace import scratch
 
 GROUP_BYTES = 8 * 1024 * 1024  # of the points of a group of patches
+SUM_BYTES = 320 * 1024  # of a task's sums of all points, which should stay in L2
 MIN_GROUP = 96  # patches: shorter sums cost more for loading and storing the products than they take
 ERROR_BOUND = 2e-5  # root mean square, relative to the gradient's; normal data, up to 50,000 patches
 POINT_CYCLES = 0.35  # to write and read again one byte of points, and to load and store one of the sums (measured)
@@ -63,78 +65,65 @@ def is_faster(N: int, P: int, Q: int, C: int, K: int, lanes: int) -> bool:
 
 
 @jit(inner=True)
-def _row(task, thread, first, to_x, to_dy, x, dy, top, left, down, across, patches, panels, block, buffers, V, Y):
+def _row(task, thread, first, to_x, to_dy, x, dy, top, left, down, across, patch_pitch, v_pitch, y_pitch, patches,
+         panels, block, buffers, V, Y):  # fmt: skip
     """Transform one row of patches of x and dy, row `task` of the group that starts at row `first`."""
     index, buffer = first + task, buffers[thread].ctypes.data
-    C, K, size = x.shape[4], dy.shape[4], x.itemsize
+    K, size = dy.shape[4], x.itemsize
+    to_points(index * across, across, to_x, x, top, left, down, across,
+              V.ctypes.data + size * task * across * patch_pitch, patch_pitch, v_pitch, buffer)  # fmt: skip
     n, p = index // down, index % down * 4
-    pitch = (4 * across + 2) * C
-    copy_padded(0, x, n, 0, p - top, -left, 0, 1, 1, 1, 1, 6, 4 * across + 2, C, 6 * pitch, pitch, C, buffer)
-    for j in range(across):
-        patch = (index - first) * across + j
-        call_to_points(to_x, buffer + size * 4 * j * C, pitch, C, V.ctypes.data + size * patch * C, patches * C, C)
     pitch = 4 * across * K
     copy_padded(0, dy, n, 0, p, 0, 0, 1, 1, 1, 1, 4, 4 * across, K, 4 * pitch, pitch, K, buffer)
     for j in range(across):
-        patch = (index - first) * across + j
         for panel in range(panels):
             call_to_points(to_dy, buffer + size * (4 * j * K + panel * block), pitch, K,
-                           Y.ctypes.data + size * (panel * patches + patch) * block, panels * patches * block,
+                           Y.ctypes.data + size * (panel * patches + task * across + j) * block, y_pitch,
                            min(block, K - panel * block))  # fmt: skip
 
 
-@jit
-def _transform_rows(threads, first, last, to_x, to_dy, x, dy, top, left, down, across, patches, panels, block, buffers,
-                    V, Y):  # fmt: skip
-    """Fill V (36, patches, C) and Y (36, panels, patches, block) from rows first to last of patches."""
-    share(threads, last - first, _row, (first, to_x, to_dy, x, dy, top, left, down, across, patches, panels, block,
-                                        buffers, V, Y))  # fmt: skip
-
-
 @jit(inner=True)
-def _add_product(task, thread, addresses, lanes, patches, used, C, K, panels, rows, sum_rows, first, V, Y, buffers,
-                 sums):  # fmt: skip
-    """Add the products of one point and panel."""
-    size, tile_rows, block = V.itemsize, addresses.shape[0] - 1, 2 * lanes
-    needed = (C + tile_rows - 1) // tile_rows
+def _product(task, thread, addresses, transform, lanes, patch_pitch, v_pitch, y_pitch, s_pitch, patches, used, C, K,
+             panels, channel_block, rows, sum_rows, accumulate, V, Y, buffers, dw):  # fmt: skip
+    """Add to dw what a group's patches give for some input channels and one panel of output channels."""
+    size, tile_rows, block, sums = V.itemsize, addresses.shape[0] - 1, 2 * lanes, buffers[thread].ctypes.data
+    c, panel = task // panels * channel_block, task % panels
+    channels, filters = min(channel_block, C - c), min(block, K - panel * block)
+    vectors, needed = (filters + lanes - 1) // lanes, (channels + tile_rows - 1) // tile_rows
     zero = rows.ctypes.data  # its first entry is 0: the batch is one product
-    e, panel = task // panels, task % panels
-    fresh, total = buffers[thread], sums[task * C * block :]
-    channels = min(block, K - panel * block)
-    vectors = (channels + lanes - 1) // lanes
-    for j in range(needed):
-        m, after = C * j // needed, C * (j + 1) // needed
-        call_tile(
-            addresses[after - m, vectors], V.ctypes.data + size * e * patches * C, rows.ctypes.data + 8 * m, zero,
-            C, Y.ctypes.data + size * task * patches * block, 0, block, fresh.ctypes.data,
-            sum_rows.ctypes.data + 8 * m, used, 1, 0, lanes, 0, 0, zero, zero, 0,
-        )  # fmt: skip
-    for j in range(C * block):
-        total[np.uintp(j)] = fresh[np.uintp(j)] + (0 if first else total[np.uintp(j)])
+    for e in range(POINTS):
+        for j in range(needed):
+            m, after = channels * j // needed, channels * (j + 1) // needed
+            call_tile(
+                addresses[after - m, vectors], V.ctypes.data + size * (e * v_pitch + c), rows.ctypes.data + 8 * m, zero,
+                patch_pitch, Y.ctypes.data + size * (e * y_pitch + panel * patches * block), 0, block,
+                sums + size * e * s_pitch, sum_rows.ctypes.data + 8 * m, used, 1, 0, lanes, 0, 0, sums, zero, 0,
+            )  # fmt: skip
+    for i in range(channels):
+        call_weights(transform, sums + size * i * block, s_pitch,
+                     dw.ctypes.data + size * ((c + i) * K + panel * block), C * K, filters, accumulate)  # fmt: skip
 
 
 @jit
-def _add_products(threads, addresses, lanes, patches, used, C, K, panels, rows, sum_rows, first, V, Y, buffers, sums):
-    """Add to sums (36, panels, C, block) the products of the group's points, `used` patches of each.
+def _groups(threads, addresses, to_x, to_dy, to_weights, lanes, x, dy, top, left, down, across, rows_of_group,
+            patch_pitch, v_pitch, y_pitch, s_pitch, channel_block, rows, sum_rows, buffers, V, Y, dw):  # fmt: skip
+    """Take group after group of rows of patches: transform all, then add their products to dw (9, C, K).
 
-    A group is summed by itself before it is added: rounding grows with the root of a group, not of all patches.
+    V (36, patches, C) and Y (36, panels, patches, block) hold a group's points.
     """
-    share(threads, POINTS * panels, _add_product, (addresses, lanes, patches, used, C, K, panels, rows, sum_rows, first,
-                                                   V, Y, buffers, sums))  # fmt: skip
-
-
-@jit(inner=True)
-def _weights_channel(c, thread, transform, sums, C, K, panels, block, dw):
-    for panel in range(panels):
-        call_weights(transform, sums.ctypes.data + sums.itemsize * (panel * C + c) * block, panels * C * block,
-                     dw.ctypes.data + dw.itemsize * (c * K + panel * block), C * K,
-                     min(block, K - panel * block))  # fmt: skip
-
-
-@jit
-def _weights(threads, transform, sums, C, K, panels, block, dw):
-    """Fill dw (9, C, K) from the sums of the points."""
-    share(threads, C, _weights_channel, (transform, sums, C, K, panels, block, dw))
+    N, C, K, block = x.shape[0], x.shape[4], dy.shape[4], 2 * lanes
+    panels, patches, regions = (
+        (K + block - 1) // block,
+        rows_of_group * across,
+        (C + channel_block - 1) // channel_block,
+    )
+    for first in range(0, N * down, rows_of_group):
+        count = min(rows_of_group, N * down - first)
+        share(threads, count, _row, (first, to_x, to_dy, x, dy, top, left, down, across, patch_pitch, v_pitch, y_pitch,
+              patches, panels, block, buffers, V, Y))  # fmt: skip
+        share(threads, regions * panels, _product, (addresses, to_weights, lanes, patch_pitch, v_pitch, y_pitch,
+              s_pitch, patches, count * across, C, K, panels, channel_block, rows, sum_rows, np.int64(first > 0), V, Y,
+              buffers, dw))  # fmt: skip
 
 
 def winograd_weight_gradient(tiles: Tiles, x: np.ndarray, dy: np.ndarray, top: int, left: int, dw: np.ndarray) -> None:
@@ -142,16 +131,16 @@ def winograd_weight_gradient(tiles: Tiles, x: np.ndarray, dy: np.ndarray, top: i
     N, C, K, code, block = x.shape[0], x.shape[4], dy.shape[4], transforms(x.dtype), 2 * tiles.lanes
     plan = plan_groups(N, dy.shape[2], dy.shape[3], C, K, x.itemsize)
     panels, patches = -(-K // block), plan.rows * plan.across
-    V = scratch("points", POINTS * patches * C, x.dtype)
-    Y = scratch("gradient points", POINTS * panels * patches * block, x.dtype)
-    sums = scratch("partial", POINTS * panels * C * block, x.dtype)
-    held = max(6 * (4 * plan.across + 2) * C, 16 * plan.across * K, C * block)
+    patch_pitch = odd_lines(C, x.itemsize)
+    v_pitch, y_pitch = (odd_lines(n, x.itemsize) for n in (patches * patch_pitch, panels * patches * block))
+    most = min(SUM_BYTES // (POINTS * block * x.itemsize), -(-C // -(-MIN_TASKS // (2 * panels))))
+    channel_block = blocks_of(C, max(most, tiles.rows))[0]
+    s_pitch = odd_lines(channel_block * block, x.itemsize)
+    V = scratch("points", POINTS * v_pitch, x.dtype)
+    Y = scratch("gradient points", POINTS * y_pitch, x.dtype)
+    held = max(6 * (4 * plan.across + 2) * C, 16 * plan.across * K, POINTS * s_pitch)
     threads = threads_for(True)
     buffers = scratch("source", threads * held, x.dtype)[: threads * held].reshape(threads, held)
-    for first in range(0, N * plan.down, plan.rows):
-        last = min(first + plan.rows, N * plan.down)
-        call_parallel(True, _transform_rows, first, last, code.input, code.gradient, x, dy, top, left, plan.down,
-                      plan.across, patches, panels, block, buffers, V, Y)  # fmt: skip
-        call_parallel(True, _add_products, tiles.addresses, tiles.lanes, patches, (last - first) * plan.across, C, K,
-                      panels, np.arange(C), np.arange(C) * block, first == 0, V, Y, buffers, sums)  # fmt: skip
-    call_parallel(True, _weights, code.weights, sums, C, K, panels, block, dw)
+    call_parallel(True, _groups, tiles.addresses, code.input, code.gradient, code.weights, tiles.lanes, x, dy, top,
+                  left, plan.down, plan.across, plan.rows, patch_pitch, v_pitch, y_pitch, s_pitch, channel_block,
+                  np.arange(channel_block), np.arange(channel_block) * block, buffers, V, Y, dw)  # fmt: skip
