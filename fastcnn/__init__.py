@@ -50,6 +50,7 @@ from fastcnn.losses import CrossEntropy
 from fastcnn.node import Input, Node
 from fastcnn.optimizers import SGD
 from fastcnn.seeding import manual_seed
+from fastcnn.toeplitz import conv_matrix
 from fastcnn.trainer import Trainer
 
 if TYPE_CHECKING:
@@ -92,6 +93,7 @@ __all__ = [
     "ShapeError",
     "Trainer",
     "TrainingError",
+    "conv_matrix",
     "data",
     "from_nchw",
     "initializers",
