@@ -72,15 +72,23 @@ def conv_backward_input(
     algorithm: str = "auto",
 ) -> None:  # fmt: skip
     """Fill dx, the gradient by x: one gather from dy for each phase of the stride."""
+    conv_adjoint(dy, w, None, stride, padding, dilation, groups, False, dx, algorithm)
+
+
+def conv_adjoint(
+    dy: np.ndarray, w: np.ndarray, b: np.ndarray | None, stride: Triple, padding: Padding, dilation: Triple,
+    groups: int, relu: bool, dx: np.ndarray, algorithm: str = "auto",
+) -> None:  # fmt: skip
+    """Fill dx with the transpose of the convolution by w, applied to dy, plus b (C,), cut at zero where relu is set."""
     if dx.size == 0:
         return
     block, filters = tiles(dy.dtype), w.shape[:3]
     how = (dy.shape, dx.shape, filters, stride, padding, dilation, groups)
     if algorithm_of("backward_input", *how, dy.dtype, algorithm) == "winograd":
-        winograd.winograd(block, dy, w, None, 2 - padding[1][0], 2 - padding[2][0], True, False, dx)
+        winograd.winograd(block, dy, w, b, 2 - padding[1][0], 2 - padding[2][0], True, relu, dx)
         return
     for plan in input_gradient_gathers(*how, block.lanes, block.rows, dy.itemsize):
-        gather(block, dy, w, None, plan, True, False, dx)
+        gather(block, dy, w, b, plan, True, relu, dx)
 
 
 def conv_backward_weight(
