@@ -9,7 +9,7 @@ No im2col: a row of taps (s, c) is contiguous in a channels-last image, so an ou
 runs. The three passes are gathers (`geometry.py`, `gather.py`) and a product over pixels (`weight_gradient.py`).
 Signals and images come with leading axes of length 1.
 
-`algorithm` is "direct" (the sums of the definition), "winograd" (3x3 at stride 1 in float32, see `winograd.py`) or
+`algorithm` is "direct" (the sums of the definition), "winograd" (3x3 and 5x5 at stride 1 in float32, see `winograd.py`) or
 "auto": the one that is faster for the shape.
 """
 
@@ -42,12 +42,14 @@ def algorithm_of(
         raise ValueError(f"algorithm {algorithm!r} was given: choose one of {', '.join(ALGORITHMS)}.")
     if algorithm == "direct":
         return algorithm
-    possible = winograd.applies(filters, stride, padding, dilation, groups, dtype, pass_name == "backward_input")
+    possible = winograd.applies(filters, stride, padding, dilation, dtype, pass_name == "backward_input")
     if algorithm == "winograd" and not possible:
-        raise ValueError("algorithm 'winograd' takes 3x3 filters at stride 1 in float32: choose 'auto' or 'direct'.")
+        raise ValueError(
+            "algorithm 'winograd' takes 3x3 and 5x5 filters at stride 1 in float32: choose 'auto' or 'direct'."
+        )
     N, _, P, Q, K = target
     way = winograd_gradient if pass_name == "backward_weight" else winograd
-    faster = possible and way.is_faster(N, P, Q, source[4], K, tiles(dtype).lanes)
+    faster = possible and way.is_faster(N, P, Q, source[4] // groups, K // groups, filters[1], tiles(dtype).lanes)
     return "winograd" if faster or algorithm == "winograd" else "direct"
 
 
@@ -61,7 +63,7 @@ def conv_forward(
     block, filters = tiles(x.dtype), w.shape[:3]
     how = (x.shape, y.shape, filters, stride, padding, dilation, groups)
     if algorithm_of("forward", *how, x.dtype, algorithm) == "winograd":
-        winograd.winograd(block, x, w, b, padding[1][0], padding[2][0], False, relu, y)
+        winograd.winograd(block, x, w, b, padding[1][0], padding[2][0], groups, False, relu, y)
         return
     plan = forward_gather(*how, block.lanes, block.rows, x.itemsize)
     gather(block, x, w, b, plan, False, relu, y)
@@ -85,7 +87,8 @@ def conv_adjoint(
     block, filters = tiles(dy.dtype), w.shape[:3]
     how = (dy.shape, dx.shape, filters, stride, padding, dilation, groups)
     if algorithm_of("backward_input", *how, dy.dtype, algorithm) == "winograd":
-        winograd.winograd(block, dy, w, b, 2 - padding[1][0], 2 - padding[2][0], True, relu, dx)
+        last = filters[1] - 1
+        winograd.winograd(block, dy, w, b, last - padding[1][0], last - padding[2][0], groups, True, relu, dx)
         return
     for plan in input_gradient_gathers(*how, block.lanes, block.rows, dy.itemsize):
         gather(block, dy, w, b, plan, True, relu, dx)
@@ -101,7 +104,7 @@ def conv_backward_weight(
         return
     how = (x.shape, dy.shape, dw.shape[:3], stride, padding, dilation, groups)
     if algorithm_of("backward_weight", *how, x.dtype, algorithm) == "winograd":
-        winograd_gradient.winograd_weight_gradient(tiles(x.dtype), x, dy, padding[1][0], padding[2][0], dw)
+        winograd_gradient.winograd_weight_gradient(tiles(x.dtype), x, dy, padding[1][0], padding[2][0], groups, dw)
         return
     weight_gradient(tiles(x.dtype), x, dy, stride, padding, dilation, groups, dw)
 

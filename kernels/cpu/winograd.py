@@ -1,10 +1,11 @@
-"""Winograd's convolution F(4x4, 3x3): 3x3 filters at stride 1 with a quarter of the multiplications.
+"""Winograd's convolution: 3x3 filters at stride 1 with a quarter of the multiplications, 5x5 ones with a third.
 
-    y = A' [ (G w G') * (B' x B) ] A     for every 6x6 patch x of the input, 3x3 filter w and 4x4 patch y of the output
+    y = A' [ (G w G') * (B' x B) ] A     for every 6x6 patch x of the input, r x r filter w and m x m patch y of the output
 
-Transformed patches V (36, patches, C) and filters U (36, C, K) meet in 36 matrix products on the register tile. A task
-takes a block of patches through all three steps while V and the products stay in L2. The gradient by the input is the
-same pass with turned, transposed filters.
+with m + r = 7. Transformed patches V (36, patches, C) and filters U (36, C, K) meet in 36 matrix products on the register
+tile. A task takes a block of patches through all three steps while V and the products stay in L2; where U outgrows the
+caches, all threads take a group of patches through them step by step, so that U is read once for many. The gradient by
+the input is the same pass with turned, transposed filters; groups of channels are passes of their own.
 
 Sums are rounded as those of larger numbers: against exact results the error's root mean square stays below
 `ERROR_BOUND` times the output's (normal data, up to 1024 input channels), some eight times that of direct sums.
@@ -13,6 +14,7 @@ Source: Lavin, Gray, "Fast Algorithms for Convolutional Neural Networks", 2016.
 """
 
 from functools import lru_cache
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -66,9 +68,9 @@ def odd_lines(elements: int, itemsize: int) -> int:
 
 
 @lru_cache(maxsize=512)
-def plan_patches(N: int, P: int, Q: int, C: int, K: int, lanes: int, itemsize: int) -> Patches:
-    """Cut an output of N images of P x Q pixels into blocks of 4x4 patches."""
-    down, across = -(-P // 4), -(-Q // 4)
+def plan_patches(N: int, P: int, Q: int, C: int, K: int, pixels: int, lanes: int, itemsize: int) -> Patches:
+    """Cut an output of N images of P x Q pixels into blocks of patches of pixels x pixels."""
+    down, across = -(-P // pixels), -(-Q // pixels)
     wide = 2 * lanes
     panel_bytes = POINTS * C * wide * itemsize
     panels = -(-K // wide)
@@ -90,64 +92,69 @@ def plan_patches(N: int, P: int, Q: int, C: int, K: int, lanes: int, itemsize: i
 
 
 def applies(
-    filters: Triple, stride: Triple, padding: Padding, dilation: Triple, groups: int, dtype: np.dtype, transposed: bool
+    filters: Triple, stride: Triple, padding: Padding, dilation: Triple, dtype: np.dtype, transposed: bool
 ) -> bool:
-    """Say whether a convolution is a 3x3 one at stride 1 in float32; float64 is for exact work and stays direct."""
-    plain = filters == (1, 3, 3) and stride == dilation == (1, 1, 1) and groups == 1 and padding[0] == (0, 0)
-    reaches = not transposed or max(max(pair) for pair in padding) <= 2
+    """Say whether a convolution is a 3x3 or 5x5 one at stride 1 in float32; float64 is for exact work, stays direct."""
+    plain = filters in ((1, 3, 3), (1, 5, 5)) and stride == dilation == (1, 1, 1) and padding[0] == (0, 0)
+    reaches = not transposed or max(max(pair) for pair in padding) < filters[1]
     return plain and reaches and dtype == np.float32
 
 
 @lru_cache(maxsize=512)
-def is_faster(N: int, P: int, Q: int, C: int, K: int, lanes: int) -> bool:
+def is_faster(N: int, P: int, Q: int, C: int, K: int, taps: int, lanes: int) -> bool:
     """Compare the cycles of this way, from C to K channels and N images of P x Q outputs, with those of direct sums."""
-    multiply_adds = N * P * Q * 9 * C * K
+    multiply_adds = N * P * Q * taps**2 * C * K
     if multiply_adds < SMALLEST or min(C, K) < lanes:
         return False
-    plan = plan_patches(N, P, Q, C, K, lanes, 4)
+    plan = plan_patches(N, P, Q, C, K, 7 - taps, lanes, 4)
     patches = N * plan.down * plan.across
     vectors_in, vectors_out = -(-C // lanes), -(-K // lanes)
     products = POINTS * patches * C * vectors_out / 2 / TILE_SHARE
     transforms = patches * (vectors_in * INPUT_CYCLES + vectors_out * OUTPUT_CYCLES)
     filters = POINTS * C * K * (FILTER_CYCLES + 4 * STREAM_CYCLES * plan.blocks)
-    return products + transforms + filters < 0.9 * N * P * Q * 9 * C * vectors_out / 2
+    return products + transforms + filters < 0.9 * N * P * Q * taps**2 * C * vectors_out / 2
 
 
 @jit(inner=True)
-def _filter_channel(c, thread, transform, w, C, first, filters, block, U, u_pitch):
-    pitch = w.shape[2]
+def _filter_channel(c, thread, transform, w, taps, first_row, C, first, filters, block, U, u_pitch):
+    rows, pitch = w.shape[1], w.shape[2]
     for panel in range((filters + block - 1) // block):
         wide = min(block, filters - panel * block)
         target = U.ctypes.data + w.itemsize * (panel * C + c) * block
         for e in range(POINTS if wide < block else 0):
             zero_bytes(target + w.itemsize * e * u_pitch, w.itemsize * block)
-        source = w.ctypes.data + w.itemsize * (c * pitch + first + panel * block)
-        call_to_points(transform, source, 3 * C * pitch, C * pitch, target, u_pitch, wide)
+        source = w.ctypes.data + w.itemsize * ((first_row + c) * pitch + first + panel * block)
+        call_to_points(transform, source, taps * rows * pitch, rows * pitch, target, u_pitch, wide)
 
 
 @jit
-def _filters(threads, transform, w, C, first, filters, block, U, u_pitch):
-    """Fill U (36, panels, C, block) with the transformed filters (9, C, pitch) from output channel `first` on.
+def _filters(threads, transform, w, taps, first_row, C, first, filters, block, U, u_pitch):
+    """Fill U (36, panels, C, block) with transformed filters, lanes past the last channel zero.
 
-    Lanes past the last channel are zero.
+    They are C rows from first_row on, and `filters` columns from `first` on, of w (taps * taps, rows, columns).
     """
-    share(threads, C, _filter_channel, (transform, w, C, first, filters, block, U, u_pitch))
+    share(threads, C, _filter_channel, (transform, w, taps, first_row, C, first, filters, block, U, u_pitch))
 
 
 @jit(inner=True)
-def to_points(first, count, transform, x, top, left, down, across, V, patch_pitch, v_pitch, source):
-    """Fill V (36, patches, C) with the points of `count` patches of x from patch `first` on; source is scratch."""
-    C, size, i = x.shape[4], x.itemsize, 0
+def to_points(first, count, copy, transform, x, first_channel, C, pixels, top, left, down, across, V, patch_pitch,
+              v_pitch, source):  # fmt: skip
+    """Fill V (36, patches, C) with the points of C channels of `count` patches of x from patch `first` on.
+
+    A patch stands `pixels` from the next one; source is scratch.
+    """
+    size, i = x.itemsize, 0
     while i < count:
         # The patches taken of one row of patches: their source is copied in one sweep.
         column, rest = (first + i) % across, (first + i) // across
-        p, n = rest % down * 4, rest // down
+        p, n = rest % down * pixels, rest // down
         run = min(count - i, across - column)
-        pitch = (4 * run + 2) * C
-        copy_padded(0, x, n, 0, p - top, 4 * column - left, 0, 1, 1, 1, 1, 6, 4 * run + 2, C, 6 * pitch, pitch, C,
-                    source)  # fmt: skip
+        wide = pixels * (run - 1) + 6
+        copy_padded(copy, x, n, 0, p - top, pixels * column - left, first_channel, 1, 1, 1, 1, 6, wide, C, 6 * wide * C,
+                    wide * C, C, source)  # fmt: skip
         for j in range(run):
-            call_to_points(transform, source + size * 4 * j * C, pitch, C, V + size * (i + j) * patch_pitch, v_pitch, C)
+            call_to_points(transform, source + size * pixels * j * C, wide * C, C, V + size * (i + j) * patch_pitch,
+                           v_pitch, C)  # fmt: skip
         i += run
 
 
@@ -174,49 +181,48 @@ def _multiply(e, panel, count, addresses, lanes, size, C, K, U, u_pitch, V, v_pi
 
 
 @jit(inner=True)
-def _to_pixels(first, count, transform, M, m_pitch, bias, relu, down, across, first_channel, channels, y):
+def _to_pixels(first, count, transform, M, m_pitch, pixels, bias, relu, down, across, first_channel, channels, y):
     """Fill `count` patches of y, from patch `first` on, with the products' pixels plus bias."""
     _, _, P, Q, K = y.shape
     size = y.itemsize
     for i in range(count):
-        q, rest = (first + i) % across * 4, (first + i) // across
-        p, n = rest % down * 4, rest // down
+        q, rest = (first + i) % across * pixels, (first + i) // across
+        p, n = rest % down * pixels, rest // down
         place = y.ctypes.data + size * (((n * P + p) * Q + q) * K + first_channel)
         call_output(transform, M + size * i * channels, m_pitch, bias.ctypes.data + size * first_channel, relu, place,
-                    Q * K, K, channels, min(4, P - p), min(4, Q - q))  # fmt: skip
+                    Q * K, K, channels, min(pixels, P - p), min(pixels, Q - q))  # fmt: skip
 
 
 @jit(inner=True)
-def _block(task, thread, addresses, input_transform, output_transform, lanes, x, top, left, U, u_pitch, bias, relu,
-           down, across, block, patch_pitch, v_pitch, m_pitch, rows, products, lines, buffers, y):  # fmt: skip
+def _block(task, thread, addresses, codes, lanes, x, c0, C, pixels, top, left, U, u_pitch, bias, relu, down, across,
+           block, patch_pitch, v_pitch, m_pitch, rows, products, lines, k0, K, buffers, y):  # fmt: skip
     """Take one block of patches through all steps."""
-    N, C, K, size = x.shape[0], x.shape[4], y.shape[4], x.itemsize
-    first = task * block
-    count = min(block, N * down * across - first)
+    size, first = x.itemsize, task * block
+    count = min(block, x.shape[0] * down * across - first)
     V = buffers[thread].ctypes.data
     M = V + size * POINTS * v_pitch
-    to_points(first, count, input_transform, x, top, left, down, across, V, patch_pitch, v_pitch,
-              M + size * POINTS * m_pitch)  # fmt: skip
+    to_points(first, count, addresses[1, 0], codes[0], x, c0, C, pixels, top, left, down, across, V, patch_pitch,
+              v_pitch, M + size * POINTS * m_pitch)  # fmt: skip
     for e in range(POINTS):
         for panel in range((K + 2 * lanes - 1) // (2 * lanes)):
             _multiply(e, panel, count, addresses, lanes, size, C, K, U.ctypes.data, u_pitch, V, v_pitch, M, m_pitch,
                       rows, products, lines)  # fmt: skip
-    _to_pixels(first, count, output_transform, M, m_pitch, bias, relu, down, across, 0, K, y)
+    _to_pixels(first, count, codes[1], M, m_pitch, pixels, bias, relu, down, across, k0, K, y)
 
 
 @jit
-def _blocks(threads, tasks, addresses, input_transform, output_transform, lanes, x, top, left, U, u_pitch, bias, relu,
-            down, across, block, patch_pitch, v_pitch, m_pitch, rows, products, lines, buffers, y):  # fmt: skip
-    share(threads, tasks, _block, (addresses, input_transform, output_transform, lanes, x, top, left, U, u_pitch, bias,
-                                   relu, down, across, block, patch_pitch, v_pitch, m_pitch, rows, products, lines,
-                                   buffers, y))  # fmt: skip
+def _blocks(threads, tasks, addresses, codes, lanes, x, c0, C, pixels, top, left, U, u_pitch, bias, relu, down, across,
+            block, patch_pitch, v_pitch, m_pitch, rows, products, lines, k0, K, buffers, y):  # fmt: skip
+    share(threads, tasks, _block, (addresses, codes, lanes, x, c0, C, pixels, top, left, U, u_pitch, bias, relu, down,
+                                   across, block, patch_pitch, v_pitch, m_pitch, rows, products, lines, k0, K, buffers,
+                                   y))  # fmt: skip
 
 
 @jit(inner=True)
-def _points_task(task, thread, first, count, run, transform, x, top, left, down, across, V, patch_pitch, v_pitch,
-                 buffers):  # fmt: skip
+def _points_task(task, thread, first, count, run, copy, transform, x, c0, C, pixels, top, left, down, across, V,
+                 patch_pitch, v_pitch, buffers):  # fmt: skip
     begin = task * run
-    to_points(first + begin, min(run, count - begin), transform, x, top, left, down, across,
+    to_points(first + begin, min(run, count - begin), copy, transform, x, c0, C, pixels, top, left, down, across,
               V + x.itemsize * begin * patch_pitch, patch_pitch, v_pitch, buffers[thread].ctypes.data)  # fmt: skip
 
 
@@ -228,30 +234,27 @@ def _multiply_task(task, thread, panels, count, addresses, lanes, size, C, K, U,
 
 
 @jit(inner=True)
-def _pixels_task(task, thread, first, count, run, transform, M, m_pitch, bias, relu, down, across, first_channel,
-                 channels, y):  # fmt: skip
+def _pixels_task(task, thread, first, count, run, transform, M, m_pitch, pixels, bias, relu, down, across, k0, K, y):
     begin = task * run
-    _to_pixels(first + begin, min(run, count - begin), transform, M + y.itemsize * begin * channels, m_pitch, bias,
-               relu, down, across, first_channel, channels, y)  # fmt: skip
+    _to_pixels(first + begin, min(run, count - begin), transform, M + y.itemsize * begin * K, m_pitch, pixels, bias,
+               relu, down, across, k0, K, y)  # fmt: skip
 
 
 @jit
-def _groups(threads, groups, addresses, input_transform, output_transform, lanes, x, top, left, U, u_pitch, bias, relu,
-            down, across, block, patch_pitch, v_pitch, m_pitch, rows, products, lines, first_channel, channels, points,
-            buffers, y):  # fmt: skip
+def _groups(threads, groups, addresses, codes, lanes, x, c0, C, pixels, top, left, U, u_pitch, bias, relu, down, across,
+            block, patch_pitch, v_pitch, m_pitch, rows, products, lines, k0, K, points, buffers, y):  # fmt: skip
     """Take group after group of patches through the steps, all threads together."""
-    N, C, size = x.shape[0], x.shape[4], x.itemsize
-    patches, V = N * down * across, points.ctypes.data
-    M, panels, run = V + size * POINTS * v_pitch, (channels + 2 * lanes - 1) // (2 * lanes), min(across, block)
+    patches, V, size = x.shape[0] * down * across, points.ctypes.data, x.itemsize
+    M, panels, run = V + size * POINTS * v_pitch, (K + 2 * lanes - 1) // (2 * lanes), min(across, block)
     for group in range(groups):
         first = group * block
         count = min(block, patches - first)
-        share(threads, (count + run - 1) // run, _points_task, (first, count, run, input_transform, x, top, left, down,
-              across, V, patch_pitch, v_pitch, buffers))  # fmt: skip
-        share(threads, POINTS * panels, _multiply_task, (panels, count, addresses, lanes, size, C, channels,
-              U.ctypes.data, u_pitch, V, v_pitch, M, m_pitch, rows, products, lines))  # fmt: skip
-        share(threads, (count + run - 1) // run, _pixels_task, (first, count, run, output_transform, M, m_pitch, bias,
-              relu, down, across, first_channel, channels, y))  # fmt: skip
+        share(threads, (count + run - 1) // run, _points_task, (first, count, run, addresses[1, 0], codes[0], x, c0, C,
+              pixels, top, left, down, across, V, patch_pitch, v_pitch, buffers))  # fmt: skip
+        share(threads, POINTS * panels, _multiply_task, (panels, count, addresses, lanes, size, C, K, U.ctypes.data,
+              u_pitch, V, v_pitch, M, m_pitch, rows, products, lines))  # fmt: skip
+        share(threads, (count + run - 1) // run, _pixels_task, (first, count, run, codes[1], M, m_pitch, pixels, bias,
+              relu, down, across, k0, K, y))  # fmt: skip
 
 
 @jit(inner=True)
@@ -259,48 +262,52 @@ def _turn_tap(tap, thread, transpose, w, lanes, pitch, turned):
     C, K = w.shape[1], w.shape[2]
     for c in range(0, C, lanes):
         source = w.ctypes.data + w.itemsize * (tap * C + c) * K
-        target = turned.ctypes.data + w.itemsize * ((8 - tap) * K * pitch + c)
+        target = turned.ctypes.data + w.itemsize * ((w.shape[0] - 1 - tap) * K * pitch + c)
         call_transpose(transpose, source, K, target, pitch, min(lanes, C - c), K)
 
 
 @jit
 def _turn(threads, transpose, w, lanes, pitch, turned):
-    """Fill turned (9, K, pitch) with the filters (9, C, K) transposed and turned by half a circle."""
-    share(threads, 9, _turn_tap, (transpose, w, lanes, pitch, turned))
+    """Fill turned (taps, K, pitch) with the filters (taps, C, K) transposed and turned by half a circle."""
+    share(threads, w.shape[0], _turn_tap, (transpose, w, lanes, pitch, turned))
 
 
 def winograd(
-    tiles: Tiles, x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, top: int, left: int, transposed: bool,
-    relu: bool, y: np.ndarray,
+    tiles: Tiles, x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, top: int, left: int, groups: int,
+    transposed: bool, relu: bool, y: np.ndarray,
 ) -> None:  # fmt: skip
-    """Fill y (N, 1, P, Q, K) from x (N, 1, H, W, C), float32, w (1, 3, 3, C, K), padded by top and left zeros.
+    """Fill y (N, 1, P, Q, K) from x (N, 1, H, W, C), float32, w (1, r, r, C / groups, K), padded by top and left zeros.
 
-    With `transposed`, x is dy, w the forward filter (1, 3, 3, K, C) and y is dx.
+    With `transposed`, x is dy, w the forward filter (1, r, r, K / groups, C) and y is dx.
     """
-    C, K, code = x.shape[4], y.shape[4], transforms(x.dtype)
-    plan = plan_patches(x.shape[0], y.shape[2], y.shape[3], C, K, tiles.lanes, x.itemsize)
-    block = 2 * tiles.lanes
+    C, K, taps = x.shape[4] // groups, y.shape[4] // groups, w.shape[1]
+    code = transforms(x.dtype, taps)
+    plan = plan_patches(x.shape[0], y.shape[2], y.shape[3], C, K, 7 - taps, tiles.lanes, x.itemsize)
     large = w.size > 1 << 13
-    filters = w.reshape(9, w.shape[3], w.shape[4])
+    filters = w.reshape(taps * taps, w.shape[3], w.shape[4])
     if transposed:
         pitch = -(-K // tiles.lanes) * tiles.lanes
-        turned = scratch("turned filters", 9 * C * pitch, x.dtype)[: 9 * C * pitch].reshape(9, C, pitch)
+        turned = scratch("turned filters", taps * taps * C * groups * pitch, x.dtype)
+        turned = turned[: taps * taps * C * groups * pitch].reshape(taps * taps, C * groups, pitch)
         call_parallel(large, _turn, tiles.addresses[0, 0], filters, tiles.lanes, pitch, turned)
         filters = turned
     U = scratch("weights", POINTS * plan.u_pitch, x.dtype)
     threads = threads_for(plan.blocks > 1 or not plan.fused)
-    points, source = POINTS * (plan.v_pitch + plan.m_pitch), 6 * (4 * min(plan.block, plan.across) + 2) * C
+    points, source = POINTS * (plan.v_pitch + plan.m_pitch), 6 * (7 * min(plan.block, plan.across) + 6) * C
     held = source + (points if plan.fused else 0)
     buffers = scratch("source", threads * held, x.dtype)[: threads * held].reshape(threads, held)
-    add = np.zeros(K, x.dtype) if bias is None else bias
-    for first in range(0, K, plan.chunk):
+    add = np.zeros(y.shape[4], x.dtype) if bias is None else bias
+    codes = np.array([code.input, code.output])
+    for group, first in product(range(groups), range(0, K, plan.chunk)):
         channels = min(plan.chunk, K - first)
-        call_parallel(large, _filters, code.filter, filters, C, first, channels, block, U, plan.u_pitch)
-        common = (tiles.addresses, code.input, code.output, tiles.lanes, x, top, left, U, plan.u_pitch, add, relu,
+        # The filters of a group are columns of w, but rows of what is turned.
+        row, column = (group * C, first) if transposed else (0, group * K + first)
+        call_parallel(large, _filters, code.filter, filters, taps, row, C, column, channels, 2 * tiles.lanes, U,
+                      plan.u_pitch)  # fmt: skip
+        common = (tiles.addresses, codes, tiles.lanes, x, group * C, C, 7 - taps, top, left, U, plan.u_pitch, add, relu,
                   plan.down, plan.across, plan.block, plan.patch_pitch, plan.v_pitch, plan.m_pitch, plan.rows,
-                  plan.products, plan.lines)  # fmt: skip
+                  plan.products, plan.lines, group * K + first, channels)  # fmt: skip
         if plan.fused:
             call_parallel(plan.blocks > 1, _blocks, plan.blocks, *common, buffers, y)
         else:
-            call_parallel(True, _groups, plan.blocks, *common, first, channels, scratch("points", points, x.dtype),
-                          buffers, y)  # fmt: skip
+            call_parallel(True, _groups, plan.blocks, *common, scratch("points", points, x.dtype), buffers, y)

@@ -1,10 +1,11 @@
-"""The gradient by 3x3 weights at stride 1 by Winograd's transforms: sums of products of transformed patches.
+"""The gradient by 3x3 or 5x5 weights at stride 1 by Winograd's transforms: sums of products of transformed patches.
 
     dw = G' [ sum over patches of (B' x B) * (A dy A') ] G
 
-The patches are taken in groups whose points lie in L3: first all are transformed, a row of patches a task; then each of
-the 36 points adds its product, patches summed in the register tile, to the one array of sums it owns. The order of the
-sums depends on nothing but the shape. Steps and source are those of `winograd.py`.
+The patches are taken in groups whose points lie in L3: first all are transformed, a row of patches a task; then each
+task sums, for some input channels and a panel of output channels, all points over the group's patches in L2, and adds
+their transform to dw. The order of the sums depends on nothing but the shape. Steps and source are those of
+`winograd.py`.
 """
 
 from functools import lru_cache
@@ -40,9 +41,9 @@ class Groups(NamedTuple):
 
 
 @lru_cache(maxsize=512)
-def plan_groups(N: int, P: int, Q: int, C: int, K: int, itemsize: int) -> Groups:
-    """Cut N outputs of P x Q pixels into groups of rows of 4x4 patches."""
-    down, across = -(-P // 4), -(-Q // 4)
+def plan_groups(N: int, P: int, Q: int, C: int, K: int, pixels: int, itemsize: int) -> Groups:
+    """Cut N outputs of P x Q pixels into groups of rows of patches of pixels x pixels."""
+    down, across = -(-P // pixels), -(-Q // pixels)
     patches = max(MIN_GROUP, GROUP_BYTES // (POINTS * (C + K) * itemsize))
     groups = -(-N * down // max(1, patches // across))
     rows = -(-N * down // groups)
@@ -50,47 +51,45 @@ def plan_groups(N: int, P: int, Q: int, C: int, K: int, itemsize: int) -> Groups
 
 
 @lru_cache(maxsize=512)
-def is_faster(N: int, P: int, Q: int, C: int, K: int, lanes: int) -> bool:
+def is_faster(N: int, P: int, Q: int, C: int, K: int, taps: int, lanes: int) -> bool:
     """Compare the cycles of this way with those of direct sums."""
-    multiply_adds = N * P * Q * 9 * C * K
+    multiply_adds = N * P * Q * taps**2 * C * K
     if multiply_adds < SMALLEST or min(C, K) < lanes:
         return False
-    plan = plan_groups(N, P, Q, C, K, 4)
+    plan = plan_groups(N, P, Q, C, K, 7 - taps, 4)
     patches = N * plan.down * plan.across
     vectors_in, vectors_out = -(-C // lanes), -(-K // lanes)
     products = POINTS * patches * C * vectors_out / 2 / TILE_SHARE
     made = patches * (vectors_in * INPUT_CYCLES + vectors_out * OUTPUT_CYCLES)
     moved = POINTS * 4 * POINT_CYCLES * (patches * (C + K) + (plan.groups + 1) * C * K)
-    return products + made + moved < 0.9 * N * P * Q * 9 * C * vectors_out / 2 / DIRECT_SHARE
+    return products + made + moved < 0.9 * N * P * Q * taps**2 * C * vectors_out / 2 / DIRECT_SHARE
 
 
 @jit(inner=True)
-def _row(task, thread, first, to_x, to_dy, x, dy, top, left, down, across, patch_pitch, v_pitch, y_pitch, patches,
-         panels, block, buffers, V, Y):  # fmt: skip
+def _row(task, thread, first, copy, to_x, to_dy, x, c0, C, dy, k0, K, pixels, top, left, down, across, patch_pitch,
+         v_pitch, y_pitch, patches, block, buffers, V, Y):  # fmt: skip
     """Transform one row of patches of x and dy, row `task` of the group that starts at row `first`."""
-    index, buffer = first + task, buffers[thread].ctypes.data
-    K, size = dy.shape[4], x.itemsize
-    to_points(index * across, across, to_x, x, top, left, down, across,
+    index, buffer, size = first + task, buffers[thread].ctypes.data, x.itemsize
+    to_points(index * across, across, copy, to_x, x, c0, C, pixels, top, left, down, across,
               V.ctypes.data + size * task * across * patch_pitch, patch_pitch, v_pitch, buffer)  # fmt: skip
-    n, p = index // down, index % down * 4
-    pitch = 4 * across * K
-    copy_padded(0, dy, n, 0, p, 0, 0, 1, 1, 1, 1, 4, 4 * across, K, 4 * pitch, pitch, K, buffer)
+    n, p, pitch = index // down, index % down * pixels, pixels * across * K
+    copy_padded(copy, dy, n, 0, p, 0, k0, 1, 1, 1, 1, pixels, pixels * across, K, pixels * pitch, pitch, K, buffer)
     for j in range(across):
-        for panel in range(panels):
-            call_to_points(to_dy, buffer + size * (4 * j * K + panel * block), pitch, K,
+        for panel in range((K + block - 1) // block):
+            call_to_points(to_dy, buffer + size * (pixels * j * K + panel * block), pitch, K,
                            Y.ctypes.data + size * (panel * patches + task * across + j) * block, y_pitch,
                            min(block, K - panel * block))  # fmt: skip
 
 
 @jit(inner=True)
-def _product(task, thread, addresses, transform, lanes, patch_pitch, v_pitch, y_pitch, s_pitch, patches, used, C, K,
+def _product(task, thread, addresses, transform, lanes, patch_pitch, v_pitch, y_pitch, s_pitch, patches, used, C, k0, K,
              panels, channel_block, rows, sum_rows, accumulate, V, Y, buffers, dw):  # fmt: skip
     """Add to dw what a group's patches give for some input channels and one panel of output channels."""
     size, tile_rows, block, sums = V.itemsize, addresses.shape[0] - 1, 2 * lanes, buffers[thread].ctypes.data
     c, panel = task // panels * channel_block, task % panels
     channels, filters = min(channel_block, C - c), min(block, K - panel * block)
     vectors, needed = (filters + lanes - 1) // lanes, (channels + tile_rows - 1) // tile_rows
-    zero = rows.ctypes.data  # its first entry is 0: the batch is one product
+    zero, columns = rows.ctypes.data, dw.shape[4]  # the first entry of rows is 0: the batch is one product
     for e in range(POINTS):
         for j in range(needed):
             m, after = channels * j // needed, channels * (j + 1) // needed
@@ -101,17 +100,18 @@ def _product(task, thread, addresses, transform, lanes, patch_pitch, v_pitch, y_
             )  # fmt: skip
     for i in range(channels):
         call_weights(transform, sums + size * i * block, s_pitch,
-                     dw.ctypes.data + size * ((c + i) * K + panel * block), C * K, filters, accumulate)  # fmt: skip
+                     dw.ctypes.data + size * ((c + i) * columns + k0 + panel * block), C * columns, filters,
+                     accumulate)  # fmt: skip
 
 
 @jit
-def _groups(threads, addresses, to_x, to_dy, to_weights, lanes, x, dy, top, left, down, across, rows_of_group,
+def _groups(threads, addresses, codes, lanes, x, c0, C, dy, k0, K, pixels, top, left, down, across, rows_of_group,
             patch_pitch, v_pitch, y_pitch, s_pitch, channel_block, rows, sum_rows, buffers, V, Y, dw):  # fmt: skip
-    """Take group after group of rows of patches: transform all, then add their products to dw (9, C, K).
+    """Take group after group of rows of patches: transform all, then add their products to dw (r * r, C, columns).
 
     V (36, patches, C) and Y (36, panels, patches, block) hold a group's points.
     """
-    N, C, K, block = x.shape[0], x.shape[4], dy.shape[4], 2 * lanes
+    N, block = x.shape[0], 2 * lanes
     panels, patches, regions = (
         (K + block - 1) // block,
         rows_of_group * across,
@@ -119,17 +119,20 @@ def _groups(threads, addresses, to_x, to_dy, to_weights, lanes, x, dy, top, left
     )
     for first in range(0, N * down, rows_of_group):
         count = min(rows_of_group, N * down - first)
-        share(threads, count, _row, (first, to_x, to_dy, x, dy, top, left, down, across, patch_pitch, v_pitch, y_pitch,
-              patches, panels, block, buffers, V, Y))  # fmt: skip
-        share(threads, regions * panels, _product, (addresses, to_weights, lanes, patch_pitch, v_pitch, y_pitch,
-              s_pitch, patches, count * across, C, K, panels, channel_block, rows, sum_rows, np.int64(first > 0), V, Y,
+        share(threads, count, _row, (first, addresses[1, 0], codes[0], codes[1], x, c0, C, dy, k0, K, pixels, top, left,
+              down, across, patch_pitch, v_pitch, y_pitch, patches, block, buffers, V, Y))  # fmt: skip
+        share(threads, regions * panels, _product, (addresses, codes[2], lanes, patch_pitch, v_pitch, y_pitch, s_pitch,
+              patches, count * across, C, k0, K, panels, channel_block, rows, sum_rows, np.int64(first > 0), V, Y,
               buffers, dw))  # fmt: skip
 
 
-def winograd_weight_gradient(tiles: Tiles, x: np.ndarray, dy: np.ndarray, top: int, left: int, dw: np.ndarray) -> None:
-    """Fill dw (1, 3, 3, C, K) from x (N, 1, H, W, C), padded by top and left zeros, and dy (N, 1, P, Q, K); float32."""
-    N, C, K, code, block = x.shape[0], x.shape[4], dy.shape[4], transforms(x.dtype), 2 * tiles.lanes
-    plan = plan_groups(N, dy.shape[2], dy.shape[3], C, K, x.itemsize)
+def winograd_weight_gradient(
+    tiles: Tiles, x: np.ndarray, dy: np.ndarray, top: int, left: int, groups: int, dw: np.ndarray
+) -> None:
+    """Fill dw (1, r, r, C / groups, K) from x (N, 1, H, W, C), padded by top and left zeros, and dy (N, 1, P, Q, K)."""
+    C, K, taps, block = x.shape[4] // groups, dy.shape[4] // groups, dw.shape[1], 2 * tiles.lanes
+    code, pixels = transforms(x.dtype, taps), 7 - taps
+    plan = plan_groups(x.shape[0], dy.shape[2], dy.shape[3], C, K, pixels, x.itemsize)
     panels, patches = -(-K // block), plan.rows * plan.across
     patch_pitch = odd_lines(C, x.itemsize)
     v_pitch, y_pitch = (odd_lines(n, x.itemsize) for n in (patches * patch_pitch, panels * patches * block))
@@ -138,9 +141,11 @@ def winograd_weight_gradient(tiles: Tiles, x: np.ndarray, dy: np.ndarray, top: i
     s_pitch = odd_lines(channel_block * block, x.itemsize)
     V = scratch("points", POINTS * v_pitch, x.dtype)
     Y = scratch("gradient points", POINTS * y_pitch, x.dtype)
-    held = max(6 * (4 * plan.across + 2) * C, 16 * plan.across * K, POINTS * s_pitch)
+    held = max(6 * (pixels * plan.across + 6) * C, pixels**2 * plan.across * K, POINTS * s_pitch)
     threads = threads_for(True)
     buffers = scratch("source", threads * held, x.dtype)[: threads * held].reshape(threads, held)
-    call_parallel(True, _groups, tiles.addresses, code.input, code.gradient, code.weights, tiles.lanes, x, dy, top,
-                  left, plan.down, plan.across, plan.rows, patch_pitch, v_pitch, y_pitch, s_pitch, channel_block,
-                  np.arange(channel_block), np.arange(channel_block) * block, buffers, V, Y, dw)  # fmt: skip
+    codes = np.array([code.input, code.gradient, code.weights])
+    for group in range(groups):
+        call_parallel(True, _groups, tiles.addresses, codes, tiles.lanes, x, group * C, C, dy, group * K, K, pixels, top,
+                      left, plan.down, plan.across, plan.rows, patch_pitch, v_pitch, y_pitch, s_pitch, channel_block,
+                      np.arange(channel_block), np.arange(channel_block) * block, buffers, V, Y, dw)  # fmt: skip
