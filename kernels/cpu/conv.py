@@ -9,8 +9,8 @@ No im2col: a row of taps (s, c) is contiguous in a channels-last image, so an ou
 runs. The three passes are gathers (`geometry.py`, `gather.py`) and a product over pixels (`weight_gradient.py`).
 Signals and images come with leading axes of length 1.
 
-`algorithm` is "direct" (the sums of the definition), "winograd" (3x3 and 5x5 at stride 1 in float32, see `winograd.py`) or
-"auto": the one that is faster for the shape.
+`algorithm` is "direct" (the sums of the definition), "winograd" (3x3 and 5x5 at stride 1 in float32, see
+`winograd.py`) or "auto": the one that is faster for the shape.
 """
 
 import numpy as np
@@ -48,8 +48,9 @@ def algorithm_of(
             "algorithm 'winograd' takes 3x3 and 5x5 filters at stride 1 in float32: choose 'auto' or 'direct'."
         )
     N, _, P, Q, K = target
-    way = winograd_gradient if pass_name == "backward_weight" else winograd
-    faster = possible and way.is_faster(N, P, Q, source[4] // groups, K // groups, filters[1], tiles(dtype).lanes)
+    costs = winograd_gradient.COSTS if pass_name == "backward_weight" else winograd.FORWARD
+    channels, lanes = (source[4] // groups, K // groups), tiles(dtype).lanes
+    faster = possible and winograd.is_faster(costs, N, P, Q, *channels, filters[1], lanes)
     return "winograd" if faster or algorithm == "winograd" else "direct"
 
 

@@ -1,7 +1,7 @@
 """Winograd's transforms F(4x4, 3x3) and F(2x2, 5x5) as vector code: a patch passes through the registers once.
 
-Both multiply at the same 36 points, polynomials' values at 0, 1, -1, 2, -2 and infinity in each direction, m + r = 7 for
-m x m outputs and r x r taps. Every lane is a channel.
+Both multiply at the same 36 points, the values of polynomials at 0, 1, -1, 2, -2 and infinity in each direction; m x m
+pixels of the output and r x r taps make m + r = 7. Every lane is a channel.
 
     input    V = B' x B    6x6 pixels to 36 points
     filter   U = G w G'    r x r taps to 36 points

@@ -1,9 +1,9 @@
 """Winograd's convolution: 3x3 filters at stride 1 with a quarter of the multiplications, 5x5 ones with a third.
 
-    y = A' [ (G w G') * (B' x B) ] A     for every 6x6 patch x of the input, r x r filter w and m x m patch y of the output
+    y = A' [ (G w G') * (B' x B) ] A     for every 6x6 patch x of the input, r x r filter w and m x m patch y
 
-with m + r = 7. Transformed patches V (36, patches, C) and filters U (36, C, K) meet in 36 matrix products on the register
-tile. A task takes a block of patches through all three steps while V and the products stay in L2; where U outgrows the
+with m + r = 7. Transformed patches V (36, patches, C) and filters U (36, C, K) meet in 36 matrix products on the
+register tile. A task takes a block of patches through all three steps while V and the products stay in L2; where U outgrows the
 caches, all threads take a group of patches through them step by step, so that U is read once for many. The gradient by
 the input is the same pass with turned, transposed filters; groups of channels are passes of their own.
 
@@ -37,10 +37,25 @@ WEIGHT_BYTES = 36 * 1024 * 1024  # of U at once: more output channels are taken 
 MIN_PATCHES = 14  # of a task: a whole tile's rows
 
 
-# Cycles of one core that `is_faster` weighs (measured on AVX-512, float32): a vector of channels through the input and
-# the output transform, an element of U made, a byte of U read again by each block; and the share of the tile's peak.
-INPUT_CYCLES, OUTPUT_CYCLES, FILTER_CYCLES, STREAM_CYCLES, TILE_SHARE = 240, 200, 2.0, 0.12, 0.85
-SMALLEST = 1 << 23  # multiply-adds below which the way through is longer than the work
+class Costs(NamedTuple):
+    """Cycles of one core, as fitted to some hundred random shapes measured both ways (AVX-512, float32).
+
+    Transforms: a multiply-add of two vectors, a patch's vector of input and of output channels, a point of a filter.
+    Direct sums: a multiply-add of two vectors, a pixel's vector of channels, an element of the filter.
+    """
+
+    product: float
+    input: float
+    output: float
+    point: float
+    fixed: float
+    direct_product: float
+    direct_pixel: float
+    direct_weight: float
+    direct_fixed: float
+
+
+FORWARD = Costs(1.31, 227, 185, 0.77, 180_000, 1.13, 3.3, 0.55, 130_000)
 
 
 class Patches(NamedTuple):
@@ -101,18 +116,18 @@ def applies(
 
 
 @lru_cache(maxsize=512)
-def is_faster(N: int, P: int, Q: int, C: int, K: int, taps: int, lanes: int) -> bool:
+def is_faster(costs: Costs, N: int, P: int, Q: int, C: int, K: int, taps: int, lanes: int) -> bool:
     """Compare the cycles of this way, from C to K channels and N images of P x Q outputs, with those of direct sums."""
-    multiply_adds = N * P * Q * taps**2 * C * K
-    if multiply_adds < SMALLEST or min(C, K) < lanes:
+    if min(C, K) < lanes:
         return False
-    plan = plan_patches(N, P, Q, C, K, 7 - taps, lanes, 4)
-    patches = N * plan.down * plan.across
-    vectors_in, vectors_out = -(-C // lanes), -(-K // lanes)
-    products = POINTS * patches * C * vectors_out / 2 / TILE_SHARE
-    transforms = patches * (vectors_in * INPUT_CYCLES + vectors_out * OUTPUT_CYCLES)
-    filters = POINTS * C * K * (FILTER_CYCLES + 4 * STREAM_CYCLES * plan.blocks)
-    return products + transforms + filters < 0.9 * N * P * Q * taps**2 * C * vectors_out / 2
+    pixels, vectors_in, vectors_out = 7 - taps, -(-C // lanes), -(-K // lanes)
+    patches = N * -(-P // pixels) * -(-Q // pixels)
+    # A multiply-add takes half a cycle; a lone vector of outputs cannot keep both units busy.
+    products = C * vectors_out / 2 * (1.2 if vectors_out == 1 else 1.0)
+    transformed = POINTS * patches * products * costs.product + POINTS * C * K * costs.point + costs.fixed
+    transformed += patches * (vectors_in * costs.input + vectors_out * costs.output)
+    direct = taps**2 * (N * P * Q * products * costs.direct_product + C * K * costs.direct_weight) + costs.direct_fixed
+    return transformed < direct + N * P * Q * (vectors_in + vectors_out) * costs.direct_pixel
 
 
 @jit(inner=True)

@@ -20,15 +20,14 @@ from fastcnn.kernels.cpu.tasks import share
 from fastcnn.kernels.cpu.threads import call_parallel, threads_for
 from fastcnn.kernels.cpu.tile import Tiles, call_tile
 from fastcnn.kernels.cpu.transforms import call_to_points, call_weights, transforms
-from fastcnn.kernels.cpu.winograd import INPUT_CYCLES, OUTPUT_CYCLES, POINTS, SMALLEST, TILE_SHARE, odd_lines, to_points
+from fastcnn.kernels.cpu.winograd import POINTS, Costs, odd_lines, to_points
 from fastcnn.kernels.cpu.workspace import scratch
 
 GROUP_BYTES = 8 * 1024 * 1024  # of the points of a group of patches
 SUM_BYTES = 320 * 1024  # of a task's sums of all points, which should stay in L2
 MIN_GROUP = 96  # patches: shorter sums cost more for loading and storing the products than they take
 ERROR_BOUND = 2e-5  # root mean square, relative to the gradient's; normal data, up to 50,000 patches
-POINT_CYCLES = 0.35  # to write and read again one byte of points, and to load and store one of the sums (measured)
-DIRECT_SHARE = 0.8  # of the tile's peak that direct sums reach
+COSTS = Costs(1.46, 300, 237, 0.33, 157_000, 1.23, 13.7, 0, 205_000)
 
 
 class Groups(NamedTuple):
@@ -48,21 +47,6 @@ def plan_groups(N: int, P: int, Q: int, C: int, K: int, pixels: int, itemsize: i
     groups = -(-N * down // max(1, patches // across))
     rows = -(-N * down // groups)
     return Groups(down, across, rows, -(-N * down // rows))
-
-
-@lru_cache(maxsize=512)
-def is_faster(N: int, P: int, Q: int, C: int, K: int, taps: int, lanes: int) -> bool:
-    """Compare the cycles of this way with those of direct sums."""
-    multiply_adds = N * P * Q * taps**2 * C * K
-    if multiply_adds < SMALLEST or min(C, K) < lanes:
-        return False
-    plan = plan_groups(N, P, Q, C, K, 7 - taps, 4)
-    patches = N * plan.down * plan.across
-    vectors_in, vectors_out = -(-C // lanes), -(-K // lanes)
-    products = POINTS * patches * C * vectors_out / 2 / TILE_SHARE
-    made = patches * (vectors_in * INPUT_CYCLES + vectors_out * OUTPUT_CYCLES)
-    moved = POINTS * 4 * POINT_CYCLES * (patches * (C + K) + (plan.groups + 1) * C * K)
-    return products + made + moved < 0.9 * N * P * Q * taps**2 * C * vectors_out / 2 / DIRECT_SHARE
 
 
 @jit(inner=True)
@@ -146,6 +130,6 @@ def winograd_weight_gradient(
     buffers = scratch("source", threads * held, x.dtype)[: threads * held].reshape(threads, held)
     codes = np.array([code.input, code.gradient, code.weights])
     for group in range(groups):
-        call_parallel(True, _groups, tiles.addresses, codes, tiles.lanes, x, group * C, C, dy, group * K, K, pixels, top,
-                      left, plan.down, plan.across, plan.rows, patch_pitch, v_pitch, y_pitch, s_pitch, channel_block,
+        call_parallel(True, _groups, tiles.addresses, codes, tiles.lanes, x, group * C, C, dy, group * K, K, pixels,
+                      top, left, plan.down, plan.across, plan.rows, patch_pitch, v_pitch, y_pitch, s_pitch, channel_block,
                       np.arange(channel_block), np.arange(channel_block) * block, buffers, V, Y, dw)  # fmt: skip
