@@ -172,9 +172,9 @@ def _gradient_chunk(
 
 
 @jit
-def _backward(threads, chunks, functions, lanes, x, w, dy, winner, numbers, batch, rows, patches, image, buffers,
+def _backward(team, chunks, functions, lanes, x, w, dy, winner, numbers, batch, rows, patches, image, buffers,
               counts, offsets, scales, dx, partial_w, partial_b):  # fmt: skip
-    share(threads, chunks, _gradient_chunk, (chunks, functions, lanes, x, w, dy, winner, numbers, batch, rows, patches,
+    share(team, chunks, _gradient_chunk, (chunks, functions, lanes, x, w, dy, winner, numbers, batch, rows, patches,
                                              image, buffers, counts, offsets, scales, dx, partial_w,
                                              partial_b))  # fmt: skip
 

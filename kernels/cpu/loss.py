@@ -35,9 +35,9 @@ def softmax_cross_entropy_row(n, thread, logits, labels, losses, probabilities):
 
 
 @jit
-def softmax_cross_entropy_rows(threads, logits, labels, losses, probabilities):
+def softmax_cross_entropy_rows(team, logits, labels, losses, probabilities):
     """Do `softmax_cross_entropy_forward`, row by row."""
-    share(threads, logits.shape[0], softmax_cross_entropy_row, (logits, labels, losses, probabilities))
+    share(team, logits.shape[0], softmax_cross_entropy_row, (logits, labels, losses, probabilities))
 
 
 def softmax_cross_entropy_forward(logits, labels, losses, probabilities):

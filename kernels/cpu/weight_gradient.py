@@ -275,9 +275,9 @@ def _product_task(task, thread, addresses, functions, lanes, x, dy, numbers, row
 
 
 @jit
-def _product_tasks(threads, tasks, addresses, functions, lanes, x, dy, numbers, rows_table, x_batch, c_rows, patch_rows,
+def _product_tasks(team, tasks, addresses, functions, lanes, x, dy, numbers, rows_table, x_batch, c_rows, patch_rows,
                    sum_rows, pixels, buffers, sums):  # fmt: skip
-    share(threads, tasks, _product_task, (addresses, functions, lanes, x, dy, numbers, rows_table, x_batch, c_rows,
+    share(team, tasks, _product_task, (addresses, functions, lanes, x, dy, numbers, rows_table, x_batch, c_rows,
                                           patch_rows, sum_rows, pixels, buffers, sums))  # fmt: skip
 
 

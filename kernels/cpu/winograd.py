@@ -96,9 +96,9 @@ def _filter_channel(c, thread, transform, w, C, K, panels, block, U):
 
 
 @jit
-def _filters(threads, transform, w, C, K, panels, block, U):
+def _filters(team, transform, w, C, K, panels, block, U):
     """Fill U (36, panels, C, block) with the transformed filters (9, C, pitch); lanes past K are zero."""
-    share(threads, C, _filter_channel, (transform, w, C, K, panels, block, U))
+    share(team, C, _filter_channel, (transform, w, C, K, panels, block, U))
 
 
 @jit(inner=True)
@@ -148,9 +148,9 @@ def _block(task, thread, addresses, to_points, to_pixels, lanes, x, top, left, U
 
 
 @jit
-def _blocks(threads, tasks, addresses, to_points, to_pixels, lanes, x, top, left, U, bias, relu, down, across, block,
+def _blocks(team, tasks, addresses, to_points, to_pixels, lanes, x, top, left, U, bias, relu, down, across, block,
             v_rows, m_rows, buffers, y):  # fmt: skip
-    share(threads, tasks, _block, (addresses, to_points, to_pixels, lanes, x, top, left, U, bias, relu, down, across,
+    share(team, tasks, _block, (addresses, to_points, to_pixels, lanes, x, top, left, U, bias, relu, down, across,
                                    block, v_rows, m_rows, buffers, y))  # fmt: skip
 
 
@@ -164,9 +164,9 @@ def _turn_tap(tap, thread, transpose, w, lanes, pitch, turned):
 
 
 @jit
-def _turn(threads, transpose, w, lanes, pitch, turned):
+def _turn(team, transpose, w, lanes, pitch, turned):
     """Fill turned (9, K, pitch) with the filters (9, C, K) transposed and turned by half a circle."""
-    share(threads, 9, _turn_tap, (transpose, w, lanes, pitch, turned))
+    share(team, 9, _turn_tap, (transpose, w, lanes, pitch, turned))
 
 
 def winograd(

@@ -84,10 +84,10 @@ def _row(task, thread, first, to_x, to_dy, x, dy, top, left, down, across, patch
 
 
 @jit
-def _transform_rows(threads, first, last, to_x, to_dy, x, dy, top, left, down, across, patches, panels, block, buffers,
+def _transform_rows(team, first, last, to_x, to_dy, x, dy, top, left, down, across, patches, panels, block, buffers,
                     V, Y):  # fmt: skip
     """Fill V (36, patches, C) and Y (36, panels, patches, block) from rows first to last of patches."""
-    share(threads, last - first, _row, (first, to_x, to_dy, x, dy, top, left, down, across, patches, panels, block,
+    share(team, last - first, _row, (first, to_x, to_dy, x, dy, top, left, down, across, patches, panels, block,
                                         buffers, V, Y))  # fmt: skip
 
 
@@ -114,12 +114,12 @@ def _add_product(task, thread, addresses, lanes, patches, used, C, K, panels, ro
 
 
 @jit
-def _add_products(threads, addresses, lanes, patches, used, C, K, panels, rows, sum_rows, first, V, Y, buffers, sums):
+def _add_products(team, addresses, lanes, patches, used, C, K, panels, rows, sum_rows, first, V, Y, buffers, sums):
     """Add to sums (36, panels, C, block) the products of the group's points, `used` patches of each.
 
     A group is summed by itself before it is added: rounding grows with the root of a group, not of all patches.
     """
-    share(threads, POINTS * panels, _add_product, (addresses, lanes, patches, used, C, K, panels, rows, sum_rows, first,
+    share(team, POINTS * panels, _add_product, (addresses, lanes, patches, used, C, K, panels, rows, sum_rows, first,
                                                    V, Y, buffers, sums))  # fmt: skip
 
 
@@ -132,9 +132,9 @@ def _weights_channel(c, thread, transform, sums, C, K, panels, block, dw):
 
 
 @jit
-def _weights(threads, transform, sums, C, K, panels, block, dw):
+def _weights(team, transform, sums, C, K, panels, block, dw):
     """Fill dw (9, C, K) from the sums of the points."""
-    share(threads, C, _weights_channel, (transform, sums, C, K, panels, block, dw))
+    share(team, C, _weights_channel, (transform, sums, C, K, panels, block, dw))
 
 
 def winograd_weight_gradient(tiles: Tiles, x: np.ndarray, dy: np.ndarray, top: int, left: int, dw: np.ndarray) -> None:
