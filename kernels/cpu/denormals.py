@@ -1,5 +1,7 @@
 """Denormal numbers are zeros inside kernels: a processor takes a hundred cycles and more for each of them.
 
+What a kernel computes or reads below 1.2e-38 (float32) counts as zero; what it only copies stays as it is. NumPy, and
+so the reference, keeps denormals.
 Two bits of the thread's floating-point control register say so (x86: MXCSR; ARM: FPCR). `flush` sets them and `restore`
 puts back what the caller had: both write code into a function under construction.
 """

@@ -23,7 +23,7 @@ from fastcnn.kernels.cpu.compiler import jit
 from fastcnn.kernels.cpu.workspace import LINE, aligned_empty
 
 # Words of the pool, as offsets in bytes; those that threads write to stand on cache lines of their own.
-TAKEN, STATE, SLEEPERS, ENTRY, JOB, STOPPED, ENDED = (i * LINE for i in range(7))
+TAKEN, STATE, SLEEPERS, ENTRY, JOB, HELPERS, STOPPED, ENDED = (i * LINE for i in range(8))
 LOCK, BELL = 8 * LINE, 10 * LINE  # a mutex and a condition variable of the operating system, at most 128 bytes
 C_LOCK, C_UNLOCK, C_WAIT, C_RING, C_YIELD = (12 * LINE + 8 * i for i in range(5))  # addresses of its functions
 POOL_BYTES = 13 * LINE
@@ -47,7 +47,7 @@ def _open_job(pool, seats, entry, job):
     write(pool + ENTRY, entry)
     write(pool + JOB, job)
     write(pool + STATE, ((read(pool + STATE) >> NUMBER) + 1 << NUMBER) + (seats << SEATS))
-    if read(pool + SLEEPERS) > 0:
+    if read(pool + HELPERS) - read(pool + SLEEPERS) < seats:
         _ring(pool)
 
 
@@ -160,6 +160,7 @@ class Pool:
             except RuntimeError:
                 break
             self.helpers += 1
+            self._words[HELPERS // 8] = self.helpers
 
     def _stop(self) -> None:
         """End the helpers before the machine code they run goes."""

@@ -20,14 +20,18 @@ def _sum_chunk(chunk, thread, a, partial):
             total[k] += a[i, k]
 
 
+@jit(inner=True)
+def _add_chunks(k, thread, partial, total):
+    exact = 0.0
+    for chunk in range(partial.shape[0]):
+        exact += partial[chunk, k]
+    total[k] = exact
+
+
 @jit
 def _sum_rows(team, a, chunks, partial, total):
     share(team, chunks, _sum_chunk, (a, partial))
-    for k in range(a.shape[1]):
-        exact = 0.0
-        for chunk in range(chunks):
-            exact += partial[chunk, k]
-        total[k] = exact
+    share((1, team[1]), total.size, _add_chunks, (partial, total))
 
 
 def sum_pixels(a: np.ndarray, total: np.ndarray) -> None:

@@ -6,6 +6,7 @@ their work by shape alone, so the count changes the speed and not one bit of a r
 
 import math
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,14 +39,8 @@ def _requested_threads() -> int | None:
     return int(text)
 
 
-class _Setting:
-    def __init__(self) -> None:
-        self.threads = min(_requested_threads() or thread_limit(), available_cores(), thread_limit())
-        self.pool = Pool()
-
-
 def thread_count() -> int:
-    """Return the number of threads that kernels use."""
+    """Return the number of threads that kernels called from this Python thread use."""
     return _setting.threads
 
 
@@ -55,7 +50,7 @@ def thread_limit() -> int:
 
 
 def set_thread_count(threads: int) -> None:
-    """Use this many threads from now on.
+    """Use this many threads from now on, in kernels called from this Python thread.
 
     Raises
     ------
@@ -78,10 +73,16 @@ def threads_for(worth: bool) -> int:
 def call_parallel(worth: bool, kernel: Callable[..., None], *arguments: object) -> None:
     """Call a kernel with its team (threads, address of the pool of helpers) before its other arguments."""
     threads = threads_for(worth)
-    pool = _setting.pool
-    if pool.helpers < threads - 1:
-        pool.grow(threads - 1)
-    kernel((threads, pool.address), *arguments)
+    if _pool.helpers < threads - 1:
+        _pool.grow(threads - 1)
+    kernel((threads, _pool.address), *arguments)
+
+
+class _Setting(threading.local):
+    """The number of threads, of each Python thread by itself: it must not change between a buffer's making and use."""
+
+    threads = min(_requested_threads() or thread_limit(), available_cores(), thread_limit())
 
 
 _setting = _Setting()
+_pool = Pool()
