@@ -43,15 +43,15 @@ def relu_backward_block(block, thread, y, dy, dx):
 
 
 @jit
-def relu_blocks(threads, x, y):
+def relu_blocks(team, x, y):
     """Do `relu_forward` on flat arrays."""
-    share(threads, (y.size + BLOCK - 1) // BLOCK, relu_block, (x, y))
+    share(team, (y.size + BLOCK - 1) // BLOCK, relu_block, (x, y))
 
 
 @jit
-def relu_backward_blocks(threads, y, dy, dx):
+def relu_backward_blocks(team, y, dy, dx):
     """Do `relu_backward_input` on flat arrays."""
-    share(threads, (dx.size + BLOCK - 1) // BLOCK, relu_backward_block, (y, dy, dx))
+    share(team, (dx.size + BLOCK - 1) // BLOCK, relu_backward_block, (y, dy, dx))
 
 
 def relu_forward(x, y):

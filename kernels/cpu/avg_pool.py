@@ -69,7 +69,7 @@ def avg_pool_block(task, thread, x, image, y, output, C, how, padded, divisor, c
 
 
 @jit
-def avg_pool_blocks(threads, x, window, stride, padding, padded, divisor, y):
+def avg_pool_blocks(team, x, window, stride, padding, padded, divisor, y):
     """Do `avg_pool_forward`, a block of output rows at a time."""
     (N, O, P, Q, C), image = y.shape, x.shape[1:4]
     output, how = (O, P, Q), pack(window, stride, padding, ADJACENT)
@@ -77,7 +77,7 @@ def avg_pool_blocks(threads, x, window, stride, padding, padded, divisor, y):
     column_counts(image, Q, C, how, padded, divisor, counts)
     flat, means = x.reshape(-1), y.reshape(-1)
     blocks = N * O * ((P + height - 1) // height)
-    share(threads, blocks, avg_pool_block, (flat, image, means, output, C, how, padded, divisor, counts, height))
+    share(team, blocks, avg_pool_block, (flat, image, means, output, C, how, padded, divisor, counts, height))
 
 
 def avg_pool_forward(x, window, stride, padding, count_include_pad, divisor, y):
@@ -138,7 +138,7 @@ def avg_pool_backward_row(row, thread, dy, output, how, padded, divisor, counts,
 
 
 @jit
-def avg_pool_backward_rows(threads, dy, window, stride, padding, padded, divisor, dx):
+def avg_pool_backward_rows(team, dy, window, stride, padding, padded, divisor, dx):
     """Do `avg_pool_backward_input`, row by row."""
     (N, D, H, W, C), output = dx.shape, dy.shape[1:4]
     image, Q, how = (D, H, W), dy.shape[3], pack(window, stride, padding, ADJACENT)
@@ -146,7 +146,7 @@ def avg_pool_backward_rows(threads, dy, window, stride, padding, padded, divisor
     column_counts(image, Q, C, how, padded, divisor, counts)
     given, flat = dy.reshape(-1), dx.reshape(-1)
     how_much = (given, output, how, padded, divisor, counts, index, flat, image, C)
-    share(threads, N * D * H, avg_pool_backward_row, how_much)
+    share(team, N * D * H, avg_pool_backward_row, how_much)
 
 
 def avg_pool_backward_input(dy, window, stride, padding, count_include_pad, divisor, dx):

@@ -22,8 +22,7 @@ import numba
 from numba.core import caching
 from numba.core.serialize import dumps
 
-from fastcnn.kernels.cpu.threads import config  # and thread count and threading layer are set
-
+config: Any = numba.config  # its names come from the environment when Numba is imported
 if config.CPU_NAME and config.CPU_FEATURES is None and llvm.get_host_cpu_name() != config.CPU_NAME:
     config.CPU_FEATURES = ""  # a named CPU has its own features, not the host's
 

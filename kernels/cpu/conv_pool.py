@@ -88,11 +88,11 @@ def _forward_image(n, thread, addresses, lanes, x, packed, bias, channels, numbe
 
 
 @jit
-def _forward(threads, addresses, lanes, x, packed, bias, channels, numbers, batch, run, a_rows, c_rows, image, buffers,
+def _forward(team, addresses, lanes, x, packed, bias, channels, numbers, batch, run, a_rows, c_rows, image, buffers,
              leaders, y, winner):  # fmt: skip
     N, O, P, Q, K = y.shape
     rows = (N, O, P, Q * K)
-    share(threads, N, _forward_image, (addresses, lanes, x, packed, bias, channels, numbers, batch, run, a_rows, c_rows,
+    share(team, N, _forward_image, (addresses, lanes, x, packed, bias, channels, numbers, batch, run, a_rows, c_rows,
                                        image, buffers, leaders, y.reshape(rows), winner.reshape(rows)))  # fmt: skip
 
 

@@ -172,9 +172,9 @@ def _gradient_chunk(
 
 
 @jit
-def _backward(threads, chunks, functions, lanes, x, w, dy, winner, numbers, batch, rows, patches, image, buffers,
+def _backward(team, chunks, functions, lanes, x, w, dy, winner, numbers, batch, rows, patches, image, buffers,
               counts, offsets, scales, dx, partial_w, partial_b):  # fmt: skip
-    share(threads, chunks, _gradient_chunk, (chunks, functions, lanes, x, w, dy, winner, numbers, batch, rows, patches,
+    share(team, chunks, _gradient_chunk, (chunks, functions, lanes, x, w, dy, winner, numbers, batch, rows, patches,
                                              image, buffers, counts, offsets, scales, dx, partial_w,
                                              partial_b))  # fmt: skip
 
@@ -189,22 +189,24 @@ def _rows_by_channel(w, wide, packed):
                 packed[(k * runs + i) * wide + j] = w[i, j, k]
 
 
-@jit
-def _add_chunks(partial_w, partial_b, dw, db):
-    """Add the chunks' sums in order: dw (runs, run, K), db (K,)."""
-    chunks, K, runs, _ = partial_w.shape
-    run = dw.shape[1]
+@jit(inner=True)
+def _add_channel(k, thread, partial_w, partial_b, dw, db):
+    chunks, runs, run = partial_w.shape[0], dw.shape[0], dw.shape[1]
     for i in range(runs):
-        for k in range(K):
+        for j in range(run):
+            dw[i, j, k] = partial_w[0, k, i, j]
+        for chunk in range(1, chunks):
             for j in range(run):
-                dw[i, j, k] = partial_w[0, k, i, j]
-            for chunk in range(1, chunks):
-                for j in range(run):
-                    dw[i, j, k] += partial_w[chunk, k, i, j]
-    for k in range(K):
-        db[k] = 0
-        for chunk in range(chunks):
-            db[k] += partial_b[chunk, k]
+                dw[i, j, k] += partial_w[chunk, k, i, j]
+    db[k] = 0
+    for chunk in range(chunks):
+        db[k] += partial_b[chunk, k]
+
+
+@jit
+def _add_chunks(team, partial_w, partial_b, dw, db):
+    """Add the chunks' sums in order: dw (runs, run, K), db (K,)."""
+    share(team, db.size, _add_channel, (partial_w, partial_b, dw, db))
 
 
 def conv_pool_backward(
@@ -238,5 +240,5 @@ def conv_pool_backward(
                   packed[: K * runs * wide].reshape(K, runs * wide), dy, winner, plan.numbers, plan.batch,
                   np.arange(runs) * wide, plan.patches, plan.image, buffers, counts, offsets, scales,
                   dx if dx is not None else np.empty((0, 1, 1, 1, 1), x.dtype), partial_w, partial_b)  # fmt: skip
-    _add_chunks(partial_w.reshape(chunks, K, runs, wide), partial_b, dw.reshape(runs, run, K),
-                db if db is not None else np.empty(K, x.dtype))  # fmt: skip
+    call_parallel(False, _add_chunks, partial_w.reshape(chunks, K, runs, wide), partial_b, dw.reshape(runs, run, K),
+                  db if db is not None else np.empty(K, x.dtype))  # fmt: skip

@@ -79,9 +79,9 @@ def _pack_panel(panel, thread, addresses, w, taps, groups, transposed, block, pa
 
 
 @jit
-def pack_weights(threads, addresses, w, taps, groups, transposed, panels, block, packed):
+def pack_weights(team, addresses, w, taps, groups, transposed, panels, block, packed):
     """Fill packed (panels, taps, reduced channels, block) from w (taps of the filter, C / groups, K)."""
-    share(threads, panels, _pack_panel, (addresses, w, taps, groups, transposed, block, packed))
+    share(team, panels, _pack_panel, (addresses, w, taps, groups, transposed, block, packed))
 
 
 @jit
@@ -182,9 +182,9 @@ def _gather_task(task, thread, addresses, dots, dot, lanes, source, packed, bias
 
 
 @jit
-def _gather_tasks(threads, tasks, addresses, dots, dot, lanes, source, packed, bias, relu, numbers, batch, a_rows,
+def _gather_tasks(team, tasks, addresses, dots, dot, lanes, source, packed, bias, relu, numbers, batch, a_rows,
                   c_rows, lines, buffers, target):  # fmt: skip
-    share(threads, tasks, _gather_task, (addresses, dots, dot, lanes, source, packed, bias, relu, numbers, batch,
+    share(team, tasks, _gather_task, (addresses, dots, dot, lanes, source, packed, bias, relu, numbers, batch,
                                          a_rows, c_rows, lines, buffers, target))  # fmt: skip
 
 

@@ -90,14 +90,14 @@ def max_pool_block(task, thread, x, image, y, winner, output, C, how, height):
 
 
 @jit
-def max_pool_blocks(threads, x, window, stride, padding, dilation, y, winner):
+def max_pool_blocks(team, x, window, stride, padding, dilation, y, winner):
     """Do `max_pool_forward`, a block of output rows at a time."""
     (N, O, P, Q, C), image = y.shape, x.shape[1:4]
     output, how = (O, P, Q), pack(window, stride, padding, dilation)
     height = block_rows(output, C, stride)
     flat, maxima, winners = x.reshape(-1), y.reshape(-1), winner.reshape(-1)
     blocks = N * O * ((P + height - 1) // height)
-    share(threads, blocks, max_pool_block, (flat, image, maxima, winners, output, C, how, height))
+    share(team, blocks, max_pool_block, (flat, image, maxima, winners, output, C, how, height))
 
 
 def max_pool_forward(x, window, stride, padding, dilation, y, winner):
@@ -145,12 +145,12 @@ def max_pool_backward_slab(task, thread, dy, winner, how, dx, slabs):
 
 
 @jit
-def max_pool_backward_slabs(threads, dy, winner, window, stride, padding, dilation, dx):
+def max_pool_backward_slabs(team, dy, winner, window, stride, padding, dilation, dx):
     """Do `max_pool_backward_input`, some rows of an image at a time."""
     N, H = dx.shape[0], dx.shape[2]
     how = pack(window, stride, padding, dilation)
     slabs = min(H, (SLABS + N - 1) // max(N, 1))
-    share(threads, N * slabs, max_pool_backward_slab, (dy, winner, how, dx, slabs))
+    share(team, N * slabs, max_pool_backward_slab, (dy, winner, how, dx, slabs))
 
 
 def max_pool_backward_input(dy, winner, window, stride, padding, dilation, dx):

@@ -37,12 +37,12 @@ def sgd_block(block, thread, param, grad, velocity, lr, momentum, weight_decay, 
 
 
 @jit
-def sgd_blocks(threads, param, grad, velocity, lr, momentum, weight_decay, nesterov):
+def sgd_blocks(team, param, grad, velocity, lr, momentum, weight_decay, nesterov):
     """Do `sgd_update` with the factors in the arrays' own precision."""
     rate, keep = param.dtype.type(lr), param.dtype.type(momentum)
     decay = param.dtype.type(weight_decay)
     blocks = (param.size + BLOCK - 1) // BLOCK
-    share(threads, blocks, sgd_block, (param, grad, velocity, rate, keep, decay, nesterov))
+    share(team, blocks, sgd_block, (param, grad, velocity, rate, keep, decay, nesterov))
 
 
 def sgd_update(param, grad, velocity, lr, momentum, weight_decay, nesterov):

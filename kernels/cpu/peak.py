@@ -13,6 +13,7 @@ import numpy as np
 from fastcnn.kernels.cpu import threads as thread_settings
 from fastcnn.kernels.cpu.compiler import jit
 from fastcnn.kernels.cpu.tasks import share
+from fastcnn.kernels.cpu.threads import call_parallel
 from fastcnn.kernels.cpu.tile import MAX_VECTORS, call_tile, tiles
 
 STEPS = 64  # of the inner loop: panels of STEPS * (2 vectors + rows) elements, at most 16 KB
@@ -37,9 +38,9 @@ def _repeat_tile(t, thread, address, a, b, c, a_rows, batch_offsets, c_rows, lan
 
 
 @jit
-def _run_tiles(threads, address, a, b, c, a_rows, batch_offsets, c_rows, lanes, calls):
+def _run_tiles(team, address, a, b, c, a_rows, batch_offsets, c_rows, lanes, calls):
     """Run the tile `calls` times in each thread; a, b, c hold one panel per thread."""
-    share(threads, threads, _repeat_tile, (address, a, b, c, a_rows, batch_offsets, c_rows, lanes, calls))
+    share(team, team[0], _repeat_tile, (address, a, b, c, a_rows, batch_offsets, c_rows, lanes, calls))
 
 
 @jit(inner=True)
@@ -51,9 +52,9 @@ def _triad_chunk(i, thread, a, b, c, scale, chunk):
 
 
 @jit
-def _triad(threads, a, b, c, scale, chunk):
+def _triad(team, a, b, c, scale, chunk):
     """Fill a with b + scale * c; views from 0 spare the loop the test for a negative index."""
-    share(threads, a.size // chunk, _triad_chunk, (a, b, c, scale, chunk))
+    share(team, a.size // chunk, _triad_chunk, (a, b, c, scale, chunk))
 
 
 def _median_seconds(threads, call):
@@ -86,7 +87,7 @@ def measure(threads: int, dtype: np.dtype | type = np.float32) -> float:
     address = table.addresses[table.rows, MAX_VECTORS]
     seconds = _median_seconds(
         threads,
-        lambda: _run_tiles(threads, address, a, b, c, a_rows, batch_offsets, c_rows, table.lanes, CALLS),
+        lambda: call_parallel(True, _run_tiles, address, a, b, c, a_rows, batch_offsets, c_rows, table.lanes, CALLS),
     )
     return 2 * threads * CALLS * BATCH * STEPS * table.rows * width / seconds / 1e9
 
@@ -95,5 +96,5 @@ def bandwidth(threads: int) -> float:
     """Return the triad bandwidth of this many threads, in GB/s."""
     size = TRIAD_BYTES // 4
     a, b, c = (np.full(size, value, np.float32) for value in (0, 1, 2))
-    seconds = _median_seconds(threads, lambda: _triad(threads, a, b, c, np.float32(3), 1 << 16))
+    seconds = _median_seconds(threads, lambda: call_parallel(True, _triad, a, b, c, np.float32(3), 1 << 16))
     return 3 * 4 * size / seconds / 1e9

@@ -20,14 +20,18 @@ def _sum_chunk(chunk, thread, a, partial):
             total[k] += a[i, k]
 
 
+@jit(inner=True)
+def _add_chunks(k, thread, partial, total):
+    exact = 0.0
+    for chunk in range(partial.shape[0]):
+        exact += partial[chunk, k]
+    total[k] = exact
+
+
 @jit
-def _sum_rows(threads, a, chunks, partial, total):
-    share(threads, chunks, _sum_chunk, (a, partial))
-    for k in range(a.shape[1]):
-        exact = 0.0
-        for chunk in range(chunks):
-            exact += partial[chunk, k]
-        total[k] = exact
+def _sum_rows(team, a, chunks, partial, total):
+    share(team, chunks, _sum_chunk, (a, partial))
+    share((1, team[1]), total.size, _add_chunks, (partial, total))
 
 
 def sum_pixels(a: np.ndarray, total: np.ndarray) -> None:
@@ -52,9 +56,9 @@ def _panels_row(row, thread, partial, panels_per_group, dw):
 
 
 @jit
-def sum_panels(threads, partial, panels_per_group, dw):
+def sum_panels(team, partial, panels_per_group, dw):
     """Fill dw (rows, K) from chunks' sums (chunks, panels, rows, block lanes), added in the order of the chunks."""
-    share(threads, dw.shape[0], _panels_row, (partial, panels_per_group, dw))
+    share(team, dw.shape[0], _panels_row, (partial, panels_per_group, dw))
 
 
 @jit(inner=True)
@@ -71,12 +75,12 @@ def _merged_row(row, thread, partial, taps, channels, step, merge, dw):
 
 
 @jit
-def sum_merged(threads, partial, taps, channels, step, merge, dw):
+def sum_merged(team, partial, taps, channels, step, merge, dw):
     """Fill dw (rows, K) from sums (chunks, widened rows, lanes) whose lanes are (pixel, channel).
 
     Pixel g of a vector met the filter g * step taps further on.
     """
-    share(threads, dw.shape[0], _merged_row, (partial, taps, channels, step, merge, dw))
+    share(team, dw.shape[0], _merged_row, (partial, taps, channels, step, merge, dw))
 
 
 @jit(inner=True)
@@ -90,6 +94,6 @@ def _patches_row(row, thread, partial, dw):
 
 
 @jit
-def sum_patches(threads, partial, dw):
+def sum_patches(team, partial, dw):
     """Fill dw (rows, K) from sums (chunks, ...) that hold the channels' whole filters one after the other."""
-    share(threads, dw.shape[0], _patches_row, (partial, dw))
+    share(team, dw.shape[0], _patches_row, (partial, dw))

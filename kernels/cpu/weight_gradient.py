@@ -350,9 +350,9 @@ def _product_task(task, thread, addresses, functions, lanes, x, dy, numbers, row
 
 
 @jit
-def _product_tasks(threads, tasks, addresses, functions, lanes, x, dy, numbers, rows_table, sum_rows, x_batch,
+def _product_tasks(team, tasks, addresses, functions, lanes, x, dy, numbers, rows_table, sum_rows, x_batch,
                    patch_rows, patch_sums, pixels, lines, buffers, sums):  # fmt: skip
-    share(threads, tasks, _product_task, (addresses, functions, lanes, x, dy, numbers, rows_table, sum_rows, x_batch,
+    share(team, tasks, _product_task, (addresses, functions, lanes, x, dy, numbers, rows_table, sum_rows, x_batch,
                                           patch_rows, patch_sums, pixels, lines, buffers, sums))  # fmt: skip
 
 

@@ -143,12 +143,12 @@ def _filter_channel(c, thread, transform, w, taps, first_row, C, first, filters,
 
 
 @jit
-def _filters(threads, transform, w, taps, first_row, C, first, filters, block, U, u_pitch):
+def _filters(team, transform, w, taps, first_row, C, first, filters, block, U, u_pitch):
     """Fill U (36, panels, C, block) with transformed filters, lanes past the last channel zero.
 
     They are C rows from first_row on, and `filters` columns from `first` on, of w (taps * taps, rows, columns).
     """
-    share(threads, C, _filter_channel, (transform, w, taps, first_row, C, first, filters, block, U, u_pitch))
+    share(team, C, _filter_channel, (transform, w, taps, first_row, C, first, filters, block, U, u_pitch))
 
 
 @jit(inner=True)
@@ -226,9 +226,9 @@ def _block(task, thread, addresses, codes, lanes, x, c0, C, pixels, top, left, U
 
 
 @jit
-def _blocks(threads, tasks, addresses, codes, lanes, x, c0, C, pixels, top, left, U, u_pitch, bias, relu, down, across,
+def _blocks(team, tasks, addresses, codes, lanes, x, c0, C, pixels, top, left, U, u_pitch, bias, relu, down, across,
             block, patch_pitch, v_pitch, m_pitch, rows, products, lines, k0, K, buffers, y):  # fmt: skip
-    share(threads, tasks, _block, (addresses, codes, lanes, x, c0, C, pixels, top, left, U, u_pitch, bias, relu, down,
+    share(team, tasks, _block, (addresses, codes, lanes, x, c0, C, pixels, top, left, U, u_pitch, bias, relu, down,
                                    across, block, patch_pitch, v_pitch, m_pitch, rows, products, lines, k0, K, buffers,
                                    y))  # fmt: skip
 
@@ -256,7 +256,7 @@ def _pixels_task(task, thread, first, count, run, transform, M, m_pitch, pixels,
 
 
 @jit
-def _groups(threads, groups, addresses, codes, lanes, x, c0, C, pixels, top, left, U, u_pitch, bias, relu, down, across,
+def _groups(team, groups, addresses, codes, lanes, x, c0, C, pixels, top, left, U, u_pitch, bias, relu, down, across,
             block, patch_pitch, v_pitch, m_pitch, rows, products, lines, k0, K, points, buffers, y):  # fmt: skip
     """Take group after group of patches through the steps, all threads together."""
     patches, V, size = x.shape[0] * down * across, points.ctypes.data, x.itemsize
@@ -264,11 +264,11 @@ def _groups(threads, groups, addresses, codes, lanes, x, c0, C, pixels, top, lef
     for group in range(groups):
         first = group * block
         count = min(block, patches - first)
-        share(threads, (count + run - 1) // run, _points_task, (first, count, run, addresses[1, 0], codes[0], x, c0, C,
+        share(team, (count + run - 1) // run, _points_task, (first, count, run, addresses[1, 0], codes[0], x, c0, C,
               pixels, top, left, down, across, V, patch_pitch, v_pitch, buffers))  # fmt: skip
-        share(threads, POINTS * panels, _multiply_task, (panels, count, addresses, lanes, size, C, K, U.ctypes.data,
+        share(team, POINTS * panels, _multiply_task, (panels, count, addresses, lanes, size, C, K, U.ctypes.data,
               u_pitch, V, v_pitch, M, m_pitch, rows, products, lines))  # fmt: skip
-        share(threads, (count + run - 1) // run, _pixels_task, (first, count, run, codes[1], M, m_pitch, pixels, bias,
+        share(team, (count + run - 1) // run, _pixels_task, (first, count, run, codes[1], M, m_pitch, pixels, bias,
               relu, down, across, k0, K, y))  # fmt: skip
 
 
@@ -282,9 +282,9 @@ def _turn_tap(tap, thread, transpose, w, lanes, pitch, turned):
 
 
 @jit
-def _turn(threads, transpose, w, lanes, pitch, turned):
+def _turn(team, transpose, w, lanes, pitch, turned):
     """Fill turned (taps, K, pitch) with the filters (taps, C, K) transposed and turned by half a circle."""
-    share(threads, w.shape[0], _turn_tap, (transpose, w, lanes, pitch, turned))
+    share(team, w.shape[0], _turn_tap, (transpose, w, lanes, pitch, turned))
 
 
 def winograd(

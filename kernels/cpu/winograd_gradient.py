@@ -89,7 +89,7 @@ def _product(task, thread, addresses, transform, lanes, patch_pitch, v_pitch, y_
 
 
 @jit
-def _groups(threads, addresses, codes, lanes, x, c0, C, dy, k0, K, pixels, top, left, down, across, rows_of_group,
+def _groups(team, addresses, codes, lanes, x, c0, C, dy, k0, K, pixels, top, left, down, across, rows_of_group,
             patch_pitch, v_pitch, y_pitch, s_pitch, channel_block, rows, sum_rows, buffers, V, Y, dw):  # fmt: skip
     """Take group after group of rows of patches: transform all, then add their products to dw (r * r, C, columns).
 
@@ -103,9 +103,9 @@ def _groups(threads, addresses, codes, lanes, x, c0, C, dy, k0, K, pixels, top, 
     )
     for first in range(0, N * down, rows_of_group):
         count = min(rows_of_group, N * down - first)
-        share(threads, count, _row, (first, addresses[1, 0], codes[0], codes[1], x, c0, C, dy, k0, K, pixels, top, left,
+        share(team, count, _row, (first, addresses[1, 0], codes[0], codes[1], x, c0, C, dy, k0, K, pixels, top, left,
               down, across, patch_pitch, v_pitch, y_pitch, patches, block, buffers, V, Y))  # fmt: skip
-        share(threads, regions * panels, _product, (addresses, codes[2], lanes, patch_pitch, v_pitch, y_pitch, s_pitch,
+        share(team, regions * panels, _product, (addresses, codes[2], lanes, patch_pitch, v_pitch, y_pitch, s_pitch,
               patches, count * across, C, k0, K, panels, channel_block, rows, sum_rows, np.int64(first > 0), V, Y,
               buffers, dw))  # fmt: skip
 
