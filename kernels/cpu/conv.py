@@ -44,7 +44,7 @@ def algorithm_of(
         raise ValueError(f"algorithm {algorithm!r} was given: choose one of {', '.join(ALGORITHMS)}.")
     few = depthwise.serves(source[4] // groups, target[4] // groups, groups, tiles(dtype).lanes)
     if algorithm == "depthwise" and not few:
-        raise ValueError(f"algorithm 'depthwise' takes groups of up to {depthwise.MAX_GROUP} channels: choose 'auto'.")
+        raise ValueError("algorithm 'depthwise' takes groups of few channels: choose 'auto'.")
     if algorithm != "winograd" and few:
         return "depthwise"
     if algorithm == "direct":
@@ -69,8 +69,7 @@ def conv_forward(
     how = (x.shape, y.shape, filters, stride, padding, dilation, groups)
     used = algorithm_of("forward", *how, x.dtype, algorithm)
     if used == "depthwise":
-        plans = depthwise.plan_forward(*how, block.lanes, x.itemsize)
-        depthwise.lanewise(x, w, b, plans, block.lanes, False, relu, y)
+        depthwise.lanewise(x, w, b, stride, padding, dilation, groups, block.lanes, False, relu, y)
         return
     if used == "winograd":
         winograd.winograd(block, x, w, b, padding[1][0], padding[2][0], False, relu, y)
@@ -90,8 +89,7 @@ def conv_backward_input(
     how = (dy.shape, dx.shape, filters, stride, padding, dilation, groups)
     used = algorithm_of("backward_input", *how, dy.dtype, algorithm)
     if used == "depthwise":
-        plans = depthwise.plan_input_gradient(*how, block.lanes, dy.itemsize)
-        depthwise.lanewise(dy, w, None, plans, block.lanes, True, False, dx)
+        depthwise.lanewise(dy, w, None, stride, padding, dilation, groups, block.lanes, True, False, dx)
         return
     if used == "winograd":
         winograd.winograd(block, dy, w, None, 2 - padding[1][0], 2 - padding[2][0], True, False, dx)

@@ -2,137 +2,174 @@
 
     dw[t, r, s, j, k] = sum over n, o, p, q of x[n, o * stride + t * dilation - before, ..., j of k's group] * dy[..., k]
 
-A task takes one block of channels through a chunk of all blocks of pixels: the x that a block meets is spread, padded by
-zeros, into L2; then the sums of as many taps as registers hold run over its pixels. The blocks are dealt into chunks by
-the shape alone and the chunks' sums added in order: the same bits for any number of threads.
+A task takes one block of channels through a chunk of all bands of output rows: the sums of as many rows of taps as
+registers hold run over a band, whose x and dy are read in place. The bands are dealt into chunks by the shape alone and
+the chunks' sums added in order: the same bits for any number of threads.
 """
 
 from functools import lru_cache
-from itertools import product
 from typing import NamedTuple
 
-import numba
 import numpy as np
 from numba import prange
 from numba.np.unsafe.ndarray import to_fixed_tuple
 
 from fastcnn.kernels.cpu.compiler import jit
-from fastcnn.kernels.cpu.depthwise import BLOCK_VECTORS, columns_and_blocks, fill_row
-from fastcnn.kernels.cpu.geometry import MIN_TASKS, SERIAL_FLOPS, Padding, Triple, blocks_of, forward_axis
-from fastcnn.kernels.cpu.lanewise import MAX_TAPS, call_gradients, product_code, spread_code, spread_period
+from fastcnn.kernels.cpu.depthwise import Met, meetings, segments_of
+from fastcnn.kernels.cpu.geometry import MIN_TASKS, SERIAL_FLOPS, Padding, Triple, blocks_of
+from fastcnn.kernels.cpu.lanewise import (
+    Pattern,
+    call_gradients,
+    gradients_code,
+    most_outputs,
+    most_sums,
+    period_of,
+)
 from fastcnn.kernels.cpu.reduce import sum_panels
 from fastcnn.kernels.cpu.threads import call_parallel
 from fastcnn.kernels.cpu.tile import zero_bytes
 from fastcnn.kernels.cpu.workspace import scratch
 
-BLOCK_BYTES = 192 * 1024  # of a task's spread source
+BLOCK_VECTORS = 8  # of output channels of a task, at most
+BAND_BYTES = 16 * 1024  # of one vector's source: all sums over it find it in L1
 
 
 class LanewiseGradient(NamedTuple):
-    """Everything the kernel needs, as integers and tables of offsets in elements."""
+    """Everything the kernel needs, as integers and tables."""
 
     numbers: np.ndarray  # in the order of NUMBERS
-    depths: np.ndarray  # offsets of the taps along the depth
-    offsets: np.ndarray  # of the taps in the spread source
-    scratch: int  # elements of one task's spread source
+    segments: np.ndarray  # (segments, 5): first output, column, tiles, columns between, outputs
+    code: np.ndarray  # (segments, vectors of a unit, rows of taps + 1): addresses
+    bands: np.ndarray  # (bands, 5): first output row, rows, first tap, taps, source row that they meet first
+    depths: np.ndarray  # (outputs, taps): the source's slice, or -1
     chunks: int
     tasks: int
     parallel: bool
 
 
 NUMBERS = (
-    "reduce start_d start_h start_w step_d step_h step_w extent_h extent_w wide rows_block rows_blocks columns_block "
-    "columns_blocks period blocks_block blocks blocks_blocks source_block chunks vector_pitch"
+    "reduce taps_h taps_w most step_h dilation_h units_block units units_blocks period unit_in chunks"
 ).split()
+
+
+def _bands(heights: list[Met], most: int) -> list[tuple[int, int, int, int, int]]:
+    """Return (first row, rows, first tap, taps, source row) of runs of up to `most` rows that meet the same taps."""
+    bands: list[tuple[int, int, int, int, int]] = []
+    for p, met in enumerate(heights):
+        if not met:
+            continue
+        (tap, row), taps = met[0], len(met)
+        if bands and bands[-1][0] + bands[-1][1] == p and bands[-1][2:4] == (tap, taps) and bands[-1][1] < most:
+            bands[-1] = (bands[-1][0], bands[-1][1] + 1, *bands[-1][2:])
+        else:
+            bands.append((p, 1, tap, taps, row))
+    return bands
 
 
 @lru_cache(maxsize=1024)
 def plan_gradient(
     source: tuple[int, ...], target: tuple[int, ...], filters: Triple, stride: Triple, padding: Padding,
-    dilation: Triple, groups: int, lanes: int, itemsize: int,
+    dilation: Triple, groups: int, lanes: int, dtype: np.dtype,
 ) -> LanewiseGradient:  # fmt: skip
     """Plan the gradient by weights from x of shape `source` and dy of shape `target`."""
-    N, K, reduce = source[0], target[4], source[4] // groups
-    axes = [forward_axis(filters[i], stride[i], padding[i][0], dilation[i], target[i + 1]) for i in range(3)]
-    depth, height, width = axes
-    out = K // groups
-    period = spread_period(out, lanes)
-    blocks = -(-K // (period * lanes))
-    column_bytes = filters[0] * period * reduce * lanes * itemsize
-    columns, held = columns_and_blocks(
-        width.outputs, width.step, width.extent, blocks, column_bytes * height.extent, BLOCK_BYTES // 2,
-        -(-BLOCK_VECTORS // period),
-    )  # fmt: skip
-    wide = (columns - 1) * width.step + width.extent
-    fitting = (BLOCK_BYTES // (column_bytes * wide * held) - height.extent) // height.step + 1
-    rows = blocks_of(height.outputs, max(1, fitting))[0]
-    high, pixel = (rows - 1) * height.step + height.extent, reduce * lanes
-    rows_blocks, columns_blocks = -(-height.outputs // rows), -(-width.outputs // columns)
-    blocks_blocks = -(-blocks // held)
-    chunks = min(N * depth.outputs * rows_blocks * columns_blocks, -(-MIN_TASKS // blocks_blocks))
-    vector_pitch = filters[0] * high * wide * pixel
-    places = product(range(filters[0]), height.offsets, width.offsets, range(reduce))
+    N, K, reduce, out = source[0], target[4], source[4] // groups, target[4] // groups
+    depths, heights, widths = (
+        meetings(target[i + 1], filters[i], stride[i], padding[i][0], dilation[i], source[i + 1], False)
+        for i in range(3)
+    )
+    period = period_of(out, lanes)
+    units = -(-K // (period * lanes))
+    ragged, unit_in = K % (period * lanes) != 0, period * lanes // out * reduce
+    bands = _bands(heights, max(1, BAND_BYTES // (source[3] * lanes * dtype.itemsize * stride[1])))
+    taps = blocks_of(filters[2], most_sums())[0]
+    most = max(1, most_sums() // taps)
+    heights_used = {after - tap for band in bands for tap, after in _parts(band[3], most)}
+    segments, code = [], []
+    for first in range(0, filters[2], taps):
+        part = [tuple(pair for pair in met if first <= pair[0] < first + taps) for met in widths]
+        for s in segments_of(part, most_outputs(taps), 1):
+            if not any(s.outputs):
+                continue
+            pattern = Pattern(s.outputs, reduce, out, ragged)
+            segments.append((s.first, s.column, s.tiles, s.step, len(s.outputs)))
+            code.append(
+                [
+                    [gradients_code(pattern, G, u, dtype) if G in heights_used else 0 for G in range(most + 1)]
+                    for u in range(period)
+                ]
+            )
+    held = blocks_of(units, max(1, BLOCK_VECTORS // period))[0]
+    units_blocks = -(-units // held)
+    chunks = max(1, min(N * target[1] * len(bands), -(-MIN_TASKS // units_blocks)))
     values = dict(
-        reduce=reduce, start_d=depth.start, start_h=height.start, start_w=width.start, step_d=depth.step,
-        step_h=height.step, step_w=width.step, extent_h=height.extent, extent_w=width.extent, wide=wide,
-        rows_block=rows, rows_blocks=rows_blocks, columns_block=columns, columns_blocks=columns_blocks, period=period,
-        blocks_block=held, blocks=blocks, blocks_blocks=blocks_blocks, source_block=period * lanes // out * reduce,
-        chunks=chunks, vector_pitch=vector_pitch,
+        reduce=reduce, taps_h=filters[1], taps_w=filters[2], most=most, step_h=stride[1], dilation_h=dilation[1],
+        units_block=held, units=units, units_blocks=units_blocks, period=period, unit_in=unit_in, chunks=chunks,
     )  # fmt: skip
+    slices = np.full((target[1], filters[0]), -1, np.int64)
+    for o, met in enumerate(depths):
+        for tap, d in met:
+            slices[o, tap] = d
     return LanewiseGradient(
         np.array([values[name] for name in NUMBERS], np.int64),
-        np.array(depth.offsets, np.int64),
-        np.array([((t * high + h) * wide + w) * pixel + j * lanes for t, h, w, j in places], np.int64),
-        held * period * vector_pitch,
+        np.array(segments, np.int64).reshape(-1, 5),
+        np.array(code, np.int64).reshape(-1, period, most + 1),
+        np.array(bands, np.int64).reshape(-1, 5),
+        slices,
         chunks,
-        chunks * blocks_blocks,
+        chunks * units_blocks,
         2 * int(np.prod(target)) * int(np.prod(filters)) * reduce > SERIAL_FLOPS,
     )
 
 
+def _parts(count: int, most: int) -> list[tuple[int, int]]:
+    """Return the ends of equal parts of at most `most`."""
+    parts = -(-count // most)
+    return [(count * i // parts, count * (i + 1) // parts) for i in range(parts)]
+
+
 @jit(inner=True)
-def _task(task, spread, code, lanes, x, dy, numbers, depths, offsets, buffer, partial):
-    """Sum one chunk of blocks for one block of channels into partial (vectors, taps, lanes)."""
-    (reduce, start_d, start_h, start_w, step_d, step_h, step_w, extent_h, extent_w, wide, rows_block, rows_blocks,
-     columns_block, columns_blocks, period, blocks_block, blocks, blocks_blocks, source_block, chunks, vector_pitch,
-     ) = to_fixed_tuple(numbers, 21)  # fmt: skip
-    N, O, P, Q, K = dy.shape
-    size, taps = x.itemsize, offsets.size
-    chunk, block = task // blocks_blocks, task % blocks_blocks * blocks_block
-    held = min(blocks_block, blocks - block)
-    first, last = block * period, min((block + held) * period, (K + lanes - 1) // lanes)
-    needed = (taps + MAX_TAPS - 1) // MAX_TAPS
-    zero_bytes(partial[first].ctypes.data, size * (last - first) * taps * lanes)
-    areas = N * O * rows_blocks * columns_blocks
+def _task(task, lanes, x, dy, numbers, segments, code, bands, depths, partial):
+    """Sum one chunk of bands for one block of channels into partial (vectors, taps, lanes)."""
+    (reduce, taps_h, taps_w, most, step_h, dilation_h, units_block, units, units_blocks, period, unit_in, chunks,
+     ) = to_fixed_tuple(numbers, 12)  # fmt: skip
+    (_, D, H, W, C), (N, O, P, Q, K) = x.shape, dy.shape
+    # Addresses are taken once: a look at an array in the loops would count its references.
+    source, gradient, sums, size = x.ctypes.data, dy.ctypes.data, partial.ctypes.data, x.itemsize
+    chunk, unit = task // units_blocks, task % units_blocks * units_block
+    first, last = unit * period, min((unit + units_block) * period, (K + lanes - 1) // lanes)
+    tap_row, tap = taps_w * reduce * lanes, reduce * lanes
+    vector = depths.shape[1] * taps_h * tap_row
+    zero_bytes(sums + size * first * vector, size * (last - first) * vector)
+    areas = N * O * bands.shape[0]
     for area in range(chunk * areas // chunks, (chunk + 1) * areas // chunks):
-        q, rest = area % columns_blocks * columns_block, area // columns_blocks
-        p, rest = rest % rows_blocks * rows_block, rest // rows_blocks
+        band, rest = area % bands.shape[0], area // bands.shape[0]
         o, n = rest % O, rest // O
-        rows, columns = min(rows_block, P - p), min(columns_block, Q - q)
-        high, across = (rows - 1) * step_h + extent_h, (columns - 1) * step_w + extent_w
-        pitch_d = vector_pitch // depths.size
-        for t in range(depths.size):
-            for row in range(high):
-                fill_row(spread, x, n, start_d + o * step_d + depths[t], start_h + p * step_h + row,
-                         start_w + q * step_w, across, block * source_block, held, reduce, lanes, held * period,
-                         vector_pitch, buffer.ctypes.data + size * (t * pitch_d + row * wide * reduce * lanes))  # fmt: skip
+        p, rows, first_tap, taps, h = to_fixed_tuple(bands[band], 5)
+        parts = (taps + most - 1) // most
         for v in range(first, last):
-            place = dy.ctypes.data + size * ((((n * O + o) * P + p) * Q + q) * K + v * lanes)
-            for i in range(needed):
-                tap, after = taps * i // needed, taps * (i + 1) // needed
-                call_gradients(code[1, after - tap], buffer.ctypes.data + size * (v - first) * vector_pitch,
-                               step_w * reduce * lanes, step_h * wide * reduce * lanes, offsets.ctypes.data + 8 * tap,
-                               place, K, Q * K, columns, rows, min(lanes, K - v * lanes),
-                               partial.ctypes.data + size * (v * taps + tap) * lanes)  # fmt: skip
+            u, channel = v % period, v // period * unit_in
+            for t in range(depths.shape[1]):
+                for part in range(parts if depths[o, t] >= 0 else 0):
+                    r, after = taps * part // parts, taps * (part + 1) // parts
+                    plane = ((n * D + depths[o, t]) * H + h + r * dilation_h) * W
+                    place = sums + size * (v * vector + (t * taps_h + first_tap + r) * tap_row)
+                    for j in range(reduce):
+                        for s in range(segments.shape[0]):
+                            call_gradients(
+                                code[s, u, after - r], source + size * ((plane + segments[s, 1]) * C + channel + j), C,
+                                segments[s, 3] * C, step_h * W * C, dilation_h * W * C,
+                                gradient + size * ((((n * O + o) * P + p) * Q + segments[s, 0]) * K + v * lanes), K,
+                                segments[s, 4] * K, Q * K, K - v * lanes, rows, segments[s, 2],
+                                place + size * j * lanes, tap, tap_row,
+                            )  # fmt: skip
 
 
 @jit(parallel=True)
-def _tasks(tasks, spread, code, lanes, x, dy, numbers, depths, offsets, buffers, partial):
-    blocks_blocks = numbers[17]
+def _tasks(tasks, lanes, x, dy, numbers, segments, code, bands, depths, partial):
+    units_blocks = numbers[8]
     for i in prange(tasks):
         task = np.int64(i)
-        _task(task, spread, code, lanes, x, dy, numbers, depths, offsets, buffers[numba.get_thread_id()],
-              partial[task // blocks_blocks])  # fmt: skip
+        _task(task, lanes, x, dy, numbers, segments, code, bands, depths, partial[task // units_blocks])
 
 
 def lanewise_gradient(
@@ -140,13 +177,10 @@ def lanewise_gradient(
     dw: np.ndarray,
 ) -> None:  # fmt: skip
     """Fill dw (T, R, S, C / groups, K) from x (N, D, H, W, C) and dy (N, O, P, Q, K)."""
-    plan = plan_gradient(x.shape, dy.shape, dw.shape[:3], stride, padding, dilation, groups, lanes, x.itemsize)
-    dtype, vectors, taps = x.dtype, -(-dy.shape[4] // lanes), plan.offsets.size
-    threads = numba.get_num_threads()
-    buffers = scratch("source", threads * plan.scratch, dtype)[: threads * plan.scratch].reshape(threads, plan.scratch)
-    held = plan.chunks * vectors * taps * lanes
-    partial = scratch("partial", held, dtype)[:held].reshape(plan.chunks, vectors, taps, lanes)
-    spread = spread_code(dtype, dw.shape[3], dy.shape[4] // groups)
-    call_parallel(plan.parallel, _tasks, plan.tasks, spread, product_code(dtype), lanes, x, dy, plan.numbers,
-                  plan.depths, plan.offsets, buffers, partial)  # fmt: skip
+    dtype, vectors, rows = x.dtype, -(-dy.shape[4] // lanes), dw.size // dw.shape[4]
+    plan = plan_gradient(x.shape, dy.shape, dw.shape[:3], stride, padding, dilation, groups, lanes, dtype)
+    held = plan.chunks * vectors * rows * lanes
+    partial = scratch("partial", held, dtype)[:held].reshape(plan.chunks, vectors, rows, lanes)
+    call_parallel(plan.parallel, _tasks, plan.tasks, lanes, x, dy, plan.numbers, plan.segments, plan.code, plan.bands,
+                  plan.depths, partial)  # fmt: skip
     call_parallel(plan.parallel, sum_panels, partial, vectors, dw.reshape(-1, dw.shape[4]))
