@@ -10,19 +10,21 @@ runs. The three passes are gathers (`geometry.py`, `gather.py`) and a product ov
 Signals and images come with leading axes of length 1.
 
 `algorithm` is "direct" (the sums of the definition), "winograd" (3x3 and 5x5 at stride 1 in float32, see
-`winograd.py`) or "auto": the one that is faster for the shape.
+`winograd.py`) or "auto": the one that is faster for the shape. Direct sums run on the register tile or, "depthwise",
+lane by lane where groups hold few channels (`depthwise.py`).
 """
 
 import numpy as np
 
-from fastcnn.kernels.cpu import winograd, winograd_gradient
+from fastcnn.kernels.cpu import depthwise, winograd, winograd_gradient
+from fastcnn.kernels.cpu.depthwise_gradient import lanewise_gradient
 from fastcnn.kernels.cpu.gather import gather
 from fastcnn.kernels.cpu.geometry import Padding, Triple, forward_gather, input_gradient_gathers
 from fastcnn.kernels.cpu.reduce import sum_pixels
 from fastcnn.kernels.cpu.tile import tiles
 from fastcnn.kernels.cpu.weight_gradient import weight_gradient
 
-ALGORITHMS = ("auto", "direct", "winograd")
+ALGORITHMS = ("auto", "direct", "depthwise", "winograd")
 
 
 def algorithm_of(
@@ -40,6 +42,11 @@ def algorithm_of(
     """
     if algorithm not in ALGORITHMS:
         raise ValueError(f"algorithm {algorithm!r} was given: choose one of {', '.join(ALGORITHMS)}.")
+    few = depthwise.serves(source[4] // groups, target[4] // groups, groups, tiles(dtype).lanes)
+    if algorithm == "depthwise" and not few:
+        raise ValueError("algorithm 'depthwise' takes groups of few channels: choose 'auto'.")
+    if algorithm != "winograd" and few:
+        return "depthwise"
     if algorithm == "direct":
         return algorithm
     possible = winograd.applies(filters, stride, padding, dilation, dtype, pass_name == "backward_input")
@@ -63,7 +70,11 @@ def conv_forward(
         return
     block, filters = tiles(x.dtype), w.shape[:3]
     how = (x.shape, y.shape, filters, stride, padding, dilation, groups)
-    if algorithm_of("forward", *how, x.dtype, algorithm) == "winograd":
+    used = algorithm_of("forward", *how, x.dtype, algorithm)
+    if used == "depthwise":
+        depthwise.lanewise(x, w, b, stride, padding, dilation, groups, block.lanes, False, relu, y)
+        return
+    if used == "winograd":
         winograd.winograd(block, x, w, b, padding[1][0], padding[2][0], groups, False, relu, y)
         return
     plan = forward_gather(*how, block.lanes, block.rows, x.itemsize)
@@ -87,7 +98,11 @@ def conv_adjoint(
         return
     block, filters = tiles(dy.dtype), w.shape[:3]
     how = (dy.shape, dx.shape, filters, stride, padding, dilation, groups)
-    if algorithm_of("backward_input", *how, dy.dtype, algorithm) == "winograd":
+    used = algorithm_of("backward_input", *how, dy.dtype, algorithm)
+    if used == "depthwise":
+        depthwise.lanewise(dy, w, b, stride, padding, dilation, groups, block.lanes, True, relu, dx)
+        return
+    if used == "winograd":
         last = filters[1] - 1
         winograd.winograd(block, dy, w, b, last - padding[1][0], last - padding[2][0], groups, True, relu, dx)
         return
@@ -104,7 +119,11 @@ def conv_backward_weight(
         dw.fill(0)
         return
     how = (x.shape, dy.shape, dw.shape[:3], stride, padding, dilation, groups)
-    if algorithm_of("backward_weight", *how, x.dtype, algorithm) == "winograd":
+    used = algorithm_of("backward_weight", *how, x.dtype, algorithm)
+    if used == "depthwise":
+        lanewise_gradient(x, dy, stride, padding, dilation, groups, tiles(x.dtype).lanes, dw)
+        return
+    if used == "winograd":
         winograd_gradient.winograd_weight_gradient(tiles(x.dtype), x, dy, padding[1][0], padding[2][0], groups, dw)
         return
     weight_gradient(tiles(x.dtype), x, dy, stride, padding, dilation, groups, dw)
