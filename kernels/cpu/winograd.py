@@ -33,7 +33,7 @@ POINTS = 36  # products a patch
 FUSED_WEIGHTS = 10 * 1024 * 1024  # bytes of U up to which a task takes its patches through all steps
 BLOCK_BYTES = 640 * 1024  # of such a task's V and products, which should stay in L2
 GROUP_BYTES = 12 * 1024 * 1024  # else: of the V and products of a group of patches, which should stay in L3
-WEIGHT_BYTES = 36 * 1024 * 1024  # of U at once: more output channels are taken in chunks
+WEIGHT_BYTES = 48 * 1024 * 1024  # of U and turned filters at once: more output channels are taken in chunks
 MIN_PATCHES = 14  # of a task: a whole tile's rows
 
 
@@ -90,7 +90,8 @@ def plan_patches(N: int, P: int, Q: int, C: int, K: int, pixels: int, lanes: int
     panel_bytes = POINTS * C * wide * itemsize
     panels = -(-K // wide)
     fused = panels * panel_bytes <= FUSED_WEIGHTS
-    chunks = -(-panels // max(1, WEIGHT_BYTES // panel_bytes))
+    turned_bytes = (7 - pixels) ** 2 * C * wide * itemsize
+    chunks = -(-panels // max(1, WEIGHT_BYTES // (panel_bytes + turned_bytes)))
     chunk = min(K, -(-panels // chunks) * wide)
     patch_pitch = C if fused else odd_lines(C, itemsize)
     fitting = (BLOCK_BYTES if fused else GROUP_BYTES) // (POINTS * (patch_pitch + chunk) * itemsize)
@@ -131,24 +132,24 @@ def is_faster(costs: Costs, N: int, P: int, Q: int, C: int, K: int, taps: int, l
 
 
 @jit(inner=True)
-def _filter_channel(c, thread, transform, w, taps, first_row, C, first, filters, block, U, u_pitch):
-    rows, pitch = w.shape[1], w.shape[2]
+def _filter_channel(c, thread, transform, w, taps, C, first, filters, block, U, u_pitch):
+    pitch = w.shape[2]
     for panel in range((filters + block - 1) // block):
         wide = min(block, filters - panel * block)
         target = U.ctypes.data + w.itemsize * (panel * C + c) * block
         for e in range(POINTS if wide < block else 0):
             zero_bytes(target + w.itemsize * e * u_pitch, w.itemsize * block)
-        source = w.ctypes.data + w.itemsize * ((first_row + c) * pitch + first + panel * block)
-        call_to_points(transform, source, taps * rows * pitch, rows * pitch, target, u_pitch, wide)
+        source = w.ctypes.data + w.itemsize * (c * pitch + first + panel * block)
+        call_to_points(transform, source, taps * C * pitch, C * pitch, target, u_pitch, wide)
 
 
 @jit
-def _filters(team, transform, w, taps, first_row, C, first, filters, block, U, u_pitch):
+def _filters(team, transform, w, taps, C, first, filters, block, U, u_pitch):
     """Fill U (36, panels, C, block) with transformed filters, lanes past the last channel zero.
 
-    They are C rows from first_row on, and `filters` columns from `first` on, of w (taps * taps, rows, columns).
+    They are `filters` columns from `first` on of w (taps * taps, C, columns).
     """
-    share(team, C, _filter_channel, (transform, w, taps, first_row, C, first, filters, block, U, u_pitch))
+    share(team, C, _filter_channel, (transform, w, taps, C, first, filters, block, U, u_pitch))
 
 
 @jit(inner=True)
@@ -196,7 +197,8 @@ def _multiply(e, panel, count, addresses, lanes, size, C, K, U, u_pitch, V, v_pi
 
 
 @jit(inner=True)
-def _to_pixels(first, count, transform, M, m_pitch, pixels, bias, relu, down, across, first_channel, channels, y):
+def _to_pixels(first, count, transform, M, places, m_pitch, pixels, bias, relu, down, across, first_channel, channels,
+               y):  # fmt: skip
     """Fill `count` patches of y, from patch `first` on, with the products' pixels plus bias."""
     _, _, P, Q, K = y.shape
     size = y.itemsize
@@ -204,7 +206,7 @@ def _to_pixels(first, count, transform, M, m_pitch, pixels, bias, relu, down, ac
         q, rest = (first + i) % across * pixels, (first + i) // across
         p, n = rest % down * pixels, rest // down
         place = y.ctypes.data + size * (((n * P + p) * Q + q) * K + first_channel)
-        call_output(transform, M + size * i * channels, m_pitch, bias.ctypes.data + size * first_channel, relu, place,
+        call_output(transform, M + size * places[i], m_pitch, bias.ctypes.data + size * first_channel, relu, place,
                     Q * K, K, channels, min(pixels, P - p), min(pixels, Q - q))  # fmt: skip
 
 
@@ -222,7 +224,7 @@ def _block(task, thread, addresses, codes, lanes, x, c0, C, pixels, top, left, U
         for panel in range((K + 2 * lanes - 1) // (2 * lanes)):
             _multiply(e, panel, count, addresses, lanes, size, C, K, U.ctypes.data, u_pitch, V, v_pitch, M, m_pitch,
                       rows, products, lines)  # fmt: skip
-    _to_pixels(first, count, codes[1], M, m_pitch, pixels, bias, relu, down, across, k0, K, y)
+    _to_pixels(first, count, codes[1], M, products, m_pitch, pixels, bias, relu, down, across, k0, K, y)
 
 
 @jit
@@ -249,10 +251,11 @@ def _multiply_task(task, thread, panels, count, addresses, lanes, size, C, K, U,
 
 
 @jit(inner=True)
-def _pixels_task(task, thread, first, count, run, transform, M, m_pitch, pixels, bias, relu, down, across, k0, K, y):
+def _pixels_task(task, thread, first, count, run, transform, M, products, m_pitch, pixels, bias, relu, down, across, k0,
+                 K, y):  # fmt: skip
     begin = task * run
-    _to_pixels(first + begin, min(run, count - begin), transform, M + y.itemsize * begin * K, m_pitch, pixels, bias,
-               relu, down, across, k0, K, y)  # fmt: skip
+    _to_pixels(first + begin, min(run, count - begin), transform, M, products[begin:], m_pitch, pixels, bias, relu,
+               down, across, k0, K, y)  # fmt: skip
 
 
 @jit
@@ -268,23 +271,27 @@ def _groups(team, groups, addresses, codes, lanes, x, c0, C, pixels, top, left, 
               pixels, top, left, down, across, V, patch_pitch, v_pitch, buffers))  # fmt: skip
         share(team, POINTS * panels, _multiply_task, (panels, count, addresses, lanes, size, C, K, U.ctypes.data,
               u_pitch, V, v_pitch, M, m_pitch, rows, products, lines))  # fmt: skip
-        share(team, (count + run - 1) // run, _pixels_task, (first, count, run, codes[1], M, m_pitch, pixels, bias,
+        share(team, (count + run - 1) // run, _pixels_task, (first, count, run, codes[1], M, products, m_pitch, pixels, bias,
               relu, down, across, k0, K, y))  # fmt: skip
 
 
 @jit(inner=True)
-def _turn_tap(tap, thread, transpose, w, lanes, pitch, turned):
-    C, K = w.shape[1], w.shape[2]
-    for c in range(0, C, lanes):
-        source = w.ctypes.data + w.itemsize * (tap * C + c) * K
-        target = turned.ctypes.data + w.itemsize * ((w.shape[0] - 1 - tap) * K * pitch + c)
-        call_transpose(transpose, source, K, target, pitch, min(lanes, C - c), K)
+def _turn_tap(tap, thread, transpose, w, lanes, first_row, rows, first, C, turned):
+    taps, all_rows, columns = w.shape
+    pitch = turned.shape[2]
+    for c in range(0, rows, lanes):
+        source = w.ctypes.data + w.itemsize * ((tap * all_rows + first_row + c) * columns + first)
+        target = turned.ctypes.data + w.itemsize * ((taps - 1 - tap) * C * pitch + c)
+        call_transpose(transpose, source, columns, target, pitch, min(lanes, rows - c), C)
 
 
 @jit
-def _turn(team, transpose, w, lanes, pitch, turned):
-    """Fill turned (taps, K, pitch) with the filters (taps, C, K) transposed and turned by half a circle."""
-    share(team, w.shape[0], _turn_tap, (transpose, w, lanes, pitch, turned))
+def _turn(team, transpose, w, lanes, first_row, rows, first, C, turned):
+    """Fill turned (taps, C, pitch) with filters (taps, rows, columns) transposed and turned by half a circle.
+
+    They are `rows` rows from first_row on, and C columns from `first` on, of w.
+    """
+    share(team, w.shape[0], _turn_tap, (transpose, w, lanes, first_row, rows, first, C, turned))
 
 
 def winograd(
@@ -298,14 +305,10 @@ def winograd(
     C, K, taps = x.shape[4] // groups, y.shape[4] // groups, w.shape[1]
     code = transforms(x.dtype, taps)
     plan = plan_patches(x.shape[0], y.shape[2], y.shape[3], C, K, 7 - taps, tiles.lanes, x.itemsize)
-    large = w.size > 1 << 13
-    filters = w.reshape(taps * taps, w.shape[3], w.shape[4])
-    if transposed:
-        pitch = -(-K // tiles.lanes) * tiles.lanes
-        turned = scratch("turned filters", taps * taps * C * groups * pitch, x.dtype)
-        turned = turned[: taps * taps * C * groups * pitch].reshape(taps * taps, C * groups, pitch)
-        call_parallel(large, _turn, tiles.addresses[0, 0], filters, tiles.lanes, pitch, turned)
-        filters = turned
+    large, filters = w.size > 1 << 13, w.reshape(taps * taps, w.shape[3], w.shape[4])
+    pitch = -(-plan.chunk // tiles.lanes) * tiles.lanes
+    turned = scratch("turned filters", taps * taps * C * pitch * transposed, x.dtype)
+    turned = turned[: taps * taps * C * pitch * transposed].reshape(-1, C, pitch)
     U = scratch("weights", POINTS * plan.u_pitch, x.dtype)
     threads = threads_for(plan.blocks > 1 or not plan.fused)
     points, source = POINTS * (plan.v_pitch + plan.m_pitch), 6 * (7 * min(plan.block, plan.across) + 6) * C
@@ -315,13 +318,16 @@ def winograd(
     codes = np.array([code.input, code.output])
     for group, first in product(range(groups), range(0, K, plan.chunk)):
         channels = min(plan.chunk, K - first)
-        # The filters of a group are columns of w, but rows of what is turned.
-        row, column = (group * C, first) if transposed else (0, group * K + first)
-        call_parallel(large, _filters, code.filter, filters, taps, row, C, column, channels, 2 * tiles.lanes, U,
-                      plan.u_pitch)  # fmt: skip
+        column = group * K + first
+        if transposed:
+            call_parallel(
+                large, _turn, tiles.addresses[0, 0], filters, tiles.lanes, first, channels, group * C, C, turned
+            )
+        how = (turned, taps, C, 0) if transposed else (filters, taps, C, column)
+        call_parallel(large, _filters, code.filter, *how, channels, 2 * tiles.lanes, U, plan.u_pitch)
         common = (tiles.addresses, codes, tiles.lanes, x, group * C, C, 7 - taps, top, left, U, plan.u_pitch, add, relu,
                   plan.down, plan.across, plan.block, plan.patch_pitch, plan.v_pitch, plan.m_pitch, plan.rows,
-                  plan.products, plan.lines, group * K + first, channels)  # fmt: skip
+                  plan.products, plan.lines, column, channels)  # fmt: skip
         if plan.fused:
             call_parallel(plan.blocks > 1, _blocks, plan.blocks, *common, buffers, y)
         else:

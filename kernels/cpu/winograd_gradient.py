@@ -132,4 +132,5 @@ def winograd_weight_gradient(
     for group in range(groups):
         call_parallel(True, _groups, tiles.addresses, codes, tiles.lanes, x, group * C, C, dy, group * K, K, pixels,
                       top, left, plan.down, plan.across, plan.rows, patch_pitch, v_pitch, y_pitch, s_pitch,
-                      channel_block, np.arange(channel_block), np.arange(channel_block) * block, buffers, V, Y, dw)  # fmt: skip
+                      channel_block, np.arange(channel_block), np.arange(channel_block) * block, buffers, V, Y,
+                      dw)  # fmt: skip

@@ -5,7 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastcnn.kernels.cpu.winograd import ERROR_BOUND
+from fastcnn.kernels.cpu import winograd
+from fastcnn.kernels.cpu.tile import tiles
+from fastcnn.kernels.cpu.winograd import ERROR_BOUND, plan_patches
 
 ONE = (1, 1, 1)
 
@@ -15,13 +17,21 @@ def rms(a):
     return float(np.sqrt(np.mean(np.square(a, dtype=np.float64))))
 
 
-def problem(seed, N, H, W, C, K, pads):
-    """Return x, w, b, dy in float64 and how the convolution is padded."""
+def problem(seed, N, H, W, C, K, pads, taps=3, groups=1):
+    """Return x, w, b, dy in float64 and how the convolution is padded; C and K are those of a group."""
     (top, bottom), (left, right) = pads
     rng = np.random.default_rng(seed)
-    to_y = (N, 1, H + top + bottom - 2, W + left + right - 2, K)
-    shapes = ((N, 1, H, W, C), (1, 3, 3, C, K), (K,), to_y)
-    return [rng.normal(size=shape) for shape in shapes], (ONE, ((0, 0), *pads), ONE, 1)
+    to_y = (N, 1, H + top + bottom - taps + 1, W + left + right - taps + 1, groups * K)
+    shapes = ((N, 1, H, W, groups * C), (1, taps, taps, C, groups * K), (groups * K,), to_y)
+    return [rng.normal(size=shape) for shape in shapes], (ONE, ((0, 0), *pads), ONE, groups)
+
+
+def check(cpu, fill, arrays, how, relu=False, exact_room=None):
+    """Hold every pass against direct sums in float64."""
+    got = passes(cpu.conv, fill, arrays, how, relu, "float32", "winograd")
+    want = passes((exact_room or cpu).conv, fill, arrays, how, relu, "float64", "direct")
+    for name, mine, exact in zip(("y", "dx", "dw"), got, want, strict=True):
+        assert rms(mine - exact) <= ERROR_BOUND * rms(exact), name
 
 
 def passes(conv, fill, arrays, how, relu, dtype, algorithm):
@@ -38,29 +48,35 @@ def passes(conv, fill, arrays, how, relu, dtype, algorithm):
 @given(
     seed=st.integers(0, 9),
     N=st.integers(1, 3),
-    H=st.integers(3, 19),
-    W=st.integers(3, 19),
+    H=st.integers(5, 19),
+    W=st.integers(5, 19),
     C=st.integers(1, 70),
     K=st.integers(1, 70),
     pads=st.tuples(*[st.tuples(st.integers(0, 2), st.integers(0, 2))] * 2),
+    taps=st.sampled_from((3, 5)),
+    groups=st.integers(1, 3),
     relu=st.booleans(),
 )
-@settings(max_examples=80)
-def test_error_is_bounded_on_any_shape(reference, cpu, fill, seed, N, H, W, C, K, pads, relu):
-    arrays, how = problem(seed, N, H, W, C, K, pads)
-    got = passes(cpu.conv, fill, arrays, how, relu, "float32", "winograd")
-    want = passes(reference.conv, fill, arrays, how, relu, "float64", "direct")
-    for name, mine, exact in zip(("y", "dx", "dw"), got, want, strict=True):
-        assert rms(mine - exact) <= ERROR_BOUND * rms(exact), name
+@settings(max_examples=100)
+def test_error_is_bounded_on_any_shape(reference, cpu, fill, seed, N, H, W, C, K, pads, taps, groups, relu):
+    check(cpu, fill, *problem(seed, N, H, W, C, K, pads, taps, groups), relu, reference)
+
+
+@pytest.mark.parametrize(("taps", "groups"), [(3, 1), (5, 1), (3, 2)])
+def test_filters_that_outgrow_the_caches_are_taken_in_groups_and_chunks(cpu, fill, monkeypatch, taps, groups):
+    """Several groups of patches, several chunks of output channels."""
+    plan_patches.cache_clear()
+    for name, value in (("FUSED_WEIGHTS", 1), ("WEIGHT_BYTES", 1 << 18), ("GROUP_BYTES", 1 << 18)):
+        monkeypatch.setattr(winograd, name, value)
+    plan = plan_patches(3, 11, 10, 40, 90, 7 - taps, tiles(np.float32).lanes, 4)
+    assert (plan.fused, plan.blocks > 1, plan.chunk < 90) == (False, True, True)
+    check(cpu, fill, *problem(5, 3, 11, 10, 40, 90, ((taps // 2,) * 2,) * 2, taps, groups), True)
+    plan_patches.cache_clear()
 
 
 def test_weight_gradient_of_many_patches_stays_bounded(cpu, fill):
     """Several groups of patches: each is summed by itself."""
-    arrays, how = problem(7, 3, 112, 112, 96, 100, ((1, 1), (1, 1)))
-    got = passes(cpu.conv, fill, arrays, how, False, "float32", "winograd")
-    want = passes(cpu.conv, fill, arrays, how, False, "float64", "direct")
-    for name, mine, exact in zip(("y", "dx", "dw"), got, want, strict=True):
-        assert rms(mine - exact) <= ERROR_BOUND * rms(exact), name
+    check(cpu, fill, *problem(7, 3, 112, 112, 96, 100, ((1, 1), (1, 1))))
 
 
 @pytest.mark.parametrize("C", [1, 64, 256, 1024])
@@ -76,11 +92,7 @@ def test_error_stays_bounded_with_many_channels(cpu, fill, C):
 
 def test_large_filters_are_turned_and_cut_into_panels(cpu, fill):
     """More than two panels of output channels, and channel counts that fill no vector."""
-    arrays, how = problem(3, 2, 10, 9, 75, 101, ((1, 1), (1, 1)))
-    got = passes(cpu.conv, fill, arrays, how, True, "float32", "winograd")
-    want = passes(cpu.conv, fill, arrays, how, True, "float64", "direct")
-    for mine, exact in zip(got, want, strict=True):
-        assert rms(mine - exact) <= ERROR_BOUND * rms(exact)
+    check(cpu, fill, *problem(3, 2, 10, 9, 75, 101, ((1, 1), (1, 1))), True)
 
 
 def test_auto_takes_the_faster_way_and_direct_stays_exact(cpu, reference, fill, integers):
@@ -105,13 +117,13 @@ def test_auto_takes_the_faster_way_and_direct_stays_exact(cpu, reference, fill, 
 
 @pytest.mark.parametrize(
     ("filters", "stride", "dtype"),
-    [((1, 3, 3), (1, 2, 2), "float32"), ((1, 5, 5), ONE, "float32"), ((1, 3, 3), ONE, "float64")],
+    [((1, 3, 3), (1, 2, 2), "float32"), ((1, 7, 7), ONE, "float32"), ((1, 3, 3), ONE, "float64")],
 )
 def test_what_winograd_does_not_take_is_refused(cpu, filters, stride, dtype):
     shape, how = (1, 1, 9, 9, 16), (stride, ((0, 0), (1, 1), (1, 1)), ONE, 1, np.dtype(dtype))
     with pytest.raises(ValueError, match="3x3 and 5x5 filters at stride 1"):
         cpu.conv.algorithm_of("forward", shape, shape, filters, *how, "winograd")
-    with pytest.raises(ValueError, match="'fft' was given: choose one of auto, direct, winograd"):
+    with pytest.raises(ValueError, match="'fft' was given: choose one of auto, direct, depthwise, winograd"):
         cpu.conv.algorithm_of("forward", shape, shape, filters, *how, "fft")
 
 
