@@ -20,10 +20,11 @@ DENORMAL = np.float32(1e-40)
 
 @numba.njit
 def count_task(task, thread, doers, counts):
-    """Count task as done by thread; later tasks take longer."""
-    for _ in range(task + 1):
-        counts[thread, task] += 1
-    counts[thread, task] -= task
+    """Count task as done by thread; tasks take up to some microseconds."""
+    value = 1.0
+    for _ in range(100 * (task % 50)):
+        value = value * 0.999 + 0.5
+    counts[thread, task] += value > 0
     doers[task] = thread
 
 
@@ -79,6 +80,24 @@ def test_several_python_threads_compute_at_once():
     for caller in callers:
         caller.join(120)
     assert found == [[True] * 50] * len(right)
+
+
+def test_several_python_threads_share_out_tasks_at_once():
+    wrong = []
+
+    def run():
+        for _ in range(1000):
+            doers, counts = np.empty(40, np.int64), np.zeros((threads.thread_count(), 40), np.int64)
+            threads.call_parallel(True, count_tasks, 40, doers, counts)
+            if counts.sum() != 40:
+                wrong.append(counts)
+
+    callers = [threading.Thread(target=run) for _ in range(4)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join(120)
+    assert not wrong
 
 
 FORK = """
@@ -182,7 +201,9 @@ def test_affinity_and_environment_lower_the_count():
     assert count_in_process("pass", FASTCNN_NUM_THREADS="100000") <= (os.cpu_count() or 1)
     if hasattr(os, "sched_setaffinity"):
         core = min(os.sched_getaffinity(0))
-        assert count_in_process(f"os.sched_setaffinity(0, {{{core}}})", FASTCNN_NUM_THREADS="") == 1
+        assert (
+            count_in_process(f"os.sched_setaffinity(0, {{{core}}})", FASTCNN_NUM_THREADS="", NUMBA_NUM_THREADS="2") == 1
+        )
 
 
 def test_the_count_belongs_to_a_python_thread(with_threads):
