@@ -29,8 +29,8 @@ from fastcnn.kernels.cpu.lanewise import (
 from fastcnn.kernels.cpu.threads import call_parallel
 from fastcnn.kernels.cpu.workspace import scratch
 
-SOURCE_BYTES = 64 * 1024  # of the rows that a row of outputs meets, in one task's channels
-BLOCK_VECTORS = 16  # of output channels of a task, at most
+SOURCE_BYTES = 512 * 1024  # of the rows that a row of outputs meets, in one task's channels
+BLOCK_VECTORS = 64  # of output channels of a task, at most
 
 Met = tuple[tuple[int, int], ...]  # (tap, source pixel) pairs that an output of an axis meets
 
@@ -166,14 +166,15 @@ def _pack(w, reduce, taps_w, transposed, lanes, packed):
     w (rows of taps * taps of a row, C / groups, K); lanes past the last channel may hold anything.
     """
     taps, C, K = w.shape
-    channels = K // reduce * C if transposed else K
     vector = taps * reduce * lanes
     for tap in range(taps):
         for j in range(reduce):
             at = ((tap // taps_w * reduce + j) * taps_w + tap % taps_w) * lanes
-            if transposed:
-                for c in range(channels):
-                    packed[at + c // lanes * vector + c % lanes] = w[tap, c % C, c // C * reduce + j]
+            if transposed and (C > 1 or reduce > 1):
+                for k in range(j, K, reduce):
+                    for c in range(C):
+                        channel = k // reduce * C + c
+                        packed[at + channel // lanes * vector + channel % lanes] = w[tap, c, k]
             else:
                 for k in range(0, K, lanes):
                     for lane in range(min(lanes, K - k)):
@@ -197,8 +198,13 @@ def _task(task, lanes, source, packed, bias, relu, numbers, segments, depths, he
     held, vector = min(units_block, units - unit), unit * period
     w_row = taps_w * lanes
     w_vector = depths.shape[1] // 2 * taps_h * reduce * w_row
-    for p in range(p0, min(p0 + rows_block, P)):
-        met = 0
+    end = min(p0 + rows_block, P)
+    for p in range(p0, end):
+        met, ahead, ahead_rows = 0, np.int64(0), np.int64(0)
+        if p + 1 < end and depths[o, 0] > 0 and heights[p, 0] > 0 and heights[p + 1, 0] > 0:
+            newest = heights[p, 2 * heights[p, 0]]
+            ahead = (depths[o, 2 * depths[o, 0]] * H + newest + 1) * W * C
+            ahead_rows = heights[p + 1, 2 * heights[p + 1, 0]] - newest
         for a in range(depths[o, 0]):
             for b in range(heights[p, 0]):
                 place = (depths[o, 2 + 2 * a] * H + heights[p, 2 + 2 * b]) * W * C
@@ -211,7 +217,7 @@ def _task(task, lanes, source, packed, bias, relu, numbers, segments, depths, he
                 segments[s, 0], x + size * ((n * D * H * W + segments[s, 2]) * C + unit * unit_in), C,
                 segments[s, 4] * C, table, met, weights + size * vector * w_vector, w_vector,
                 y + size * ((((n * O + o) * P + p) * Q + segments[s, 1]) * K + vector * lanes), K, segments[s, 5] * K,
-                biases + size * vector * lanes, K - vector * lanes, held, segments[s, 3], relu,
+                biases + size * vector * lanes, K - vector * lanes, held, segments[s, 3], relu, ahead, ahead_rows, W * C,
             )  # fmt: skip
 
 

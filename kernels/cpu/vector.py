@@ -107,6 +107,12 @@ class VectorFunction:
         else:
             self.b.call(self._masked_store, [value, place, i32(self.size), mask])
 
+    def prefetch(self, place: Value) -> None:
+        """Fetch the cache line at a pointer into L1; where none may be read, nothing happens."""
+        kind = ir.IntType(8).as_pointer()
+        function = self._declare("llvm.prefetch.p0", ir.VoidType(), [kind, i32, i32, i32])
+        self.b.call(function, [self.b.bitcast(place, kind), i32(0), i32(3), i32(1)])
+
     def sum_lanes(self, vector: Value) -> Value:
         """Return the sum of a vector's lanes, added in pairs."""
         name = f"llvm.vector.reduce.fadd.v{self.lanes}f{8 * self.size}"
