@@ -8,11 +8,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numba
 import numpy as np
 
 from fastcnn.kernels.cpu import peak
-from fastcnn.kernels.cpu.threads import thread_count
+from fastcnn.kernels.cpu.threads import LAYER, thread_count
 from fastcnn.kernels.cpu.tile import tiles
 
 CACHES = Path("/sys/devices/system/cpu/cpu0/cache")  # Linux; elsewhere the header goes without cache sizes
@@ -65,13 +64,12 @@ def describe(dtype: str) -> Machine:
         dtype=dtype,
         vector_bits=tiles(np.dtype(dtype)).lanes * np.dtype(dtype).itemsize * 8,
         threads=thread_count(),
-        threading_layer="",
+        threading_layer=LAYER,
         caches=cache_sizes(),
         versions=versions(),
     )
     machine.measure_peak()
     machine.measure_bandwidth()
-    machine.threading_layer = numba.threading_layer()  # known once a parallel kernel has run
     return machine
 
 

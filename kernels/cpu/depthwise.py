@@ -11,9 +11,7 @@ convolution, neighbours meet different taps.
 from functools import lru_cache
 from typing import NamedTuple
 
-import numba
 import numpy as np
-from numba import prange
 from numba.np.unsafe.ndarray import to_fixed_tuple
 
 from fastcnn.kernels.cpu.compiler import jit
@@ -26,7 +24,8 @@ from fastcnn.kernels.cpu.lanewise import (
     products_code,
     sources_of,
 )
-from fastcnn.kernels.cpu.threads import call_parallel
+from fastcnn.kernels.cpu.tasks import share
+from fastcnn.kernels.cpu.threads import call_parallel, threads_for
 from fastcnn.kernels.cpu.workspace import scratch
 
 SOURCE_BYTES = 512 * 1024  # of the rows that a row of outputs meets, in one task's channels
@@ -182,11 +181,12 @@ def _pack(w, reduce, taps_w, transposed, lanes, packed):
 
 
 @jit(inner=True)
-def _task(task, lanes, source, packed, bias, relu, numbers, segments, depths, heights, rows_met, target):
+def _task(task, thread, lanes, source, packed, bias, relu, numbers, segments, depths, heights, tables, target):
     """Compute one block of output rows, for one block of channels."""
     (reduce, taps_h, taps_w, rows_block, rows_blocks, units_block, units, units_blocks, period, unit_in,
      ) = to_fixed_tuple(numbers, 10)  # fmt: skip
     (_, D, H, W, C), (_, O, P, Q, K) = source.shape, target.shape
+    rows_met = tables[thread]
     # Addresses are taken once: a look at an array in the loops would count its references.
     x, y, weights, biases, table, size = (
         source.ctypes.data, target.ctypes.data, packed.ctypes.data, bias.ctypes.data, rows_met.ctypes.data,
@@ -221,11 +221,9 @@ def _task(task, lanes, source, packed, bias, relu, numbers, segments, depths, he
             )  # fmt: skip
 
 
-@jit(parallel=True)
-def _tasks(tasks, lanes, source, packed, bias, relu, numbers, segments, depths, heights, tables, target):
-    for i in prange(tasks):
-        _task(np.int64(i), lanes, source, packed, bias, relu, numbers, segments, depths, heights,
-              tables[numba.get_thread_id()], target)  # fmt: skip
+@jit
+def _tasks(team, tasks, lanes, source, packed, bias, relu, numbers, segments, depths, heights, tables, target):
+    share(team, tasks, _task, (lanes, source, packed, bias, relu, numbers, segments, depths, heights, tables, target))
 
 
 def lanewise(
@@ -240,7 +238,7 @@ def lanewise(
     packed = scratch("weights", -(-K // lanes) * lanes * w[..., 0, 0].size * reduce, dtype)
     _pack(w.reshape(-1, w.shape[3], w.shape[4]), reduce, w.shape[2], transposed, lanes, packed)
     add = np.zeros(K, dtype) if bias is None else bias
-    threads = numba.get_num_threads()
+    threads = threads_for(plan.parallel)
     tables = scratch("rows", threads * plan.table, np.dtype(np.int64))[: threads * plan.table]
     call_parallel(plan.parallel, _tasks, plan.tasks, lanes, source, packed, add, relu, plan.numbers, plan.segments,
                   plan.depths, plan.heights, tables.reshape(threads, plan.table), target)  # fmt: skip

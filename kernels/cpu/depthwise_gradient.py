@@ -11,7 +11,6 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from numba import prange
 from numba.np.unsafe.ndarray import to_fixed_tuple
 
 from fastcnn.kernels.cpu.compiler import jit
@@ -26,6 +25,7 @@ from fastcnn.kernels.cpu.lanewise import (
     period_of,
 )
 from fastcnn.kernels.cpu.reduce import sum_panels
+from fastcnn.kernels.cpu.tasks import share
 from fastcnn.kernels.cpu.threads import call_parallel
 from fastcnn.kernels.cpu.tile import zero_bytes
 from fastcnn.kernels.cpu.workspace import scratch
@@ -47,9 +47,7 @@ class LanewiseGradient(NamedTuple):
     parallel: bool
 
 
-NUMBERS = (
-    "reduce taps_h taps_w most step_h dilation_h units_block units units_blocks period unit_in chunks"
-).split()
+NUMBERS = ("reduce taps_h taps_w most step_h dilation_h units_block units units_blocks period unit_in chunks").split()
 
 
 def _bands(heights: list[Met], most: int) -> list[tuple[int, int, int, int, int]]:
@@ -128,14 +126,15 @@ def _parts(count: int, most: int) -> list[tuple[int, int]]:
 
 
 @jit(inner=True)
-def _task(task, lanes, x, dy, numbers, segments, code, bands, depths, partial):
-    """Sum one chunk of bands for one block of channels into partial (vectors, taps, lanes)."""
+def _task(task, thread, lanes, x, dy, numbers, segments, code, bands, depths, partials):
+    """Sum one chunk of bands for one block of channels into its partial (vectors, taps, lanes)."""
     (reduce, taps_h, taps_w, most, step_h, dilation_h, units_block, units, units_blocks, period, unit_in, chunks,
      ) = to_fixed_tuple(numbers, 12)  # fmt: skip
     (_, D, H, W, C), (N, O, P, Q, K) = x.shape, dy.shape
+    chunk, unit = task // units_blocks, task % units_blocks * units_block
+    partial = partials[chunk]
     # Addresses are taken once: a look at an array in the loops would count its references.
     source, gradient, sums, size = x.ctypes.data, dy.ctypes.data, partial.ctypes.data, x.itemsize
-    chunk, unit = task // units_blocks, task % units_blocks * units_block
     first, last = unit * period, min((unit + units_block) * period, (K + lanes - 1) // lanes)
     tap_row, tap = taps_w * reduce * lanes, reduce * lanes
     vector = depths.shape[1] * taps_h * tap_row
@@ -164,12 +163,9 @@ def _task(task, lanes, x, dy, numbers, segments, code, bands, depths, partial):
                             )  # fmt: skip
 
 
-@jit(parallel=True)
-def _tasks(tasks, lanes, x, dy, numbers, segments, code, bands, depths, partial):
-    units_blocks = numbers[8]
-    for i in prange(tasks):
-        task = np.int64(i)
-        _task(task, lanes, x, dy, numbers, segments, code, bands, depths, partial[task // units_blocks])
+@jit
+def _tasks(team, tasks, lanes, x, dy, numbers, segments, code, bands, depths, partials):
+    share(team, tasks, _task, (lanes, x, dy, numbers, segments, code, bands, depths, partials))
 
 
 def lanewise_gradient(

@@ -219,9 +219,7 @@ def emit_gradients(module: ir.Module, pattern: Pattern, G: int, u: int, dtype: n
         x_p, dy_p, *totals = carried
         return [b.gep(x_p, [x_row]), b.gep(dy_p, [dy_row]), *f.loop(tiles, [x_p, dy_p, *totals], tile)[2:]]
 
-    places = [
-        f.at(sums, b.add(b.mul(tap_step, i64(g)), b.mul(step, i64(tap)))) for g, tap in order
-    ]
+    places = [f.at(sums, b.add(b.mul(tap_step, i64(g)), b.mul(step, i64(tap)))) for g, tap in order]
     for place, total in zip(places, f.loop(rows, [x, dy, *map(f.load, places)], row)[2:], strict=True):
         f.store(total, place)
     b.ret_void()
