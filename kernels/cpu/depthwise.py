@@ -3,8 +3,8 @@
     x (N, D, H, W, C)   w (T, R, S, gC, K)   y (N, O, P, Q, K)   groups of gC input and gK output channels
 
 Lanes are output channels (`lanewise.py`). A row of outputs is cut into tiles; which columns of the source a tile meets
-with which taps is its pattern, and code is made for each pattern: those of the edges simply lack the taps outside of the
-image, so that the source is read in place. The gradient by the input differs in its patterns alone: of a strided
+with which taps is its pattern, and code is made for each pattern: those of the edges simply lack the taps outside of
+the image, so that the source is read in place. The gradient by the input differs in its patterns alone: of a strided
 convolution, neighbours meet different taps.
 """
 
@@ -64,7 +64,7 @@ def serves(group_in: int, group_out: int, groups: int, lanes: int) -> bool:
 
     A tile's lanes are one group's channels: it wastes the others, where here loads and shuffles are wasted.
     """
-    if groups == 1 or period_of(group_out, lanes) > 3 and group_in > 1 or group_out > 4 * lanes:
+    if groups == 1 or (period_of(group_out, lanes) > 3 and group_in > 1) or group_out > 4 * lanes:
         return False
     return group_in == 1 or sources_of(group_in, group_out, lanes) * group_out <= 0.7 * lanes
 
@@ -217,7 +217,8 @@ def _task(task, thread, lanes, source, packed, bias, relu, numbers, segments, de
                 segments[s, 0], x + size * ((n * D * H * W + segments[s, 2]) * C + unit * unit_in), C,
                 segments[s, 4] * C, table, met, weights + size * vector * w_vector, w_vector,
                 y + size * ((((n * O + o) * P + p) * Q + segments[s, 1]) * K + vector * lanes), K, segments[s, 5] * K,
-                biases + size * vector * lanes, K - vector * lanes, held, segments[s, 3], relu, ahead, ahead_rows, W * C,
+                biases + size * vector * lanes, K - vector * lanes, held, segments[s, 3], relu, ahead, ahead_rows,
+                W * C,
             )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ SAME = ((0, 0), (1, 1), (1, 1))
 
 def passes(conv, fill, geometry, N, channels, relu, arrays):
     """Return y, dx and dw of one room."""
-    C, K, groups = channels
+    _, K, groups = channels
     how = (geometry.stride, geometry.padding, geometry.dilation, groups)
     x, w, b, dy = arrays
     y = fill(conv.conv_forward, x, w, b, *how, relu, shapes=[(N, *geometry.output, K)], dtype=x.dtype)
