@@ -47,7 +47,7 @@ class LanewiseGradient(NamedTuple):
     parallel: bool
 
 
-NUMBERS = ("reduce taps_h taps_w most step_h dilation_h units_block units_blocks period unit_in chunks").split()
+NUMBERS = "reduce taps_h taps_w most step_h dilation_h units_block units_blocks period unit_in chunks".split()
 
 
 def _bands(heights: list[Met], most: int) -> list[tuple[int, int, int, int, int]]:

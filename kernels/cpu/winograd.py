@@ -3,9 +3,9 @@
     y = A' [ (G w G') * (B' x B) ] A     for every 6x6 patch x of the input, r x r filter w and m x m patch y
 
 with m + r = 7. Transformed patches V (36, patches, C) and filters U (36, C, K) meet in 36 matrix products on the
-register tile. A task takes a block of patches through all three steps while V and the products stay in L2; where U outgrows the
-caches, all threads take a group of patches through them step by step, so that U is read once for many. The gradient by
-the input is the same pass with turned, transposed filters; groups of channels are passes of their own.
+register tile. A task takes a block of patches through all three steps while V and the products stay in L2; where U
+outgrows the caches, all threads take a group of patches through them step by step, so that U is read once for many. The
+gradient by the input is the same pass with turned, transposed filters; groups of channels are passes of their own.
 
 Sums are rounded as those of larger numbers: against exact results the error's root mean square stays below
 `ERROR_BOUND` times the output's (normal data, up to 1024 input channels), some eight times that of direct sums.

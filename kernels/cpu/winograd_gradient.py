@@ -131,5 +131,5 @@ def winograd_weight_gradient(
     codes = np.array([code.input, code.gradient, code.weights])
     for group in range(groups):
         call_parallel(True, _groups, tiles.addresses, codes, tiles.lanes, x, group * C, C, dy, group * K, K, pixels,
-                      top, left, plan.down, plan.across, plan.rows, patch_pitch, v_pitch, y_pitch, s_pitch, channel_block,
-                      np.arange(channel_block), np.arange(channel_block) * block, buffers, V, Y, dw)  # fmt: skip
+                      top, left, plan.down, plan.across, plan.rows, patch_pitch, v_pitch, y_pitch, s_pitch,
+                      channel_block, np.arange(channel_block), np.arange(channel_block) * block, buffers, V, Y, dw)  # fmt: skip
