@@ -3,10 +3,11 @@
     x (N, D, H, W, C)   w (T, R, S, C / groups, K)   y (N, O, P, Q, K)
 
 Every array holds random normals, so that no pass meets zeros or denormals it would not meet in a
-network.
+network, and starts on a cache line, as a network's arrays do.
 """
 
 from collections.abc import Callable
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from fastcnn.bench import accuracy
 from fastcnn.bench.case import Case
 from fastcnn.bench.descriptor import Convolution
 from fastcnn.kernels.cpu import conv
+from fastcnn.kernels.cpu.workspace import aligned_empty
 
 PASSES = ("forward", "backward_input", "backward_weight")
 ALGORITHMS = conv.ALGORITHMS
@@ -29,7 +31,7 @@ def case(c: Convolution, pass_name: str, algorithm: str, dtype: str) -> Case:
     The case names the algorithm that serves it.
     """
     random = np.random.default_rng(0)
-    x, w, y = (random.standard_normal(s, np.dtype(dtype)) for s in (c.x_shape, c.w_shape, c.y_shape))
+    x, w, y = (_normals(random, s, np.dtype(dtype)) for s in (c.x_shape, c.w_shape, c.y_shape))
     used = _algorithm(c, pass_name, algorithm, x.dtype)
     call, error = _WORK[pass_name](c, used, x, w, y)
     return Case(
@@ -45,6 +47,13 @@ def case(c: Convolution, pass_name: str, algorithm: str, dtype: str) -> Case:
         request={"work": "conv", "descriptor": c.descriptor(), "pass": pass_name, "dtype": dtype},
         images=c.batch,
     )
+
+
+def _normals(random: np.random.Generator, shape: tuple[int, ...], dtype: np.dtype[np.floating]) -> Array:
+    """Return an array of random normals that starts on a cache line."""
+    array: Array = aligned_empty(prod(shape), dtype).reshape(shape)
+    random.standard_normal(dtype=dtype, out=array)
+    return array
 
 
 def _algorithm(c: Convolution, pass_name: str, algorithm: str, dtype: np.dtype[np.floating]) -> str:

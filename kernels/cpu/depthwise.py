@@ -3,8 +3,8 @@
     x (N, D, H, W, C)   w (T, R, S, gC, K)   y (N, O, P, Q, K)   groups of gC input and gK output channels
 
 Lanes are output channels (`lanewise.py`). A row of outputs is cut into tiles; which columns of the source a tile meets
-with which taps is its pattern, and code is made for each pattern: those of the edges simply lack the taps outside of the
-image, so that the source is read in place. The gradient by the input differs in its patterns alone: of a strided
+with which taps is its pattern, and code is made for each pattern: those of the edges simply lack the taps outside of
+the image, so that the source is read in place. The gradient by the input differs in its patterns alone: of a strided
 convolution, neighbours meet different taps.
 """
 
@@ -28,8 +28,8 @@ from fastcnn.kernels.cpu.tasks import share
 from fastcnn.kernels.cpu.threads import call_parallel, threads_for
 from fastcnn.kernels.cpu.workspace import scratch
 
-SOURCE_BYTES = 64 * 1024  # of the rows that a row of outputs meets, in one task's channels
-BLOCK_VECTORS = 16  # of output channels of a task, at most
+SOURCE_BYTES = 512 * 1024  # of the rows that a row of outputs meets, in one task's channels
+BLOCK_VECTORS = 64  # of output channels of a task, at most
 
 Met = tuple[tuple[int, int], ...]  # (tap, source pixel) pairs that an output of an axis meets
 
@@ -64,7 +64,7 @@ def serves(group_in: int, group_out: int, groups: int, lanes: int) -> bool:
 
     A tile's lanes are one group's channels: it wastes the others, where here loads and shuffles are wasted.
     """
-    if groups == 1 or period_of(group_out, lanes) > 3 and group_in > 1 or group_out > 4 * lanes:
+    if groups == 1 or (period_of(group_out, lanes) > 3 and group_in > 1) or group_out > 4 * lanes:
         return False
     return group_in == 1 or sources_of(group_in, group_out, lanes) * group_out <= 0.7 * lanes
 
@@ -165,14 +165,15 @@ def _pack(w, reduce, taps_w, transposed, lanes, packed):
     w (rows of taps * taps of a row, C / groups, K); lanes past the last channel may hold anything.
     """
     taps, C, K = w.shape
-    channels = K // reduce * C if transposed else K
     vector = taps * reduce * lanes
     for tap in range(taps):
         for j in range(reduce):
             at = ((tap // taps_w * reduce + j) * taps_w + tap % taps_w) * lanes
-            if transposed:
-                for c in range(channels):
-                    packed[at + c // lanes * vector + c % lanes] = w[tap, c % C, c // C * reduce + j]
+            if transposed and (C > 1 or reduce > 1):
+                for k in range(j, K, reduce):
+                    for c in range(C):
+                        channel = k // reduce * C + c
+                        packed[at + channel // lanes * vector + channel % lanes] = w[tap, c, k]
             else:
                 for k in range(0, K, lanes):
                     for lane in range(min(lanes, K - k)):
@@ -184,7 +185,8 @@ def _task(task, thread, lanes, source, packed, bias, relu, numbers, segments, de
     """Compute one block of output rows, for one block of channels."""
     (reduce, taps_h, taps_w, rows_block, rows_blocks, units_block, units, units_blocks, period, unit_in,
      ) = to_fixed_tuple(numbers, 10)  # fmt: skip
-    (_, D, H, W, C), (_, O, P, Q, K), rows_met = source.shape, target.shape, tables[thread]
+    (_, D, H, W, C), (_, O, P, Q, K) = source.shape, target.shape
+    rows_met = tables[thread]
     # Addresses are taken once: a look at an array in the loops would count its references.
     x, y, weights, biases, table, size = (
         source.ctypes.data, target.ctypes.data, packed.ctypes.data, bias.ctypes.data, rows_met.ctypes.data,
@@ -196,8 +198,13 @@ def _task(task, thread, lanes, source, packed, bias, relu, numbers, segments, de
     held, vector = min(units_block, units - unit), unit * period
     w_row = taps_w * lanes
     w_vector = depths.shape[1] // 2 * taps_h * reduce * w_row
-    for p in range(p0, min(p0 + rows_block, P)):
-        met = 0
+    end = min(p0 + rows_block, P)
+    for p in range(p0, end):
+        met, ahead, ahead_rows = 0, np.int64(0), np.int64(0)
+        if p + 1 < end and depths[o, 0] > 0 and heights[p, 0] > 0 and heights[p + 1, 0] > 0:
+            newest = heights[p, 2 * heights[p, 0]]
+            ahead = (depths[o, 2 * depths[o, 0]] * H + newest + 1) * W * C
+            ahead_rows = heights[p + 1, 2 * heights[p + 1, 0]] - newest
         for a in range(depths[o, 0]):
             for b in range(heights[p, 0]):
                 place = (depths[o, 2 + 2 * a] * H + heights[p, 2 + 2 * b]) * W * C
@@ -210,7 +217,8 @@ def _task(task, thread, lanes, source, packed, bias, relu, numbers, segments, de
                 segments[s, 0], x + size * ((n * D * H * W + segments[s, 2]) * C + unit * unit_in), C,
                 segments[s, 4] * C, table, met, weights + size * vector * w_vector, w_vector,
                 y + size * ((((n * O + o) * P + p) * Q + segments[s, 1]) * K + vector * lanes), K, segments[s, 5] * K,
-                biases + size * vector * lanes, K - vector * lanes, held, segments[s, 3], relu,
+                biases + size * vector * lanes, K - vector * lanes, held, segments[s, 3], relu, ahead, ahead_rows,
+                W * C,
             )  # fmt: skip
 
 

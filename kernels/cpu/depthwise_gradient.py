@@ -1,6 +1,6 @@
 """The gradient of a convolution of many small groups by its weights: products of x and dy lane by lane, summed.
 
-    dw[t, r, s, j, k] = sum over n, o, p, q of x[n, o * stride + t * dilation - before, ..., j of k's group] * dy[..., k]
+    dw[t, r, s, j, k] = sum over n, o, p, q of x[n, o * stride + t * dilation - before, ..., j of k's group] dy[..., k]
 
 A task takes one block of channels through a chunk of all bands of output rows: the sums of as many rows of taps as
 registers hold run over a band, whose x and dy are read in place. The bands are dealt into chunks by the shape alone and
@@ -47,7 +47,7 @@ class LanewiseGradient(NamedTuple):
     parallel: bool
 
 
-NUMBERS = ("reduce taps_h taps_w most step_h dilation_h units_block units units_blocks period unit_in chunks").split()
+NUMBERS = "reduce taps_h taps_w most step_h dilation_h units_block units_blocks period unit_in chunks".split()
 
 
 def _bands(heights: list[Met], most: int) -> list[tuple[int, int, int, int, int]]:
@@ -101,7 +101,7 @@ def plan_gradient(
     chunks = max(1, min(N * target[1] * len(bands), -(-MIN_TASKS // units_blocks)))
     values = dict(
         reduce=reduce, taps_h=filters[1], taps_w=filters[2], most=most, step_h=stride[1], dilation_h=dilation[1],
-        units_block=held, units=units, units_blocks=units_blocks, period=period, unit_in=unit_in, chunks=chunks,
+        units_block=held, units_blocks=units_blocks, period=period, unit_in=unit_in, chunks=chunks,
     )  # fmt: skip
     slices = np.full((target[1], filters[0]), -1, np.int64)
     for o, met in enumerate(depths):
@@ -126,15 +126,15 @@ def _parts(count: int, most: int) -> list[tuple[int, int]]:
 
 
 @jit(inner=True)
-def _task(task, thread, lanes, x, dy, numbers, segments, code, bands, depths, partial):
-    """Sum one chunk of bands for one block of channels into partial (chunks, vectors, taps, lanes)."""
-    (reduce, taps_h, taps_w, most, step_h, dilation_h, units_block, units, units_blocks, period, unit_in, chunks,
-     ) = to_fixed_tuple(numbers, 12)  # fmt: skip
+def _task(task, thread, lanes, x, dy, numbers, segments, code, bands, depths, partials):
+    """Sum one chunk of bands for one block of channels into its partial (vectors, taps, lanes)."""
+    (reduce, taps_h, taps_w, most, step_h, dilation_h, units_block, units_blocks, period, unit_in, chunks,
+     ) = to_fixed_tuple(numbers, 11)  # fmt: skip
     (_, D, H, W, C), (N, O, P, Q, K) = x.shape, dy.shape
-    # Addresses are taken once: a look at an array in the loops would count its references.
-    source, gradient, size = x.ctypes.data, dy.ctypes.data, x.itemsize
     chunk, unit = task // units_blocks, task % units_blocks * units_block
-    sums = partial[chunk].ctypes.data
+    partial = partials[chunk]
+    # Addresses are taken once: a look at an array in the loops would count its references.
+    source, gradient, sums, size = x.ctypes.data, dy.ctypes.data, partial.ctypes.data, x.itemsize
     first, last = unit * period, min((unit + units_block) * period, (K + lanes - 1) // lanes)
     tap_row, tap = taps_w * reduce * lanes, reduce * lanes
     vector = depths.shape[1] * taps_h * tap_row
@@ -164,8 +164,8 @@ def _task(task, thread, lanes, x, dy, numbers, segments, code, bands, depths, pa
 
 
 @jit
-def _tasks(team, tasks, lanes, x, dy, numbers, segments, code, bands, depths, partial):
-    share(team, tasks, _task, (lanes, x, dy, numbers, segments, code, bands, depths, partial))
+def _tasks(team, tasks, lanes, x, dy, numbers, segments, code, bands, depths, partials):
+    share(team, tasks, _task, (lanes, x, dy, numbers, segments, code, bands, depths, partials))
 
 
 def lanewise_gradient(

@@ -25,7 +25,7 @@ from numba.extending import intrinsic
 from fastcnn.kernels.cpu.tile import caller, tile_shape
 from fastcnn.kernels.cpu.vector import VectorFunction, i32, i64, load_functions, vector_registers
 
-PRODUCT_ARGUMENTS, GRADIENT_ARGUMENTS = 15, 15
+PRODUCT_ARGUMENTS, GRADIENT_ARGUMENTS = 18, 15
 COLUMNS_A_BASE = 3  # columns loaded from one address: base, base + pitch, base + 2 * pitch
 
 
@@ -114,15 +114,17 @@ def _column_places(f: VectorFunction, row: Value, pitch: Value, columns: list[in
 
 
 def emit_products(module: ir.Module, pattern: Pattern, dtype: np.dtype, lanes: int) -> None:
-    """Write products(x, pitch, x tile, rows, count, w, w vector, y, K, y tile, bias, outs, units, tiles, relu).
+    """Write products(x, pitch, x tile, rows, count, w, w vector, y, K, y tile, bias, outs, units, tiles, relu, ahead,
+    ahead rows, ahead pitch).
 
     rows holds `count` pairs: offsets of a row in x, and of its taps in w. `units` are as many vectors of channels as
-    the pattern of lanes is long; `outs` output channels are left. Tiles stand x tile and y tile apart.
+    the pattern of lanes is long; `outs` output channels are left. Tiles stand x tile and y tile apart. From offset
+    `ahead` on, so many rows are fetched into L1 that the next row of outputs will meet.
     """
     f = VectorFunction(module, "run", PRODUCT_ARGUMENTS, dtype, lanes)
     b = f.b
-    (x, pitch, x_tile, rows, count, w, w_vector, y, K, y_tile, bias, outs, units, tiles, relu,
-     ) = f.function.args  # fmt: skip
+    (x, pitch, x_tile, rows, count, w, w_vector, y, K, y_tile, bias, outs, units, tiles, relu, ahead, ahead_rows,
+     ahead_pitch) = f.function.args  # fmt: skip
     x, w, y, bias, rows = f.pointer(x), f.pointer(w), f.pointer(y), f.pointer(bias), f.pointer(rows, i64)
     period, outputs, by_column = period_of(pattern.group_out, lanes), len(pattern.outputs), _by_column(pattern)
     taps = sorted({tap for met in pattern.outputs for tap, _ in met})
@@ -131,6 +133,14 @@ def emit_products(module: ir.Module, pattern: Pattern, dtype: np.dtype, lanes: i
     def vector(u: int, x_v: Value, w_v: Value, y_v: Value, bias_v: Value, left: Value) -> None:
         mask = f.mask_below(b.sub(left, i64(u * lanes))) if pattern.ragged else None
         columns = _Columns(f, pattern, u)
+
+        def fetch(i: Value, _: list[Value]) -> list[Value]:
+            row = b.gep(x_v, [b.add(ahead, b.mul(i, ahead_pitch))])
+            for at in _column_places(f, row, pitch, [column for column, _ in by_column]):
+                f.prefetch(b.gep(at, [i64(columns.first)]))
+            return []
+
+        f.loop(ahead_rows, [], fetch)
 
         def row(i: Value, sums: list[Value]) -> list[Value]:
             place = b.gep(rows, [b.mul(i, i64(2))])
@@ -253,7 +263,7 @@ def most_sums() -> int:
 
 @intrinsic
 def call_products(typingctx, address, x, pitch, x_tile, rows, count, w, w_vector, y, K, y_tile, bias, outs, units,
-                  tiles, relu):  # fmt: skip
+                  tiles, relu, ahead, ahead_rows, ahead_pitch):  # fmt: skip
     """Call the products at `address`: addresses in bytes, pitches, steps and offsets in elements."""
     return caller(PRODUCT_ARGUMENTS)
 

@@ -29,8 +29,8 @@ def passes(conv, fill, geometry, groups, relu, x, w, b, dy):
 def channels(draw):
     """Draw input channels, output channels and groups, depthwise and primes among them."""
     groups = draw(st.sampled_from([1, 1, 1, 2, 3, 7]))
-    inner = draw(st.integers(1, 100 if groups == 1 else 9))
-    outer = draw(st.integers(1, 100 if groups == 1 else 9))
+    inner = draw(st.integers(1, 100 if groups == 1 else 24))
+    outer = draw(st.integers(1, 100 if groups == 1 else 24))
     return groups * inner, groups * outer, groups
 
 
