@@ -13,8 +13,9 @@ from numba.extending import intrinsic
 from fastcnn.kernels.cpu import denormals
 from fastcnn.kernels.cpu.atomic import C_ARGUMENTS
 from fastcnn.kernels.cpu.helpers import work
-from fastcnn.kernels.cpu.vector import function_type, i64
+from fastcnn.kernels.cpu.vector import function_type, i8, i64
 
+i8p = i8.as_pointer()
 PARTS = 16  # in which a thread takes its run of tasks: a few at a time where they are many and small
 LINE = 8  # int64s of a cache line: each thread's counter has its own
 
@@ -38,6 +39,7 @@ def share(typingctx, team, tasks, body, arguments):
         values = [context.cast(builder, value, have, want) for value, have, want in kinds]
         packed = ir.LiteralStructType([value.type for value in values])
         job_type = ir.LiteralStructType([i64, i64, i64.as_pointer(), packed])
+        stack = _intrinsic(builder, "llvm.stacksave.p0", i8p)  # in a loop, the counters would pile up
         job, counters = cgutils.alloca_once(builder, job_type), builder.alloca(i64, builder.mul(threads, i64(LINE)))
         for field, value in zip((THREADS, TASKS, COUNTERS), (threads, tasks, counters), strict=True):
             builder.store(value, cgutils.gep_inbounds(builder, job, 0, field))
@@ -48,9 +50,16 @@ def share(typingctx, team, tasks, body, arguments):
             builder.store(_first(builder, loop.index, tasks, threads), counter)
         entry = _entry(context, builder.module, compiled, call_type, job_type)
         addresses = [builder.ptrtoint(pointer, i64) for pointer in (entry, job)]
-        return context.compile_internal(builder, work, types.void(*[types.int64] * 4), [pool, threads, *addresses])
+        context.compile_internal(builder, work, types.void(*[types.int64] * 4), [pool, threads, *addresses])
+        _intrinsic(builder, "llvm.stackrestore.p0", ir.VoidType(), stack)
+        return context.get_dummy_value()
 
     return signature, codegen
+
+
+def _intrinsic(builder, name, result, *arguments):
+    kind = ir.FunctionType(result, [argument.type for argument in arguments])
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), arguments)
 
 
 def _first(builder, thread, tasks, threads):

@@ -271,8 +271,8 @@ def _groups(team, groups, addresses, codes, lanes, x, c0, C, pixels, top, left, 
               pixels, top, left, down, across, V, patch_pitch, v_pitch, buffers))  # fmt: skip
         share(team, POINTS * panels, _multiply_task, (panels, count, addresses, lanes, size, C, K, U.ctypes.data,
               u_pitch, V, v_pitch, M, m_pitch, rows, products, lines))  # fmt: skip
-        share(team, (count + run - 1) // run, _pixels_task, (first, count, run, codes[1], M, products, m_pitch, pixels, bias,
-              relu, down, across, k0, K, y))  # fmt: skip
+        share(team, (count + run - 1) // run, _pixels_task, (first, count, run, codes[1], M, products, m_pitch, pixels,
+              bias, relu, down, across, k0, K, y))  # fmt: skip
 
 
 @jit(inner=True)
