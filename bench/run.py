@@ -5,12 +5,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-
 from fastcnn.bench.case import Case
 from fastcnn.bench.machine import Machine
 from fastcnn.bench.peer import Peer
+from fastcnn.bench.ratios import distribution, geometric_mean, total_ratio
 from fastcnn.bench.timing import Effort, alternate
+from fastcnn.kernels.cpu import workspace
 
 
 @dataclass
@@ -19,9 +19,12 @@ class Row:
 
     `spread_ms` is the distance between the quartiles. `count` is how often the network holds the
     shape. `bound` is the roof ("compute" or "memory") that limits a kernel of this many operations
-    and bytes on this machine. `ratio` is the peer's time over ours: above 1, ours is faster.
+    and bytes on this machine. `scratch_bytes` is what the call held besides its arguments, as counted
+    from none at its first call; `compile_ms` how much longer that one took: compilation or loading, planning and
+    that memory. `ratio` is the peer's time over ours: above 1, ours is faster.
     """
 
+    layer: str
     name: str
     descriptor: str
     pass_name: str
@@ -32,6 +35,7 @@ class Row:
     batch: int | None
     flops: int
     bytes: int
+    scratch_bytes: int
     compile_ms: float
     median_ms: float
     spread_ms: float
@@ -84,25 +88,23 @@ class Report:
             "geomean_ratio_by_pass": {
                 name: geometric_mean(row.ratio for row in rows) for name, rows in self.by_pass().items()
             },
+            "total_ratio": total_ratio(self.rows),
+            "total_ratio_by_pass": {name: total_ratio(rows) for name, rows in self.by_pass().items()},
+            "ratio_distribution": distribution(row.ratio for row in self.rows),
+            "ratio_distribution_by_pass": {
+                name: distribution(row.ratio for row in rows) for name, rows in self.by_pass().items()
+            },
         }
-
-
-def geometric_mean(values: Iterable[float | None]) -> float | None:
-    """Return the geometric mean of the values that are there, None if none is.
-
-    >>> round(geometric_mean([2.0, None, 8.0]), 12)
-    4.0
-    """
-    present = [value for value in values if value is not None]
-    return float(np.exp(np.mean(np.log(present)))) if present else None
 
 
 def measure(case: Case, machine: Machine, effort: Effort, peer: Peer | None) -> Row:
     """Measure one case; what depends on the roofs is filled in by `against_roofs`."""
     if peer is not None:
         peer.prepare(case.request)
+    workspace.release()
     ours, theirs = alternate(case.call, None if peer is None else peer.turn, effort)
     row = Row(
+        layer=case.layer,
         name=case.name,
         descriptor=case.descriptor,
         pass_name=case.pass_name,
@@ -113,6 +115,7 @@ def measure(case: Case, machine: Machine, effort: Effort, peer: Peer | None) -> 
         batch=case.images,
         flops=case.flops,
         bytes=case.bytes,
+        scratch_bytes=workspace.held_bytes(),
         compile_ms=ours.compilation * 1e3,
         median_ms=ours.median * 1e3,
         spread_ms=ours.spread * 1e3,
@@ -154,6 +157,7 @@ def measure_all(
     if peer is not None:
         machine.versions[peer.name] = peer.version
     machine.measure_bandwidth()
+    machine.keep_ceilings()
     for row in rows:
         against_roofs(row, machine)
     return Report(machine, rows)

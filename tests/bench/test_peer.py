@@ -13,7 +13,7 @@ from fastcnn.errors import BackendError
 from fastcnn.kernels.reference import conv
 
 torch = pytest.importorskip("torch", reason="PyTorch is the peer")
-from fastcnn.bench import peer_torch  # noqa: E402 - it imports torch
+from fastcnn.bench import layers_torch  # noqa: E402 - it imports torch
 
 SHAPES = [
     "mb2ic3ih7oc4kh3ph1",
@@ -27,7 +27,7 @@ SHAPES = [
 
 
 @pytest.mark.parametrize("text", SHAPES)
-@pytest.mark.parametrize("layout", peer_torch.LAYOUTS)
+@pytest.mark.parametrize("layout", layers_torch.LAYOUTS)
 def test_the_peer_computes_what_we_compute(text, layout):
     c = parse(text)
     rank = max(c.rank, 2)
@@ -39,14 +39,14 @@ def test_the_peer_computes_what_we_compute(text, layout):
     conv.conv_backward_input(dy, w, *geometry, dx)
     conv.conv_backward_weight(x, dy, *geometry, dw)
 
-    padding, size = peer_torch.torch_padding(c, rank)
+    padding, size = layers_torch.torch_padding(c, rank)
     beforehand = [
         (0, 0),
         *(c.pads if tuple(size) != c.image[3 - rank :] else ((0, 0),) * 3),
         (0, 0),
     ]
     inner = tuple(slice(before, before + n) for (before, _), n in zip(beforehand[1:4], c.image, strict=True))
-    formats = peer_torch.LAYOUTS[layout]
+    formats = layers_torch.LAYOUTS[layout]
 
     def tensor(array, axes):
         array = array.transpose(axes)
@@ -62,7 +62,7 @@ def test_the_peer_computes_what_we_compute(text, layout):
     arguments = [list(t[3 - rank :]) for t in (c.stride, c.dilation)]
 
     def result(pass_name):
-        call = peer_torch.conv_call(pass_name, *tensors, arguments[0], padding, arguments[1], c.groups)
+        call = layers_torch.conv_call(pass_name, *tensors, arguments[0], padding, arguments[1], c.groups)
         out = call()
         return out if pass_name == "forward" else next(t for t in out if t is not None)
 
