@@ -19,9 +19,10 @@ class Row:
 
     `spread_ms` is the distance between the quartiles. `count` is how often the network holds the
     shape. `bound` is the roof ("compute" or "memory") that limits a kernel of this many operations
-    and bytes on this machine. `scratch_bytes` is what the call held besides its arguments, as counted
-    from none at its first call; `compile_ms` how much longer that one took: compilation or loading, planning and
-    that memory. `ratio` is the peer's time over ours: above 1, ours is faster.
+    and bytes on this machine. `scratch_bytes` is what the call held besides its arguments.
+    `compile_ms` is how much longer its first call took: compilation or loading, planning and that
+    memory, but not the register tile, which measuring the peak brings in before. `ratio` is the
+    peer's time over ours: above 1, ours is faster.
     """
 
     layer: str
