@@ -18,7 +18,8 @@ PIPE_WIDTH = 180  # columns of the table in a file or a pipe: enough for the lon
 
 # What a narrow table does without, first to last; --json and --csv hold all of it.
 MOST_DISPENSABLE = (
-    "scratch\nMiB", "compile\nms", "spread\nms", "GB/s", "bound", "peer\nlayout", "algorithm", "error", "GFLOP/s",
+    "scratch\nMiB", "compile\nms", "spread\nms", "% of\nroof", "GB/s", "bound", "peer\nlayout", "algorithm", "error",
+    "GFLOP/s",
 )  # fmt: skip
 TEXTS = ("name", "pass", "algorithm")
 FOLDED_NAME = 18  # columns that hold "resnet50:res2a_1 x3" on two lines, "lenet:conv1" on one
@@ -67,6 +68,7 @@ def _columns(report: Report) -> dict[str, list[str]]:
         "spread\nms": [number(row.spread_ms) for row in rows],
         "GFLOP/s": [f"{row.gflops:.1f}" for row in rows],
         "% of\npeak": [f"{row.percent_of_peak:.1f}" for row in rows],
+        "% of\nroof": [f"{row.percent_of_roof:.1f}" for row in rows],
         "GB/s": [f"{row.gbytes_per_s:.1f}" for row in rows],
         "bound": [row.bound for row in rows],
         "error": [f"{row.max_relative_error:.1e}" for row in rows],
@@ -135,7 +137,7 @@ def summary_line(name: str, rows: list[Row]) -> str:
 
 def show(report: Report, console: Console) -> None:
     """Print header, table and summary, and against a peer how the ratios are spread and which rows are slowest."""
-    for line in report.machine.lines():
+    for line in report.machine.lines() + peer_lines(report):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     console.print(table(report, console))
     for line in summary(report):
@@ -143,6 +145,14 @@ def show(report: Report, console: Console) -> None:
     if report.geomean_ratio is not None:
         spread_is_shown = show_distribution(report, console)
         show_slowest(report, console, spread_is_shown)
+
+
+def peer_lines(report: Report) -> list[str]:
+    """Return the line about the peer, if there is one."""
+    if report.peer is None:
+        return []
+    memory = {"fresh": "as users have it", "kept": "kept by its process"}[report.peer["memory"]]
+    return [f"against {report.peer['name']} {report.peer['version']}, its memory {memory}"]
 
 
 def show_distribution(report: Report, console: Console) -> bool:

@@ -19,10 +19,10 @@ class Row:
 
     `spread_ms` is the distance between the quartiles. `count` is how often the network holds the
     shape. `bound` is the roof ("compute" or "memory") that limits a kernel of this many operations
-    and bytes on this machine. `scratch_bytes` is what the call held besides its arguments.
-    `compile_ms` is how much longer its first call took: compilation or loading, planning and that
-    memory, but not the register tile, which measuring the peak brings in before. `ratio` is the
-    peer's time over ours: above 1, ours is faster.
+    and bytes on this machine; what stays in the caches may pass the second. `scratch_bytes` is what
+    the call held besides its arguments. `compile_ms` is how much longer its first call took:
+    compilation or loading, planning and that memory, but not the register tile, which measuring
+    the peak brings in before. `ratio` is the peer's time over ours: above 1, ours is faster.
     """
 
     layer: str
@@ -42,6 +42,7 @@ class Row:
     spread_ms: float
     gflops: float
     percent_of_peak: float
+    percent_of_roof: float
     gbytes_per_s: float
     bound: str
     max_relative_error: float
@@ -63,10 +64,11 @@ class Row:
 
 @dataclass
 class Report:
-    """All rows, and the machine that they were measured on."""
+    """All rows, the machine that they were measured on, and the peer's name, version and memory."""
 
     machine: Machine
     rows: list[Row]
+    peer: dict[str, str] | None = None
 
     @property
     def geomean_ratio(self) -> float | None:
@@ -84,6 +86,7 @@ class Report:
         """Return what `--json` writes."""
         return {
             "machine": self.machine.as_dict(),
+            "peer": self.peer,
             "rows": [row.as_dict() for row in self.rows],
             "geomean_ratio": self.geomean_ratio,
             "geomean_ratio_by_pass": {
@@ -122,6 +125,7 @@ def measure(case: Case, machine: Machine, effort: Effort, peer: Peer | None) -> 
         spread_ms=ours.spread * 1e3,
         gflops=case.flops / ours.median / 1e9,
         percent_of_peak=0.0,
+        percent_of_roof=0.0,
         gbytes_per_s=case.bytes / ours.median / 1e9,
         bound="",
         max_relative_error=case.error(),
@@ -135,11 +139,12 @@ def measure(case: Case, machine: Machine, effort: Effort, peer: Peer | None) -> 
 
 
 def against_roofs(row: Row, machine: Machine) -> None:
-    """Fill in the row's percent of peak and the roof that bounds it."""
+    """Fill in the row's percent of peak, the roof that bounds it, and its percent of that."""
     row.percent_of_peak = 100 * row.gflops / machine.peak_gflops
     at_peak = row.flops / machine.peak_gflops
     at_bandwidth = row.bytes / machine.bandwidth_gbytes_per_s
     row.bound = "compute" if at_peak >= at_bandwidth else "memory"
+    row.percent_of_roof = 100 * max(at_peak, at_bandwidth) / (row.median_ms * 1e6)
 
 
 def measure_all(
@@ -161,4 +166,5 @@ def measure_all(
     machine.keep_ceilings()
     for row in rows:
         against_roofs(row, machine)
-    return Report(machine, rows)
+    about = None if peer is None else {"name": peer.name, "version": peer.version, "memory": peer.memory}
+    return Report(machine, rows, about)

@@ -80,6 +80,14 @@ class Passes(click.ParamType):
 @click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True)
 @click.option("--against", type=click.Choice(["torch"]), help="Compare with PyTorch, in a process of its own.")
 @click.option(
+    "--peer-memory",
+    type=click.Choice(["fresh", "kept"]),
+    default="fresh",
+    show_default=True,
+    help="Where PyTorch's outputs above 32 MB lie: in fresh pages at every call, as its users have it, or in memory "
+    "that its process keeps (with glibc), which compares the kernels alone.",
+)
+@click.option(
     "--repeats",
     type=click.IntRange(min=1),
     default=9,
@@ -107,6 +115,7 @@ def bench(
     model: str | None,
     threads: int | None,
     against: str | None,
+    peer_memory: str,
     repeats: int,
     seconds: float,
     compare: Path | None,
@@ -121,8 +130,8 @@ def bench(
     peak that was measured on this machine, and the largest error against float64 in units of the
     output's root mean square. With --against torch both sides take turns, each in a process of its
     own, each turn begun by a call that is not timed; our outputs are there beforehand, PyTorch
-    allocates its own at every call, as it does for its users. The ratio is PyTorch's better layout
-    over ours. A narrow terminal shows fewer columns; --json and --csv hold all.
+    allocates its own at every call, as it does for its users (see --peer-memory). The ratio is
+    PyTorch's better layout over ours. A narrow terminal shows fewer columns; --json and --csv hold all.
     """
     from fastcnn.bench import compare as comparison
     from fastcnn.bench import plot, report
@@ -138,7 +147,7 @@ def bench(
         require(against)
     cases = _layer_cases(layer, selection) if layer else _model_cases(str(model), selection)
     use_threads(threads)
-    found = _measure(cases, str(selection["dtype"]), Effort(repeats, seconds), against)
+    found = _measure(cases, str(selection["dtype"]), Effort(repeats, seconds), against, peer_memory)
     out = report.console()
     report.show(found, out)
     if old is not None:
@@ -197,7 +206,7 @@ def _model_cases(name: str, selection: dict[str, Any]) -> Iterator["Case"]:
     return iter(model.cases(name, selection["batch"] or model.BATCH, selection["dtype"]))
 
 
-def _measure(cases: Iterator["Case"], dtype: str, effort: "Effort", against: str | None) -> "Report":
+def _measure(cases: Iterator["Case"], dtype: str, effort: "Effort", against: str | None, memory: str) -> "Report":
     """Measure all cases; each result goes to stderr as it comes, if that is a terminal."""
     from fastcnn.bench.machine import describe
     from fastcnn.bench.peer import Peer
@@ -208,7 +217,7 @@ def _measure(cases: Iterator["Case"], dtype: str, effort: "Effort", against: str
             click.echo(f"{row.name or row.descriptor} {row.pass_name}: {row.median_ms:.3g} ms", err=True)
 
     machine = describe(dtype)
-    with Peer(against, machine.threads) if against else nullcontext() as peer:
+    with Peer(against, machine.threads, memory) if against else nullcontext() as peer:
         return measure_all(cases, machine, effort, peer, measured)
 
 

@@ -18,7 +18,7 @@ def made_up_row(**changes):
         "layer": "conv", "name": "net:conv1", "descriptor": "mb1ic1ih5oc1kh3", "pass_name": "forward",
         "algorithm": "direct", "dtype": "float32", "threads": 2, "count": 1, "batch": 1,
         "flops": 2_000_000, "bytes": 100_000, "scratch_bytes": 3 << 19, "compile_ms": 12.0, "median_ms": 0.1,
-        "spread_ms": 0.01, "gflops": 20.0, "percent_of_peak": 0.0, "gbytes_per_s": 1.0,
+        "spread_ms": 0.01, "gflops": 20.0, "percent_of_peak": 0.0, "percent_of_roof": 0.0, "gbytes_per_s": 1.0,
         "bound": "", "max_relative_error": 1e-6, "images_per_s": 1e4,
     }  # fmt: skip
     return Row(**(fields | changes))

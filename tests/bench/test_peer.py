@@ -1,7 +1,10 @@
 """PyTorch's side: the same operation as ours, in a worker that answers, refuses and dies."""
 
+import os
+import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -92,6 +95,24 @@ def test_worker_measures_both_layouts(worker):
         samples = worker.turn(Effort(2, 0.0))
         assert set(samples) == {"nchw", "channels_last"}
         assert all(len(times) == 2 and min(times) > 0 for times in samples.values())
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's malloc takes these settings")
+def test_kept_memory_comes_without_page_faults():
+    """The output of 48 MB takes 12,288 pages of 4 KiB."""
+    code = (
+        "import resource, torch; torch.set_num_threads(1); x = torch.ones(12 << 20)\n"
+        "def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "for _ in range(3): torch.relu(x)\n"
+        "before = faults(); torch.relu(x); print(faults() - before)"
+    )
+    for memory, few in (("kept", True), ("fresh", False)):
+        environment = os.environ | peers.MEMORY[memory]
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+        assert (int(done.stdout) < 100) == few, memory
+    with peers.Peer("torch", 1, "kept") as found:
+        settings = Path(f"/proc/{found._process.pid}/environ").read_text().replace("\0", ":")  # as glibc splits it
+    assert all(f"{name}={value}" in settings for name, value in peers.MEMORY["kept"].items())
 
 
 def test_worker_outlives_what_it_cannot_do(worker):

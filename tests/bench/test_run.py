@@ -17,11 +17,12 @@ from fastcnn.kernels.cpu import workspace
 
 
 def test_bound_is_the_roof_that_takes_longer(machine, row):
-    for flops, bound in ((2_000_000, "compute"), (900_000, "memory")):
+    for flops, bound, percent in ((2_000_000, "compute", 20.0), (900_000, "memory", 10.0)):
         one = row(flops=flops)
         against_roofs(one, machine())
         assert one.bound == bound
         assert one.percent_of_peak == 20.0
+        assert one.percent_of_roof == pytest.approx(percent)
 
 
 def test_json_keys(machine, compared):
@@ -59,6 +60,14 @@ def test_a_report_without_a_peer_has_no_ratios(machine, row, printed):
     text = printed(report.show, found)
     assert "peer" not in text
     assert "ratio" not in text
+
+
+@pytest.mark.parametrize(("memory", "words"), [("fresh", "as users have it"), ("kept", "kept by its process")])
+def test_the_peer_is_told_with_its_memory(machine, compared, printed, memory, words):
+    peer = {"name": "torch", "version": "2", "memory": memory}
+    found = Report(machine(), [compared(2.0)], peer)
+    assert f"against torch 2, its memory {words}" in printed(report.show, found)
+    assert found.as_dict()["peer"] == peer
 
 
 def test_slower_rows_are_listed(machine, compared, printed):
@@ -108,7 +117,7 @@ def test_table_is_ascii_and_whole_in_a_pipe(machine, compared, printed):
 
 @pytest.mark.parametrize(
     ("width", "there", "gone"),
-    [(80, "ratio", "error"), (120, "error", "compile"), (145, "compile", "scratch"), (170, "scratch", "")],
+    [(80, "ratio", "error"), (120, "error", "compile"), (153, "compile", "scratch"), (170, "scratch", "")],
 )
 def test_a_narrow_table_leaves_out_columns_and_cuts_no_cell(width, there, gone, machine, compared):
     rows = [compared(2.0, name="lenet:conv1", pass_name=p, spread_ms=0.000748) for p in ("forward", "backward_weight")]

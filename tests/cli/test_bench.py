@@ -119,7 +119,9 @@ def test_choices_narrow_the_rows(tmp_path):
 def test_model_report_against_torch(tmp_path):
     pytest.importorskip("torch", reason="PyTorch is the peer")
     out = tmp_path / "out.json"
-    result = run("--model", "lenet5", "--batch", "2", "--against", "torch", *QUICK, "--json", str(out))
+    result = run(
+        "--model", "lenet5", "--batch", "2", "--against", "torch", "--peer-memory", "kept", *QUICK, "--json", str(out)
+    )
     assert result.exit_code == 0, result.output
     content = json.loads(out.read_text())
     assert [r["pass"] for r in content["rows"]] == ["train", "infer"]
@@ -129,6 +131,7 @@ def test_model_report_against_torch(tmp_path):
         assert one["max_relative_error"] < 1e-4
     assert content["geomean_ratio"] > 0
     assert "torch" in content["machine"]["versions"]
+    assert content["peer"]["memory"] == "kept"
 
 
 def test_plot(tmp_path):
