@@ -87,3 +87,12 @@ def test_errors_of_pooling_against_the_reference_room(text, monkeypatch):
     spoiled = dx.copy()
     spoiled.reshape(-1)[prod(c.x_shape) // 2] += 1e-3 * np.sqrt(np.mean(dx**2))
     assert backward_input_error(problem, x, y, dy, spoiled) == pytest.approx(1e-3, rel=1e-6)
+
+
+def test_a_transposed_pass_is_served_as_its_adjoint(monkeypatch):
+    from fastcnn.bench import conv, conv_transpose
+
+    monkeypatch.setattr(conv, "served_by", lambda c, pass_name, algorithm, dtype: pass_name)
+    problem = LAYERS["conv_transpose"].parse("mb2ic3ih5oc4kh3ph1")
+    asked = [conv_transpose.served_by(problem, pass_name, "auto", "float32") for pass_name in conv_transpose.PASSES]
+    assert asked == ["backward_input", "forward", "backward_weight"]
