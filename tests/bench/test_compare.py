@@ -25,11 +25,11 @@ def old(tmp_path, machine):
 
 def test_rows_meet_by_what_they_measure(old, machine, row, printed):
     before = old(row(median_ms=0.4, name="another name", algorithm="winograd"), row(descriptor="mb9ic1", name=""))
-    rows = [row(layer="pool"), row(dtype="float64"), row(), row(descriptor="mb2ic1ih5oc1kh3", name="new")]
+    rows = [row(layer="pool", name="pool1"), row(dtype="float64"), row(), row(descriptor="mb2ic1ih5oc1kh3", name="new")]
     text = printed(compare.show_comparison, Report(machine(), rows), before)
     assert "direct (was winograd)" in text
     assert "1 of 4 rows stand in the older report; geometric mean of old / new: 4.00 (above 1: faster now)" in text
-    assert "not in the older report: net:conv1 forward, net:conv1 forward, new forward" in text
+    assert "not in the older report: pool1 forward, net:conv1 forward, new forward" in text
     assert "only in the older report: mb9ic1 forward" in text
     assert "another CPU" not in text
 
