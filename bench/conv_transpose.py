@@ -10,7 +10,7 @@ from fastcnn.bench.case import Case, Work, layer_case
 from fastcnn.bench.conv import Array
 from fastcnn.bench.descriptor import Convolution
 from fastcnn.bench.transposed import Transposed
-from fastcnn.kernels.cpu import conv as kernels
+from fastcnn.kernels.cpu import conv_transpose
 
 PASSES = conv.PASSES
 ALGORITHMS = conv.ALGORITHMS
@@ -35,15 +35,15 @@ def _work(c: Convolution, pass_name: str, algorithm: str, x: Array, w: Array, y:
     how = (c.stride, c.pads, c.dilation, c.groups)
     if pass_name == "forward":
         return (
-            lambda: kernels.conv_backward_input(x, w, *how, y, algorithm),
+            lambda: conv_transpose.conv_transpose_forward(x, w, None, *how, False, y, algorithm),
             lambda: accuracy.backward_input_error(c, x, w, y),
         )
     if pass_name == "backward_input":
         return (
-            lambda: kernels.conv_forward(y, w, None, *how, False, x, algorithm),
+            lambda: conv_transpose.conv_transpose_backward_input(y, w, *how, x, algorithm),
             lambda: accuracy.forward_error(c, y, w, x),
         )
     return (
-        lambda: kernels.conv_backward_weight(y, x, *how, w, algorithm),
+        lambda: conv_transpose.conv_transpose_backward_weight(x, y, *how, w, algorithm),
         lambda: accuracy.backward_weight_error(c, y, x, w),
     )

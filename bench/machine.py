@@ -5,13 +5,12 @@ from dataclasses import asdict, dataclass
 from importlib import metadata
 from typing import Any
 
-import numba
 import numpy as np
 
 from fastcnn.kernels.cpu import ceilings, peak
 from fastcnn.kernels.cpu.ceilings import Ceilings
 from fastcnn.kernels.cpu.host import cpu_name, told_caches
-from fastcnn.kernels.cpu.threads import thread_count
+from fastcnn.kernels.cpu.threads import LAYER, thread_count
 from fastcnn.kernels.cpu.tile import tiles
 
 
@@ -66,14 +65,13 @@ def describe(dtype: str) -> Machine:
         dtype=dtype,
         vector_bits=tiles(np.dtype(dtype)).lanes * np.dtype(dtype).itemsize * 8,
         threads=thread_count(),
-        threading_layer="",
+        threading_layer=LAYER,
         caches=cache_sizes(),
         versions=versions(),
     )
     machine.measure_peak()
     machine.measure_bandwidth()
     machine.keep_ceilings()
-    machine.threading_layer = numba.threading_layer()  # known once a parallel kernel has run
     return machine
 
 

@@ -34,6 +34,9 @@ from fastcnn.layers import (
     Conv1d,
     Conv2d,
     Conv3d,
+    ConvTranspose1d,
+    ConvTranspose2d,
+    ConvTranspose3d,
     Flatten,
     Identity,
     Layer,
@@ -47,6 +50,7 @@ from fastcnn.losses import CrossEntropy
 from fastcnn.node import Input, Node
 from fastcnn.optimizers import SGD
 from fastcnn.seeding import manual_seed
+from fastcnn.toeplitz import conv_matrix
 from fastcnn.trainer import Trainer
 
 if TYPE_CHECKING:
@@ -66,6 +70,9 @@ __all__ = [
     "Conv1d",
     "Conv2d",
     "Conv3d",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
+    "ConvTranspose3d",
     "CrossEntropy",
     "DataError",
     "Evaluation",
@@ -86,6 +93,7 @@ __all__ = [
     "ShapeError",
     "Trainer",
     "TrainingError",
+    "conv_matrix",
     "data",
     "from_nchw",
     "initializers",

@@ -1,6 +1,6 @@
 """The one place that picks a room of kernels: `get("cpu")`, `get("reference")`.
 
-A Backend is what graph, plan and trainer see of a device: seven modules of kernels under the same
+A Backend is what graph, plan and trainer see of a device: eight modules of kernels under the same
 names in every room, and the few array operations that are not kernels. Its room is imported when
 first asked for, so `import fastcnn` loads no compiler.
 """
@@ -30,6 +30,7 @@ class Backend:
     name: str
     conv: Any
     conv_pool: Any
+    conv_transpose: Any
     linear: Any
     pool: Any
     activation: Any

@@ -30,11 +30,8 @@ def available_cores() -> int:
 
 
 def threading_layer() -> str:
-    """Return Numba's threading layer: omp, tbb or workqueue."""
-    import numba
-
-    import_kernels("cpu", "threads")  # chooses the layer
-    return str(numba.threading_layer())
+    """Return the name of what runs kernels on several threads."""
+    return str(import_kernels("cpu", "threads").LAYER)
 
 
 def vector_bits() -> int:

@@ -1,11 +1,15 @@
 """What a network costs and sees, node by node: shapes, parameters, multiply-adds, receptive field.
 
 The receptive field r of a node, in pixels of the input, follows its input's r and jump j (how many
-input pixels lie between two neighbours): r' = r + (extent - 1) * j and j' = stride * j.
+input pixels lie between two neighbours): r' = r + (extent - 1) * j and j' = stride * j. A transposed
+convolution lays its window on the finer grid: its stride is 1 / s, and r' = r + (extent - 1) * j / s, of which
+the whole pixels count. Where an image was made smaller before it is enlarged, this is an upper bound.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
+from math import floor
 
 from fastcnn.arrays import Shape
 from fastcnn.node import Node
@@ -25,8 +29,8 @@ class Measure:
 
 @dataclass(frozen=True)
 class _Field:
-    reach: Shape
-    jump: Shape
+    reach: tuple[int | Fraction, ...]
+    jump: tuple[int | Fraction, ...]
 
 
 def measure(nodes: Sequence[Node]) -> list[Measure]:
@@ -46,7 +50,7 @@ def measure(nodes: Sequence[Node]) -> list[Measure]:
                 node.shape,
                 0 if layer in counted else layer.parameter_count,
                 layer.multiply_adds(node.shape),
-                field.reach if field else None,
+                tuple(map(floor, field.reach)) if field else None,
             )
         )
         counted.add(layer)
@@ -69,7 +73,7 @@ def _field(node: Node, sources: Sequence[_Field | None]) -> _Field | None:
         return _Field(reach, jump)
     extents, strides = window
     return _Field(
-        tuple(r + (e - 1) * j for r, e, j in zip(reach, extents, jump, strict=True)),
+        tuple(r + (e - 1) * j * min(s, 1) for r, e, j, s in zip(reach, extents, jump, strides, strict=True)),
         tuple(j * s for j, s in zip(jump, strides, strict=True)),
     )
 

@@ -3,6 +3,7 @@
 size of an axis, window on it, (before, after) padding, stride, dilation
 
 output = floor((size + before + after - dilation * (window - 1) - 1) / stride) + 1
+transposed = (size - 1) * stride + dilation * (window - 1) + 1 - before - after + output padding
 """
 
 from collections.abc import Sequence
@@ -105,3 +106,15 @@ def output_size(size: int, window: int, stride: int, padding: tuple[int, int], d
     if (count - 1) * stride >= size + before:
         count -= 1
     return count
+
+
+def transposed_size(size: int, window: int, stride: int, padding: tuple[int, int], dilation: int, extra: int) -> int:
+    """Return the size of the axis that windows laid at stride from `size` pixels fill, less the padding, plus `extra`.
+
+    The inverse of `output_size`, where `extra` says which of the sizes that give one output it shall be.
+
+    >>> [transposed_size(4, 3, 2, (1, 1), 1, extra) for extra in (0, 1)]
+    [7, 8]
+    """
+    before, after = padding
+    return (size - 1) * stride + extent(window, dilation) - before - after + extra

@@ -2,6 +2,7 @@
 
 from fastcnn.layers.base import Layer
 from fastcnn.layers.conv import Conv1d, Conv2d, Conv3d
+from fastcnn.layers.conv_transpose import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from fastcnn.layers.elementwise import Add, Flatten, Identity, ReLU
 from fastcnn.layers.linear import Linear
 from fastcnn.layers.pool import AvgPool1d, AvgPool2d, AvgPool3d, MaxPool1d, MaxPool2d, MaxPool3d
@@ -9,7 +10,7 @@ from fastcnn.layers.pool import AvgPool1d, AvgPool2d, AvgPool3d, MaxPool1d, MaxP
 LAYERS: dict[str, type[Layer]] = {
     layer.__name__: layer
     for layer in (
-        Conv1d, Conv2d, Conv3d, Linear, Flatten, Identity, Add, ReLU,
+        Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d, Linear, Flatten, Identity, Add, ReLU,
         MaxPool1d, MaxPool2d, MaxPool3d, AvgPool1d, AvgPool2d, AvgPool3d,
     )
 }  # fmt: skip
@@ -23,6 +24,9 @@ __all__ = [
     "Conv1d",
     "Conv2d",
     "Conv3d",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
+    "ConvTranspose3d",
     "Flatten",
     "Identity",
     "Layer",

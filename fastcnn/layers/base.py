@@ -11,6 +11,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from math import prod
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
 Call: TypeAlias = tuple[Callable[..., None], tuple[Any, ...]]
 """A kernel and its arguments, ready to run."""
 
-Window: TypeAlias = tuple[Shape, Shape]
-"""The extent of a layer's dilated window and its stride, by spatial axis."""
+Window: TypeAlias = tuple[Shape, Sequence[int | Fraction]]
+"""The extent of a layer's dilated window and its stride (1 / stride for one that enlarges), by spatial axis."""
 
 
 @dataclass(frozen=True)

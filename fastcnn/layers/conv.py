@@ -32,19 +32,9 @@ from fastcnn.shapes import (
 )
 
 
-class Conv(WeightedLayer):
-    """Convolution with PyTorch's arguments.
+class FilterLayer(WeightedLayer):
+    """What convolution and transposed convolution share: arguments, the check of inputs, the kernels' three axes."""
 
-    `padding` is a number, one per axis, a (before, after) pair per axis, "same" or "valid".
-    `algorithm` is "auto" or "direct" (see `fastcnn.set_convolution_algorithm`).
-
-    >>> Conv2d(3, 10, 5, padding=2).output_shape((32, 32, 3))
-    (32, 32, 10)
-    >>> Conv2d(3, 10, 5, padding=2).parameter_count
-    760
-    """
-
-    kind = "conv"
     rank: ClassVar[int]
 
     def __init__(
@@ -52,18 +42,17 @@ class Conv(WeightedLayer):
         in_channels: int,
         out_channels: int,
         kernel_size: IntOrAxes,
-        stride: IntOrAxes = 1,
-        padding: Padding = 0,
-        dilation: IntOrAxes = 1,
-        groups: int = 1,
-        bias: bool = True,
-        padding_mode: str = "zeros",
-        *,
-        algorithm: str = "auto",
-        weight_init: Initializer | None = None,
-        name: str | None = None,
-        dtype: DTypeLike = "float32",
-        device: str = "cpu",
+        stride: IntOrAxes,
+        padding: Padding,
+        dilation: IntOrAxes,
+        groups: int,
+        bias: bool,
+        padding_mode: str,
+        algorithm: str,
+        weight_init: Initializer | None,
+        name: str | None,
+        dtype: DTypeLike,
+        device: str,
     ) -> None:
         super().__init__(weight_init, name, dtype, device)
         self.algorithm = check_algorithm(algorithm)
@@ -84,11 +73,6 @@ class Conv(WeightedLayer):
         if padding_mode != "zeros":
             raise ArgumentError(f"padding_mode={padding_mode!r} was given, and only 'zeros' exists: leave it out.")
         self.has_bias = bool(bias)
-        self.weight_shape = (
-            *self.kernel_size,
-            self.in_channels // self.groups,
-            self.out_channels,
-        )
 
     def config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
@@ -106,14 +90,62 @@ class Conv(WeightedLayer):
             **bias_config(self.has_bias, self.weight_init),
         }
 
-    def infer(self, *inputs: Shape) -> Shape:
-        """Return (*output sizes, K)."""
-        (shape,) = inputs
+    def check_input(self, shape: Shape) -> None:
+        """Refuse an input of another rank or number of channels."""
         needed = f"({', '.join('DHW'[3 - self.rank :])}, C) with C = {self.in_channels}"
         if len(shape) != self.rank + 1:
             raise self.refuse_axes(shape, needed)
         if shape[-1] != self.in_channels:
             raise self.refuse(shape, needed, (*shape[1:], self.in_channels))
+
+    def geometry(self) -> tuple[Shape, tuple[tuple[int, int], ...], Shape]:
+        """Return the kernels' stride, padding pairs and dilation on three axes."""
+        lead = (1,) * (3 - self.rank)
+        return lead + self.stride, ((0, 0),) * len(lead) + self.pairs, lead + self.dilation
+
+
+class Conv(FilterLayer):
+    """Convolution with PyTorch's arguments.
+
+    `padding` is a number, one per axis, a (before, after) pair per axis, "same" or "valid".
+    `algorithm` is "auto" or "direct" (see `fastcnn.set_convolution_algorithm`).
+
+    >>> Conv2d(3, 10, 5, padding=2).output_shape((32, 32, 3))
+    (32, 32, 10)
+    >>> Conv2d(3, 10, 5, padding=2).parameter_count
+    760
+    """
+
+    kind = "conv"
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: IntOrAxes,
+        stride: IntOrAxes = 1,
+        padding: Padding = 0,
+        dilation: IntOrAxes = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: str = "zeros",
+        *,
+        algorithm: str = "auto",
+        weight_init: Initializer | None = None,
+        name: str | None = None,
+        dtype: DTypeLike = "float32",
+        device: str = "cpu",
+    ) -> None:
+        super().__init__(
+            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode, algorithm,
+            weight_init, name, dtype, device,
+        )  # fmt: skip
+        self.weight_shape = (*self.kernel_size, self.in_channels // self.groups, self.out_channels)
+
+    def infer(self, *inputs: Shape) -> Shape:
+        """Return (*output sizes, K)."""
+        (shape,) = inputs
+        self.check_input(shape)
         geometry = zip(shape, self.kernel_size, self.stride, self.pairs, self.dilation, strict=False)
         sizes = tuple(output_size(*axis, ceil_mode=False) for axis in geometry)
         if min(sizes) < 1:
@@ -128,11 +160,6 @@ class Conv(WeightedLayer):
     def window(self) -> Window:
         """Return the dilated filter's extent and the stride."""
         return tuple(map(extent, self.kernel_size, self.dilation)), self.stride
-
-    def geometry(self) -> tuple[Shape, tuple[tuple[int, int], ...], Shape]:
-        """Return the kernels' stride, padding pairs and dilation on three axes."""
-        lead = (1,) * (3 - self.rank)
-        return lead + self.stride, ((0, 0),) * len(lead) + self.pairs, lead + self.dilation
 
     def bind(self, backend: Backend, xs: Sequence[Array], y: Array, relu: bool = False) -> Bound:
         """Return the convolution's calls on five-axis views of the arrays."""

@@ -26,15 +26,20 @@ class WeightedLayer(Layer):
             raise ArgumentError(f"weight_init={weight_init!r} was given: give a rule of fastcnn.initializers.")
         self.weight_init = weight_init
 
+    @property
+    def bias_shape(self) -> Shape:
+        """The shape of a bias: one number an output channel."""
+        return self.weight_shape[-1:]
+
     def parameter_shapes(self) -> dict[str, Shape]:
         """Return the shapes of weight and bias."""
-        bias = {"bias": self.weight_shape[-1:]} if self.has_bias else {}
+        bias = {"bias": self.bias_shape} if self.has_bias else {}
         return {"weight": self.weight_shape} | bias
 
     def first_values(self, name: str, generator: np.random.Generator) -> Array:
         """Return He-normal weights (or those of `weight_init`) and zero biases."""
         if name == "bias":
-            return np.zeros(self.weight_shape[-1:])
+            return np.zeros(self.bias_shape)
         return (self.weight_init or HeNormal())(self.weight_shape, generator)
 
     @abstractmethod

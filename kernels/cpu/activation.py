@@ -7,9 +7,9 @@ in place, the loop for separate arrays would run element by element.
 """
 
 import numpy as np
-from numba import prange
 
 from fastcnn.kernels.cpu.compiler import jit
+from fastcnn.kernels.cpu.tasks import share
 from fastcnn.kernels.cpu.threads import call_parallel
 
 BLOCK = 1 << 14  # elements a thread takes at once
@@ -17,9 +17,9 @@ SMALL = 1 << 16  # elements: for fewer no second thread wakes (9 us)
 
 
 @jit(inner=True)
-def relu_block(x, y, first, last):
-    """Fill y[first:last] with max(x, 0)."""
-    zero = y.dtype.type(0)
+def relu_block(block, thread, x, y):
+    """Fill a block of y with max(x, 0)."""
+    zero, first, last = y.dtype.type(0), block * BLOCK, min(y.size, block * BLOCK + BLOCK)
     if x.ctypes.data == y.ctypes.data:
         for i in range(first, last):
             v = y[np.uintp(i)]
@@ -31,9 +31,9 @@ def relu_block(x, y, first, last):
 
 
 @jit(inner=True)
-def relu_backward_block(y, dy, dx, first, last):
-    """Fill dx[first:last] with dy where y > 0, else with 0."""
-    zero = dx.dtype.type(0)
+def relu_backward_block(block, thread, y, dy, dx):
+    """Fill a block of dx with dy where y > 0, else with 0."""
+    zero, first, last = dx.dtype.type(0), block * BLOCK, min(dx.size, block * BLOCK + BLOCK)
     if dy.ctypes.data == dx.ctypes.data:
         for i in range(first, last):
             dx[np.uintp(i)] = dx[np.uintp(i)] if y[np.uintp(i)] > zero else zero
@@ -42,20 +42,16 @@ def relu_backward_block(y, dy, dx, first, last):
             dx[np.uintp(i)] = dy[np.uintp(i)] if y[np.uintp(i)] > zero else zero
 
 
-@jit(parallel=True)
-def relu_blocks(x, y):
+@jit
+def relu_blocks(team, x, y):
     """Do `relu_forward` on flat arrays."""
-    size = y.shape[0]
-    for block in prange((size + BLOCK - 1) // BLOCK):
-        relu_block(x, y, block * BLOCK, min(size, block * BLOCK + BLOCK))
+    share(team, (y.size + BLOCK - 1) // BLOCK, relu_block, (x, y))
 
 
-@jit(parallel=True)
-def relu_backward_blocks(y, dy, dx):
+@jit
+def relu_backward_blocks(team, y, dy, dx):
     """Do `relu_backward_input` on flat arrays."""
-    size = dx.shape[0]
-    for block in prange((size + BLOCK - 1) // BLOCK):
-        relu_backward_block(y, dy, dx, block * BLOCK, min(size, block * BLOCK + BLOCK))
+    share(team, (dx.size + BLOCK - 1) // BLOCK, relu_backward_block, (y, dy, dx))
 
 
 def relu_forward(x, y):

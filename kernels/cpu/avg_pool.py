@@ -4,9 +4,9 @@ Arrays: x (N, D, H, W, C), window (T, R, S), y (N, O, P, Q, C).
 """
 
 import numpy as np
-from numba import prange
 
 from fastcnn.kernels.cpu.compiler import jit
+from fastcnn.kernels.cpu.tasks import share
 from fastcnn.kernels.cpu.threads import call_parallel
 from fastcnn.kernels.cpu.windows import (
     LINE,
@@ -36,7 +36,7 @@ def sum_tap(x, at, step, y, to, segments, length):
 
 
 @jit(inner=True)
-def avg_pool_block(x, image, y, output, C, how, padded, divisor, counts, height, task):
+def avg_pool_block(task, thread, x, image, y, output, C, how, padded, divisor, counts, height):
     """Fill one block of `height` output rows; blocks are counted through images and depths."""
     window, stride, padding, dilation = unpack(how)
     O, P, Q = output
@@ -68,16 +68,16 @@ def avg_pool_block(x, image, y, output, C, how, padded, divisor, counts, height,
             y[np.uintp(start + i)] /= max(one, share * counts[np.uintp(i)])
 
 
-@jit(parallel=True)
-def avg_pool_blocks(x, window, stride, padding, padded, divisor, y):
+@jit
+def avg_pool_blocks(team, x, window, stride, padding, padded, divisor, y):
     """Do `avg_pool_forward`, a block of output rows at a time."""
     (N, O, P, Q, C), image = y.shape, x.shape[1:4]
     output, how = (O, P, Q), pack(window, stride, padding, ADJACENT)
     height, counts = block_rows(output, C, stride), np.empty(Q * C, y.dtype)
     column_counts(image, Q, C, how, padded, divisor, counts)
     flat, means = x.reshape(-1), y.reshape(-1)
-    for task in prange(N * O * ((P + height - 1) // height)):
-        avg_pool_block(flat, image, means, output, C, how, padded, divisor, counts, height, task)
+    blocks = N * O * ((P + height - 1) // height)
+    share(team, blocks, avg_pool_block, (flat, image, means, output, C, how, padded, divisor, counts, height))
 
 
 def avg_pool_forward(x, window, stride, padding, count_include_pad, divisor, y):
@@ -116,7 +116,7 @@ def spread_narrow(shares, index, dx, to):
 
 
 @jit(inner=True)
-def avg_pool_backward_row(dy, output, how, padded, divisor, counts, index, dx, image, C, row):
+def avg_pool_backward_row(row, thread, dy, output, how, padded, divisor, counts, index, dx, image, C):
     """Fill one row of dx, counted through all images and depths."""
     window, stride, padding, _ = unpack(how)
     (O, P, Q), (D, H, W) = output, image
@@ -137,16 +137,16 @@ def avg_pool_backward_row(dy, output, how, padded, divisor, counts, index, dx, i
         spread_narrow(shares, index, dx, row * W * C)
 
 
-@jit(parallel=True)
-def avg_pool_backward_rows(dy, window, stride, padding, padded, divisor, dx):
+@jit
+def avg_pool_backward_rows(team, dy, window, stride, padding, padded, divisor, dx):
     """Do `avg_pool_backward_input`, row by row."""
     (N, D, H, W, C), output = dx.shape, dy.shape[1:4]
     image, Q, how = (D, H, W), dy.shape[3], pack(window, stride, padding, ADJACENT)
     index, counts = cover_index(W, Q, C, how), np.empty(Q * C, dx.dtype)
     column_counts(image, Q, C, how, padded, divisor, counts)
     given, flat = dy.reshape(-1), dx.reshape(-1)
-    for row in prange(N * D * H):
-        avg_pool_backward_row(given, output, how, padded, divisor, counts, index, flat, image, C, row)
+    how_much = (given, output, how, padded, divisor, counts, index, flat, image, C)
+    share(team, N * D * H, avg_pool_backward_row, how_much)
 
 
 def avg_pool_backward_input(dy, window, stride, padding, count_include_pad, divisor, dx):

@@ -22,36 +22,22 @@ import numba
 from numba.core import caching
 from numba.core.serialize import dumps
 
-from fastcnn.kernels.cpu.threads import config  # and thread count and threading layer are set
-
+config: Any = numba.config  # its names come from the environment when Numba is imported
 if config.CPU_NAME and config.CPU_FEATURES is None and llvm.get_host_cpu_name() != config.CPU_NAME:
     config.CPU_FEATURES = ""  # a named CPU has its own features, not the host's
 
 KERNELS = Path(__file__).resolve().parent.parent
 
-# prange alone makes threads: array expressions stay loops of the thread that meets them.
-PARALLEL = {
-    "prange": True,
-    "comprehension": False,
-    "reduction": False,
-    "inplace_binop": False,
-    "setitem": False,
-    "numpy": False,
-    "stencil": False,
-    "fusion": False,
-}
 
-
-def jit(function: Callable[..., Any] | None = None, *, parallel: bool = False, inner: bool = False) -> Any:
+def jit(function: Callable[..., Any] | None = None, *, inner: bool = False) -> Any:
     """Compile a kernel: no GIL, fused multiply-adds allowed, NaN and infinity kept, code cached on disk.
 
     `inner` functions are called by kernels alone: they get no entry from Python, which would cost half of their
     compile time.
     """
     if function is None:
-        return lambda f: jit(f, parallel=parallel, inner=inner)
+        return lambda f: jit(f, inner=inner)
     options: dict[str, Any] = {
-        "parallel": PARALLEL if parallel else False,
         "nogil": True,
         "error_model": "numpy",
         "fastmath": {"contract"},

@@ -9,20 +9,22 @@ No im2col: a row of taps (s, c) is contiguous in a channels-last image, so an ou
 runs. The three passes are gathers (`geometry.py`, `gather.py`) and a product over pixels (`weight_gradient.py`).
 Signals and images come with leading axes of length 1.
 
-`algorithm` is "direct" (the sums of the definition), "winograd" (3x3 at stride 1 in float32, see `winograd.py`) or
-"auto": the one that is faster for the shape.
+`algorithm` is "direct" (the sums of the definition), "winograd" (3x3 and 5x5 at stride 1 in float32, see
+`winograd.py`) or "auto": the one that is faster for the shape. Direct sums run on the register tile or, "depthwise",
+lane by lane where groups hold few channels (`depthwise.py`).
 """
 
 import numpy as np
 
-from fastcnn.kernels.cpu import winograd, winograd_gradient
+from fastcnn.kernels.cpu import depthwise, winograd, winograd_gradient
+from fastcnn.kernels.cpu.depthwise_gradient import lanewise_gradient
 from fastcnn.kernels.cpu.gather import gather
 from fastcnn.kernels.cpu.geometry import Padding, Triple, forward_gather, input_gradient_gathers
 from fastcnn.kernels.cpu.reduce import sum_pixels
 from fastcnn.kernels.cpu.tile import tiles
 from fastcnn.kernels.cpu.weight_gradient import weight_gradient
 
-ALGORITHMS = ("auto", "direct", "winograd")
+ALGORITHMS = ("auto", "direct", "depthwise", "winograd")
 
 
 def algorithm_of(
@@ -40,14 +42,22 @@ def algorithm_of(
     """
     if algorithm not in ALGORITHMS:
         raise ValueError(f"algorithm {algorithm!r} was given: choose one of {', '.join(ALGORITHMS)}.")
+    few = depthwise.serves(source[4] // groups, target[4] // groups, groups, tiles(dtype).lanes)
+    if algorithm == "depthwise" and not few:
+        raise ValueError("algorithm 'depthwise' takes groups of few channels: choose 'auto'.")
+    if algorithm != "winograd" and few:
+        return "depthwise"
     if algorithm == "direct":
         return algorithm
-    possible = winograd.applies(filters, stride, padding, dilation, groups, dtype, pass_name == "backward_input")
+    possible = winograd.applies(filters, stride, padding, dilation, dtype, pass_name == "backward_input")
     if algorithm == "winograd" and not possible:
-        raise ValueError("algorithm 'winograd' takes 3x3 filters at stride 1 in float32: choose 'auto' or 'direct'.")
+        raise ValueError(
+            "algorithm 'winograd' takes 3x3 and 5x5 filters at stride 1 in float32: choose 'auto' or 'direct'."
+        )
     N, _, P, Q, K = target
-    way = winograd_gradient if pass_name == "backward_weight" else winograd
-    faster = possible and way.is_faster(N, P, Q, source[4], K, tiles(dtype).lanes)
+    costs = winograd_gradient.COSTS if pass_name == "backward_weight" else winograd.FORWARD
+    channels, lanes = (source[4] // groups, K // groups), tiles(dtype).lanes
+    faster = possible and winograd.is_faster(costs, N, P, Q, *channels, filters[1], lanes)
     return "winograd" if faster or algorithm == "winograd" else "direct"
 
 
@@ -60,8 +70,12 @@ def conv_forward(
         return
     block, filters = tiles(x.dtype), w.shape[:3]
     how = (x.shape, y.shape, filters, stride, padding, dilation, groups)
-    if algorithm_of("forward", *how, x.dtype, algorithm) == "winograd":
-        winograd.winograd(block, x, w, b, padding[1][0], padding[2][0], False, relu, y)
+    used = algorithm_of("forward", *how, x.dtype, algorithm)
+    if used == "depthwise":
+        depthwise.lanewise(x, w, b, stride, padding, dilation, groups, block.lanes, False, relu, y)
+        return
+    if used == "winograd":
+        winograd.winograd(block, x, w, b, padding[1][0], padding[2][0], groups, False, relu, y)
         return
     plan = forward_gather(*how, block.lanes, block.rows, x.itemsize)
     gather(block, x, w, b, plan, False, relu, y)
@@ -72,15 +86,28 @@ def conv_backward_input(
     algorithm: str = "auto",
 ) -> None:  # fmt: skip
     """Fill dx, the gradient by x: one gather from dy for each phase of the stride."""
+    conv_adjoint(dy, w, None, stride, padding, dilation, groups, False, dx, algorithm)
+
+
+def conv_adjoint(
+    dy: np.ndarray, w: np.ndarray, b: np.ndarray | None, stride: Triple, padding: Padding, dilation: Triple,
+    groups: int, relu: bool, dx: np.ndarray, algorithm: str = "auto",
+) -> None:  # fmt: skip
+    """Fill dx with the transpose of the convolution by w, applied to dy, plus b (C,), cut at zero where relu is set."""
     if dx.size == 0:
         return
     block, filters = tiles(dy.dtype), w.shape[:3]
     how = (dy.shape, dx.shape, filters, stride, padding, dilation, groups)
-    if algorithm_of("backward_input", *how, dy.dtype, algorithm) == "winograd":
-        winograd.winograd(block, dy, w, None, 2 - padding[1][0], 2 - padding[2][0], True, False, dx)
+    used = algorithm_of("backward_input", *how, dy.dtype, algorithm)
+    if used == "depthwise":
+        depthwise.lanewise(dy, w, b, stride, padding, dilation, groups, block.lanes, True, relu, dx)
+        return
+    if used == "winograd":
+        last = filters[1] - 1
+        winograd.winograd(block, dy, w, b, last - padding[1][0], last - padding[2][0], groups, True, relu, dx)
         return
     for plan in input_gradient_gathers(*how, block.lanes, block.rows, dy.itemsize):
-        gather(block, dy, w, None, plan, True, False, dx)
+        gather(block, dy, w, b, plan, True, relu, dx)
 
 
 def conv_backward_weight(
@@ -92,8 +119,12 @@ def conv_backward_weight(
         dw.fill(0)
         return
     how = (x.shape, dy.shape, dw.shape[:3], stride, padding, dilation, groups)
-    if algorithm_of("backward_weight", *how, x.dtype, algorithm) == "winograd":
-        winograd_gradient.winograd_weight_gradient(tiles(x.dtype), x, dy, padding[1][0], padding[2][0], dw)
+    used = algorithm_of("backward_weight", *how, x.dtype, algorithm)
+    if used == "depthwise":
+        lanewise_gradient(x, dy, stride, padding, dilation, groups, tiles(x.dtype).lanes, dw)
+        return
+    if used == "winograd":
+        winograd_gradient.winograd_weight_gradient(tiles(x.dtype), x, dy, padding[1][0], padding[2][0], groups, dw)
         return
     weight_gradient(tiles(x.dtype), x, dy, stride, padding, dilation, groups, dw)
 

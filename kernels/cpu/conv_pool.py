@@ -9,16 +9,15 @@ The way back is in `conv_pool_gradient.py`.
     x (N, D, H, W, C)   w (T, R, S, C, K)   b (K,)   y, winner, dy (N, O, P, Q, K)
 """
 
-import numba
 import numpy as np
-from numba import prange
 
 from fastcnn.kernels.cpu.compiler import jit
 from fastcnn.kernels.cpu.conv_pool_gradient import conv_pool_backward
 from fastcnn.kernels.cpu.conv_pool_plan import plan_conv_pool, source_address
 from fastcnn.kernels.cpu.gather import pack_filter
 from fastcnn.kernels.cpu.geometry import Padding, Triple
-from fastcnn.kernels.cpu.threads import call_parallel
+from fastcnn.kernels.cpu.tasks import share
+from fastcnn.kernels.cpu.threads import call_parallel, threads_for
 from fastcnn.kernels.cpu.tile import call_tile, tiles
 from fastcnn.kernels.cpu.workspace import scratch
 
@@ -70,25 +69,31 @@ def _forward_row(addresses, lanes, a, packed, bias, channels, batch, run, a_rows
                 addresses[after - m, vectors], a, a_rows.ctypes.data + 8 * m, batch.ctypes.data, 1,
                 packed.ctypes.data + itemsize * k * batch.size * run, run * block, block,
                 z.ctypes.data + itemsize * k, c_rows.ctypes.data + 8 * m, run, batch.size,
-                bias.ctypes.data + itemsize * k if bias.size > 0 else 0, wide - (vectors - 1) * lanes, 0, 0,
+                bias.ctypes.data + itemsize * k if bias.size > 0 else 0, wide - (vectors - 1) * lanes, 0, 0, a,
+                c_rows.ctypes.data, 0,
             )  # fmt: skip
 
 
-@jit(parallel=True)
-def _forward(addresses, lanes, x, packed, bias, channels, numbers, batch, run, a_rows, c_rows, image, buffers, leaders,
-             y, winner):  # fmt: skip
-    N, O, P, Q, K = y.shape
+@jit(inner=True)
+def _forward_image(n, thread, addresses, lanes, x, packed, bias, channels, numbers, batch, run, a_rows, c_rows, image,
+                   buffers, leaders, y_rows, winner_rows):  # fmt: skip
     taps, jump_d, jump_h = numbers[1], numbers[10], numbers[11]
-    y_rows, winner_rows = y.reshape(N, O, P, Q * K), winner.reshape(N, O, P, Q * K)
-    for i in prange(N):
-        n, thread = np.int64(i), numba.get_thread_id()
-        a = source_address(x, n, numbers, buffers[thread, :image])
-        z = buffers[thread, image:]
-        for o in range(O):
-            for p in range(P):
-                window = a + x.itemsize * (o * jump_d + p * jump_h)
-                _forward_row(addresses, lanes, window, packed, bias, channels, batch, run, a_rows, c_rows, z)
-                _reduce_taps(z, taps, leaders[thread], y_rows[n, o, p], winner_rows[n, o, p])
+    a = source_address(x, n, numbers, buffers[thread, :image])
+    z = buffers[thread, image:]
+    for o in range(y_rows.shape[1]):
+        for p in range(y_rows.shape[2]):
+            window = a + x.itemsize * (o * jump_d + p * jump_h)
+            _forward_row(addresses, lanes, window, packed, bias, channels, batch, run, a_rows, c_rows, z)
+            _reduce_taps(z, taps, leaders[thread], y_rows[n, o, p], winner_rows[n, o, p])
+
+
+@jit
+def _forward(team, addresses, lanes, x, packed, bias, channels, numbers, batch, run, a_rows, c_rows, image, buffers,
+             leaders, y, winner):  # fmt: skip
+    N, O, P, Q, K = y.shape
+    rows = (N, O, P, Q * K)
+    share(team, N, _forward_image, (addresses, lanes, x, packed, bias, channels, numbers, batch, run, a_rows, c_rows,
+                                       image, buffers, leaders, y.reshape(rows), winner.reshape(rows)))  # fmt: skip
 
 
 def conv_pool_forward(
@@ -101,7 +106,7 @@ def conv_pool_forward(
     code = tiles(x.dtype)
     plan = plan_conv_pool(x.shape, y.shape, w.shape[:3], stride, padding, dilation, window, code.lanes)
     packed, bias = pack_filter(code, w, b, plan.taps, 1, False, plan.batch.size, plan.merge, plan.merge_step)
-    threads = numba.get_num_threads() if plan.parallel else 1
+    threads = threads_for(plan.parallel)
     image, row = plan.image if plan.padded else 0, y.shape[3] * y.shape[4]
     held = image + plan.numbers[1] * row
     buffers = scratch("source", threads * held, x.dtype)[: threads * held].reshape(threads, held)

@@ -8,15 +8,14 @@ that won at one pixel.
     x (N, D, H, W, C)   w (T, R, S, C, K)   dy, winner (N, O, P, Q, K)
 """
 
-import numba
 import numpy as np
-from numba import prange
 from numba.np.unsafe.ndarray import to_fixed_tuple
 
 from fastcnn.kernels.cpu.compiler import jit
 from fastcnn.kernels.cpu.conv_pool_plan import plan_conv_pool, source_address
 from fastcnn.kernels.cpu.geometry import Padding, Triple
-from fastcnn.kernels.cpu.threads import call_parallel
+from fastcnn.kernels.cpu.tasks import share
+from fastcnn.kernels.cpu.threads import call_parallel, threads_for
 from fastcnn.kernels.cpu.tile import (
     MAX_PATCH_ROWS,
     MAX_PATCH_VECTORS,
@@ -126,6 +125,7 @@ def _crop(buffer, numbers, dx, n):
 @jit(inner=True)
 def _gradient_chunk(
     chunk,
+    thread,
     chunks,
     functions,
     lanes,
@@ -138,17 +138,18 @@ def _gradient_chunk(
     rows,
     patches,
     image,
-    buffer,
+    buffers,
     counts,
     offsets,
     scales,
     dx,
-    dw,
-    db,
+    partial_w,
+    partial_b,
 ):
     """Sum one chunk of images into its own dw and db, and fill their dx."""
     N, D, H, W, C = x.shape
     padded, size = numbers[13] != 0, x.itemsize
+    buffer, dw, db = buffers[thread], partial_w[chunk], partial_b[chunk]
     dw[:] = 0
     db[:] = 0
     for n in range(chunk * N // chunks, (chunk + 1) * N // chunks):
@@ -161,24 +162,21 @@ def _gradient_chunk(
             else:
                 zero_bytes(dx.ctypes.data + size * n * D * H * W * C, size * D * H * W * C)
                 target = dx.ctypes.data + (a - x.ctypes.data)
-        _add_weight_gradient(
-            functions, lanes, a, winner[n], dy[n], numbers, batch, rows, patches, offsets, scales, dw, db
-        )
+        _add_weight_gradient(functions, lanes, a, winner[n], dy[n], numbers, batch, rows, patches, offsets[thread],
+                             scales[thread], dw, db)  # fmt: skip
         if target != 0:
-            _add_input_gradient(functions, lanes, target, w, winner[n], dy[n], numbers, batch, rows, patches, counts,
-                                offsets, scales)  # fmt: skip
+            _add_input_gradient(functions, lanes, target, w, winner[n], dy[n], numbers, batch, rows, patches,
+                                counts[thread], offsets[thread], scales[thread])  # fmt: skip
             if padded:
                 _crop(target, numbers, dx, n)
 
 
-@jit(parallel=True)
-def _backward(chunks, functions, lanes, x, w, dy, winner, numbers, batch, rows, patches, image, buffers, counts,
-              offsets, scales, dx, partial_w, partial_b):  # fmt: skip
-    for i in prange(chunks):
-        chunk, thread = np.int64(i), numba.get_thread_id()
-        _gradient_chunk(chunk, chunks, functions, lanes, x, w, dy, winner, numbers, batch, rows, patches, image,
-                        buffers[thread], counts[thread], offsets[thread], scales[thread], dx, partial_w[chunk],
-                        partial_b[chunk])  # fmt: skip
+@jit
+def _backward(team, chunks, functions, lanes, x, w, dy, winner, numbers, batch, rows, patches, image, buffers,
+              counts, offsets, scales, dx, partial_w, partial_b):  # fmt: skip
+    share(team, chunks, _gradient_chunk, (chunks, functions, lanes, x, w, dy, winner, numbers, batch, rows, patches,
+                                             image, buffers, counts, offsets, scales, dx, partial_w,
+                                             partial_b))  # fmt: skip
 
 
 @jit
@@ -191,22 +189,24 @@ def _rows_by_channel(w, wide, packed):
                 packed[(k * runs + i) * wide + j] = w[i, j, k]
 
 
-@jit
-def _add_chunks(partial_w, partial_b, dw, db):
-    """Add the chunks' sums in order: dw (runs, run, K), db (K,)."""
-    chunks, K, runs, _ = partial_w.shape
-    run = dw.shape[1]
+@jit(inner=True)
+def _add_channel(k, thread, partial_w, partial_b, dw, db):
+    chunks, runs, run = partial_w.shape[0], dw.shape[0], dw.shape[1]
     for i in range(runs):
-        for k in range(K):
+        for j in range(run):
+            dw[i, j, k] = partial_w[0, k, i, j]
+        for chunk in range(1, chunks):
             for j in range(run):
-                dw[i, j, k] = partial_w[0, k, i, j]
-            for chunk in range(1, chunks):
-                for j in range(run):
-                    dw[i, j, k] += partial_w[chunk, k, i, j]
-    for k in range(K):
-        db[k] = 0
-        for chunk in range(chunks):
-            db[k] += partial_b[chunk, k]
+                dw[i, j, k] += partial_w[chunk, k, i, j]
+    db[k] = 0
+    for chunk in range(chunks):
+        db[k] += partial_b[chunk, k]
+
+
+@jit
+def _add_chunks(team, partial_w, partial_b, dw, db):
+    """Add the chunks' sums in order: dw (runs, run, K), db (K,)."""
+    share(team, db.size, _add_channel, (partial_w, partial_b, dw, db))
 
 
 def conv_pool_backward(
@@ -225,7 +225,7 @@ def conv_pool_backward(
     wide = -(-run // code.lanes) * code.lanes
     packed = scratch("weights", K * runs * wide, x.dtype)
     _rows_by_channel(w.reshape(runs, run, K), wide, packed)
-    threads = numba.get_num_threads() if plan.parallel else 1
+    threads = threads_for(plan.parallel)
     held = 2 * plan.image if plan.padded else 0
     buffers = scratch("source", threads * held, x.dtype)[: threads * held].reshape(threads, held)
     chunks = min(x.shape[0], GRADIENT_CHUNKS)
@@ -240,5 +240,5 @@ def conv_pool_backward(
                   packed[: K * runs * wide].reshape(K, runs * wide), dy, winner, plan.numbers, plan.batch,
                   np.arange(runs) * wide, plan.patches, plan.image, buffers, counts, offsets, scales,
                   dx if dx is not None else np.empty((0, 1, 1, 1, 1), x.dtype), partial_w, partial_b)  # fmt: skip
-    _add_chunks(partial_w.reshape(chunks, K, runs, wide), partial_b, dw.reshape(runs, run, K),
-                db if db is not None else np.empty(K, x.dtype))  # fmt: skip
+    call_parallel(False, _add_chunks, partial_w.reshape(chunks, K, runs, wide), partial_b, dw.reshape(runs, run, K),
+                  db if db is not None else np.empty(K, x.dtype))  # fmt: skip

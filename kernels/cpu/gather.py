@@ -5,19 +5,19 @@ copied into a zero-padded buffer that stays in L2; else they are read in place. 
 vectors of output channels wide) meets all pixels of the block, as many to a tile as the registers hold.
 """
 
-import numba
 import numpy as np
-from numba import prange
 from numba.np.unsafe.ndarray import to_fixed_tuple
 
 from fastcnn.kernels.cpu.compiler import jit
 from fastcnn.kernels.cpu.geometry import Gather
-from fastcnn.kernels.cpu.threads import call_parallel
+from fastcnn.kernels.cpu.tasks import share
+from fastcnn.kernels.cpu.threads import call_parallel, threads_for
 from fastcnn.kernels.cpu.tile import (
     DOT_ROWS,
     MAX_VECTORS,
     Tiles,
     call_copy,
+    call_copy_rows,
     call_dot,
     call_tile,
     call_transpose,
@@ -30,32 +30,36 @@ SERIAL_WEIGHTS = 65536  # elements; fewer are packed by one thread
 
 
 @jit(inner=True)
-def copy_padded(source, n, d0, h0, w0, depth, rows, columns, pitch_d, pitch_h, pitch_w, target):
-    """Copy a box of pixels of image n, from (d0, h0, w0) on, to the address target; pixels outside become zero.
+def copy_padded(copy, source, n, d0, h0, w0, c0, skip_d, skip_h, skip_w, depth, rows, columns, channels, pitch_d,
+                pitch_h, pitch_w, target):  # fmt: skip
+    """Copy a box of pixels of image n, from (d0, h0, w0, c0) on, to the address target; pixels outside become zero.
 
-    source (N, D, H, W, C); pitches in elements between target's slices, rows and pixels (pitch_w >= C).
+    source (N, D, H, W, C), of which every skip-th pixel is taken; pitches in elements between target's slices, rows
+    and pixels (pitch_w >= channels). The address of copy_rows serves where not all channels or pixels are taken, or
+    pixels are set apart.
     """
     _, D, H, W, C = source.shape
     size = source.itemsize
-    first, last = min(max(0, -w0), columns), max(0, min(columns, W - w0))
-    for d in range(depth):
-        for h in range(rows):
-            at = target + size * (d * pitch_d + h * pitch_h)
-            if d0 + d < 0 or d0 + d >= D or h0 + h < 0 or h0 + h >= H or first >= last:
+    first, last = min(max(0, -(w0 // skip_w)), columns), max(0, min(columns, (W - w0 + skip_w - 1) // skip_w))
+    for i in range(depth):
+        for j in range(rows):
+            d, h = d0 + i * skip_d, h0 + j * skip_h
+            at = target + size * (i * pitch_d + j * pitch_h)
+            if d < 0 or d >= D or h < 0 or h >= H or first >= last:
                 zero_bytes(at, size * columns * pitch_w)
                 continue
             zero_bytes(at, size * first * pitch_w)
             zero_bytes(at + size * last * pitch_w, size * (columns - last) * pitch_w)
-            row = source.ctypes.data + size * ((((n * D + d0 + d) * H + h0 + h) * W + w0) * C)
-            if pitch_w == C:
-                copy_bytes(at + size * first * C, row + size * first * C, size * (last - first) * C)
+            row = source.ctypes.data + size * ((((n * D + d) * H + h) * W + w0 + first * skip_w) * C + c0)
+            at += size * first * pitch_w
+            if pitch_w == channels == C and skip_w == 1:
+                copy_bytes(at, row, size * (last - first) * C)
             else:
-                for w in range(first, last):
-                    copy_bytes(at + size * w * pitch_w, row + size * w * C, size * C)
+                call_copy_rows(copy, row, skip_w * C, at, pitch_w, last - first, channels)
 
 
 @jit(inner=True)
-def _pack_panel(panel, addresses, w, taps, groups, transposed, block, packed):
+def _pack_panel(panel, thread, addresses, w, taps, groups, transposed, block, packed):
     """Fill one panel: for each tap and reduced channel, `block` output channels side by side, zeros past the last."""
     C, K = w.shape[1], w.shape[2]
     reduce, out = (K // groups, C) if transposed else (C, K // groups)
@@ -74,11 +78,10 @@ def _pack_panel(panel, addresses, w, taps, groups, transposed, block, packed):
             call_copy(addresses[0, MAX_VECTORS], source, K, target.ctypes.data, reduce, wide)
 
 
-@jit(parallel=True)
-def pack_weights(addresses, w, taps, groups, transposed, panels, block, packed):
+@jit
+def pack_weights(team, addresses, w, taps, groups, transposed, panels, block, packed):
     """Fill packed (panels, taps, reduced channels, block) from w (taps of the filter, C / groups, K)."""
-    for panel in prange(panels):
-        _pack_panel(np.int64(panel), addresses, w, taps, groups, transposed, block, packed)
+    share(team, panels, _pack_panel, (addresses, w, taps, groups, transposed, block, packed))
 
 
 @jit
@@ -113,27 +116,32 @@ def pack_rows(w, taps, transposed, packed):
 
 
 @jit(inner=True)
-def _gather_task(
-    task, addresses, dots, dot, lanes, source, packed, bias, relu, numbers, batch, a_rows, c_rows, buffer, target
-):
+def block_start(index, depth, rows_blocks, rows_block, columns_blocks, columns_block):
+    """Return (image, slice, row, column) of the first output of block `index`; columns count fastest."""
+    q_block, rest = index % columns_blocks, index // columns_blocks
+    p_block, rest = rest % rows_blocks, rest // rows_blocks
+    return rest // depth, rest % depth, p_block * rows_block, q_block * columns_block
+
+
+@jit(inner=True)
+def _gather_task(task, thread, addresses, dots, dot, lanes, source, packed, bias, relu, numbers, batch, a_rows, c_rows,
+                 lines, buffers, target):  # fmt: skip
     """Compute one block of output pixels for one chunk of panels."""
     (groups, reduce_channels, out_channels, run, panels, merge, start_d, start_h, start_w, step_d, step_h, step_w,
      out_start_d, out_start_h, out_start_w, out_step_d, out_step_h, out_step_w, count_d, count_h, count_w, extent_d,
      extent_h, extent_w, rows_block, columns_block, rows_blocks, columns_blocks, panel_chunks, pitch_d, pitch_h,
      ) = to_fixed_tuple(numbers, 31)  # fmt: skip
-    _, D, H, W, C = source.shape
+    N, D, H, W, C = source.shape
     _, O, P, Q, K = target.shape
+    buffer = buffers[thread]
     itemsize, tile_rows, block = source.itemsize, addresses.shape[0] - 1, 2 * lanes
-    chunk, rest = task % panel_chunks, task // panel_chunks
-    q_block, rest = rest % columns_blocks, rest // columns_blocks
-    p_block, rest = rest % rows_blocks, rest // rows_blocks
-    o, n = rest % count_d, rest // count_d
-    p, q = p_block * rows_block, q_block * columns_block
+    chunk, index = task % panel_chunks, task // panel_chunks
+    n, o, p, q = block_start(index, count_d, rows_blocks, rows_block, columns_blocks, columns_block)
     rows, columns = min(rows_block, count_h - p), min(columns_block, count_w - q)
     d0, h0, w0 = start_d + o * step_d, start_h + p * step_h, start_w + q * step_w
     if buffer.size > 0:
-        copy_padded(source, n, d0, h0, w0, extent_d, (rows - 1) * step_h + extent_h, (columns - 1) * step_w + extent_w,
-                    pitch_d, pitch_h, C, buffer.ctypes.data)  # fmt: skip
+        copy_padded(0, source, n, d0, h0, w0, 0, 1, 1, 1, extent_d, (rows - 1) * step_h + extent_h,
+                    (columns - 1) * step_w + extent_w, C, pitch_d, pitch_h, C, buffer.ctypes.data)  # fmt: skip
         a = buffer.ctypes.data
     else:
         a = source.ctypes.data + itemsize * ((((n * D + d0) * H + h0) * W + w0) * C)
@@ -148,6 +156,11 @@ def _gather_task(
                      batch.size * run, c, c_table + 8 * m, run, batch.size, bias.ctypes.data if bias.size > 0 else 0,
                      relu)  # fmt: skip
         return
+    # While this block is computed, the source of the next one is asked for: most likely this thread will take it.
+    next_n, o, p, q = block_start(index + 1, count_d, rows_blocks, rows_block, columns_blocks, columns_block)
+    pixel = ((next_n * D + start_d + o * step_d) * H + start_h + p * step_h) * W + start_w + q * step_w
+    fetch, steps = source.ctypes.data + itemsize * pixel * C, run * batch.size
+    cursor = 0 if next_n < N and panel_chunks == 1 else lines.size
     tiles_needed = (pixels + tile_rows - 1) // tile_rows
     panels_per_group = panels // groups
     for panel in range(chunk * panels // panel_chunks, (chunk + 1) * panels // panel_chunks):
@@ -162,17 +175,17 @@ def _gather_task(
                 batch.ctypes.data, 1, packed.ctypes.data + itemsize * panel * batch.size * run * block, run * block,
                 block, c + itemsize * channel, c_table + 8 * m, run, batch.size,
                 bias.ctypes.data + itemsize * channel if bias.size > 0 else 0, channels - (vectors - 1) * lanes, 0,
-                relu,
+                relu, fetch, lines.ctypes.data + 8 * min(cursor, lines.size - steps),
+                np.int64(cursor < lines.size - steps),
             )  # fmt: skip
+            cursor += steps
 
 
-@jit(parallel=True)
-def _gather_tasks(tasks, addresses, dots, dot, lanes, source, packed, bias, relu, numbers, batch, a_rows, c_rows,
-                  buffers, target):  # fmt: skip
-    for i in prange(tasks):
-        task = np.int64(i)  # prange counts in unsigned integers, which would compile the task a second time
-        _gather_task(task, addresses, dots, dot, lanes, source, packed, bias, relu, numbers, batch, a_rows, c_rows,
-                     buffers[numba.get_thread_id()], target)  # fmt: skip
+@jit
+def _gather_tasks(team, tasks, addresses, dots, dot, lanes, source, packed, bias, relu, numbers, batch, a_rows,
+                  c_rows, lines, buffers, target):  # fmt: skip
+    share(team, tasks, _gather_task, (addresses, dots, dot, lanes, source, packed, bias, relu, numbers, batch,
+                                         a_rows, c_rows, lines, buffers, target))  # fmt: skip
 
 
 def pack_filter(
@@ -210,7 +223,8 @@ def gather(
     else:
         packed, given = pack_filter(tiles, w, bias, plan.taps, plan.groups, transposed, plan.batch.size, plan.merge,
                                     plan.merge_step)  # fmt: skip
-    threads = numba.get_num_threads() if plan.parallel else 1
+    threads = threads_for(plan.parallel)
     buffers = scratch("source", threads * plan.scratch, dtype)[: threads * plan.scratch].reshape(threads, plan.scratch)
     call_parallel(plan.parallel, _gather_tasks, plan.tasks, tiles.addresses, tiles.dots, plan.dot, tiles.lanes, source,
-                  packed, given, relu, plan.numbers, plan.batch, plan.a_rows, plan.c_rows, buffers, target)  # fmt: skip
+                  packed, given, relu, plan.numbers, plan.batch, plan.a_rows, plan.c_rows, plan.lines, buffers,
+                  target)  # fmt: skip

@@ -9,6 +9,7 @@ only its own taps, so no zeros are multiplied. Axis letters: source axes D H W, 
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import product
+from math import gcd
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +17,7 @@ import numpy as np
 Triple = tuple[int, int, int]
 Padding = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 
+LINE = 64  # bytes of a cache line
 SOURCE_BYTES = 256 * 1024  # of one task's input pixels: with a weight panel they stay in a 512 KiB to 1 MiB L2
 MIN_TASKS = 32  # enough to keep 16 threads busy to the end
 DOT_CHANNELS = 3  # output channels up to which dot products may serve
@@ -50,6 +52,12 @@ def forward_axis(taps: int, stride: int, before: int, dilation: int, count: int)
     return Axis(tuple(range(taps)), offsets, -before, stride, 0, 1, count)
 
 
+def sampled(axis: Axis) -> tuple[Axis, int]:
+    """Return the axis on every skip-th source pixel alone, and skip, where the taps meet no others."""
+    skip = gcd(axis.step, *axis.offsets)
+    return axis._replace(step=axis.step // skip, offsets=tuple(offset // skip for offset in axis.offsets)), skip
+
+
 def input_gradient_axes(taps: int, stride: int, before: int, dilation: int, size: int) -> list[Axis]:
     """Return the phases of the gradient by an input axis of `size` pixels.
 
@@ -78,6 +86,7 @@ class Gather(NamedTuple):
     batch: np.ndarray  # offset of every tap, or of every run of taps that lies contiguous in the source
     a_rows: np.ndarray  # (2, pixels / merge): offset of a block's pixels in the source; row 1: blocks at the right edge
     c_rows: np.ndarray  # the same in the output
+    lines: np.ndarray  # offsets in bytes of the cache lines of a block's source pixels from the first
     scratch: int  # elements of padded source one task holds; 0: no padding, the source itself is read
     tasks: int
     parallel: bool
@@ -150,6 +159,26 @@ def _pixel_table(
     return table
 
 
+def line_table(
+    shape: tuple[int, ...], box: tuple[int, int, int, int], skips: Triple, channels: int, steps: int, itemsize: int
+) -> np.ndarray:
+    """Return the offsets in bytes of the cache lines of a box of (images, slices, rows, columns) of an array.
+
+    Every skip-th pixel is taken. Zeros make the table a multiple of `steps` long.
+    """
+    _, D, H, W, C = shape
+    columns = box[3]
+    if channels == C and skips[2] == 1:
+        columns, channels = 1, min(columns, W) * C
+    counts, skips_all = (*box[:3], columns), (1, *skips)
+    n, d, h, w = np.ix_(*(np.arange(count) * skip for count, skip in zip(counts, skips_all, strict=True)))
+    starts = (((n * D + d) * H + h) * W + w).ravel() * C * itemsize
+    size = channels * itemsize
+    places = np.arange(0, size, LINE) if size % LINE == 0 else np.append(np.arange(0, size, LINE), size - 1)
+    lines = (starts[:, None] + places).ravel()
+    return np.append(lines, np.zeros(-lines.size % max(1, steps), np.int64))
+
+
 def merged_pixels(axis: Axis, channels: int, run_taps: int, last_columns: int, lanes: int) -> int:
     """Return how many output pixels side by side should share a vector, where there are few output channels.
 
@@ -213,6 +242,10 @@ def make_gather(
         rows_block=rows, columns_block=columns, rows_blocks=rows_blocks, columns_blocks=columns_blocks,
         panel_chunks=panel_chunks, pitch_d=pitch_d, pitch_h=pitch_h,
     )  # fmt: skip
+    sampled_axes, skips = zip(*(sampled(axis) for axis in axes), strict=True)
+    box = [(count - 1) * axis.step + axis.extent for axis, count in zip(sampled_axes, (1, rows, columns), strict=True)]
+    steps = run * batch.size
+    lines = line_table(source, (1, *box), skips, C, steps, itemsize)  # type: ignore[arg-type]
     flops = 2 * N * depth.outputs * height.outputs * width.outputs * K * max(1, len(taps)) * C // groups
     return Gather(
         np.array([values[name] for name in GATHER_NUMBERS], np.int64),
@@ -224,6 +257,7 @@ def make_gather(
         batch,
         _pixel_table(rows, columns, last_columns, merge, height.step * pitch_h, width.step * C),
         _pixel_table(rows, columns, last_columns, merge, height.out_step * target[3] * K, width.out_step * K),
+        np.append(lines, np.zeros(steps, np.int64)),
         depth.extent * pitch_d if padded else 0,
         blocks * panel_chunks,
         flops > SERIAL_FLOPS,

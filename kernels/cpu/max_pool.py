@@ -4,9 +4,9 @@ Arrays: x (N, D, H, W, C), window (T, R, S), y and winner (N, O, P, Q, C).
 """
 
 import numpy as np
-from numba import prange
 
 from fastcnn.kernels.cpu.compiler import jit
+from fastcnn.kernels.cpu.tasks import share
 from fastcnn.kernels.cpu.threads import call_parallel
 from fastcnn.kernels.cpu.windows import (
     LINE,
@@ -62,7 +62,7 @@ def start_maxima(y, winner, to, image, output, C, window, stride, padding, dilat
 
 
 @jit(inner=True)
-def max_pool_block(x, image, y, winner, output, C, how, height, task):
+def max_pool_block(task, thread, x, image, y, winner, output, C, how, height):
     """Fill one block of `height` output rows; blocks are counted through images and depths."""
     window, stride, padding, dilation = unpack(how)
     O, P, Q = output
@@ -89,15 +89,15 @@ def max_pool_block(x, image, y, winner, output, C, how, height, task):
         max_tap(source, at, step, y, winner, start, segments, length, tap)
 
 
-@jit(parallel=True)
-def max_pool_blocks(x, window, stride, padding, dilation, y, winner):
+@jit
+def max_pool_blocks(team, x, window, stride, padding, dilation, y, winner):
     """Do `max_pool_forward`, a block of output rows at a time."""
     (N, O, P, Q, C), image = y.shape, x.shape[1:4]
     output, how = (O, P, Q), pack(window, stride, padding, dilation)
     height = block_rows(output, C, stride)
     flat, maxima, winners = x.reshape(-1), y.reshape(-1), winner.reshape(-1)
-    for task in prange(N * O * ((P + height - 1) // height)):
-        max_pool_block(flat, image, maxima, winners, output, C, how, height, task)
+    blocks = N * O * ((P + height - 1) // height)
+    share(team, blocks, max_pool_block, (flat, image, maxima, winners, output, C, how, height))
 
 
 def max_pool_forward(x, window, stride, padding, dilation, y, winner):
@@ -111,8 +111,10 @@ def max_pool_forward(x, window, stride, padding, dilation, y, winner):
 
 
 @jit(inner=True)
-def max_pool_backward_slab(dy, winner, how, dx, n, top, bottom):
-    """Fill rows top to bottom of dx for image n, whatever the depth."""
+def max_pool_backward_slab(task, thread, dy, winner, how, dx, slabs):
+    """Fill one of the `slabs` of rows of an image of dx, whatever the depth."""
+    n, slab = task // slabs, task % slabs
+    top, bottom = slab * dx.shape[2] // slabs, (slab + 1) * dx.shape[2] // slabs
     (T, R, S), stride, padding, dilation = unpack(how)
     D, H, W, C = dx.shape[1:]
     O, P, Q = dy.shape[1:4]
@@ -142,16 +144,13 @@ def max_pool_backward_slab(dy, winner, how, dx, n, top, bottom):
                         flat[np.uintp(place + w * C + c)] += gradients[np.uintp(at + c)]
 
 
-@jit(parallel=True)
-def max_pool_backward_slabs(dy, winner, window, stride, padding, dilation, dx):
+@jit
+def max_pool_backward_slabs(team, dy, winner, window, stride, padding, dilation, dx):
     """Do `max_pool_backward_input`, some rows of an image at a time."""
     N, H = dx.shape[0], dx.shape[2]
     how = pack(window, stride, padding, dilation)
     slabs = min(H, (SLABS + N - 1) // max(N, 1))
-    for task in prange(N * slabs):
-        n, slab = task // slabs, task % slabs
-        top, bottom = slab * H // slabs, (slab + 1) * H // slabs
-        max_pool_backward_slab(dy, winner, how, dx, n, top, bottom)
+    share(team, N * slabs, max_pool_backward_slab, (dy, winner, how, dx, slabs))
 
 
 def max_pool_backward_input(dy, winner, window, stride, padding, dilation, dx):

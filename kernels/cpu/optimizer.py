@@ -10,9 +10,9 @@ velocity is neither read nor written.
 """
 
 import numpy as np
-from numba import prange
 
 from fastcnn.kernels.cpu.compiler import jit
+from fastcnn.kernels.cpu.tasks import share
 from fastcnn.kernels.cpu.threads import call_parallel
 
 BLOCK = 1 << 14  # elements a thread takes at once
@@ -20,8 +20,9 @@ SMALL = 1 << 15  # elements: for fewer no second thread wakes (9 us)
 
 
 @jit(inner=True)
-def sgd_block(param, grad, velocity, lr, momentum, weight_decay, nesterov, first, last):
-    """Take one step on the elements first to last."""
+def sgd_block(block, thread, param, grad, velocity, lr, momentum, weight_decay, nesterov):
+    """Take one step on a block of elements."""
+    first, last = block * BLOCK, min(param.size, block * BLOCK + BLOCK)
     if momentum == 0:
         for i in range(first, last):
             w = param[np.uintp(i)]
@@ -35,16 +36,13 @@ def sgd_block(param, grad, velocity, lr, momentum, weight_decay, nesterov, first
             param[np.uintp(i)] = w - lr * (g + momentum * v if nesterov else v)
 
 
-@jit(parallel=True)
-def sgd_blocks(param, grad, velocity, lr, momentum, weight_decay, nesterov):
+@jit
+def sgd_blocks(team, param, grad, velocity, lr, momentum, weight_decay, nesterov):
     """Do `sgd_update` with the factors in the arrays' own precision."""
-    size = param.shape[0]
     rate, keep = param.dtype.type(lr), param.dtype.type(momentum)
     decay = param.dtype.type(weight_decay)
-    for block in prange((size + BLOCK - 1) // BLOCK):
-        first = block * BLOCK
-        last = min(size, first + BLOCK)
-        sgd_block(param, grad, velocity, rate, keep, decay, nesterov, first, last)
+    blocks = (param.size + BLOCK - 1) // BLOCK
+    share(team, blocks, sgd_block, (param, grad, velocity, rate, keep, decay, nesterov))
 
 
 def sgd_update(param, grad, velocity, lr, momentum, weight_decay, nesterov):

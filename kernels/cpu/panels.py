@@ -9,7 +9,7 @@ from llvmlite.ir import Value
 
 from fastcnn.kernels.cpu.vector import VectorFunction, i64
 
-COPY_ARGUMENTS, PATCH_ARGUMENTS, DOT_ARGUMENTS, TRANSPOSE_ARGUMENTS = 5, 8, 11, 6
+COPY_ARGUMENTS, ROWS_ARGUMENTS, PATCH_ARGUMENTS, DOT_ARGUMENTS, TRANSPOSE_ARGUMENTS = 5, 6, 8, 11, 6
 
 
 def emit_copy(module: ir.Module, NV: int, dtype: np.dtype, lanes: int) -> None:
@@ -24,6 +24,30 @@ def emit_copy(module: ir.Module, NV: int, dtype: np.dtype, lanes: int) -> None:
         for v, mask in enumerate(masks):
             f.store(f.load(f.at(from_, i64(0), v), mask), f.at(to, i64(0), v))
         return [b.gep(from_, [step]), b.gep(to, [i64(NV * lanes)])]
+
+    f.loop(rows, [f.pointer(source), f.pointer(target)], body)
+    b.ret_void()
+
+
+def emit_copy_rows(module: ir.Module, dtype: np.dtype, lanes: int) -> None:
+    """Write copy_rows: rows of `count` elements, `step` apart, to rows `pitch` apart."""
+    f = VectorFunction(module, "copy_rows", ROWS_ARGUMENTS, dtype, lanes)
+    b = f.b
+    source, step, target, pitch, rows, count = f.function.args
+    whole, rest = b.sdiv(count, i64(lanes)), b.srem(count, i64(lanes))
+    mask, past = f.mask_below(rest), b.mul(whole, i64(lanes))
+
+    def body(_: Value, carried: list[Value]) -> list[Value]:
+        from_, to = carried
+
+        def copy(i: Value, _: list[Value]) -> list[Value]:
+            at = b.mul(i, i64(lanes))
+            f.store(f.load(f.at(from_, at)), f.at(to, at))
+            return []
+
+        f.loop(whole, [], copy)
+        f.store(f.load(f.at(from_, past), mask), f.at(to, past), mask)
+        return [b.gep(from_, [step]), b.gep(to, [pitch])]
 
     f.loop(rows, [f.pointer(source), f.pointer(target)], body)
     b.ret_void()

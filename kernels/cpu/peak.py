@@ -8,11 +8,12 @@ convolution kernels could reach if their data were always at hand. The second is
 
 import time
 
-import numba
 import numpy as np
 
 from fastcnn.kernels.cpu import threads as thread_settings
 from fastcnn.kernels.cpu.compiler import jit
+from fastcnn.kernels.cpu.tasks import share
+from fastcnn.kernels.cpu.threads import call_parallel
 from fastcnn.kernels.cpu.tile import MAX_VECTORS, call_tile, tiles
 
 STEPS = 64  # of the inner loop: panels of STEPS * (2 vectors + rows) elements, at most 16 KB
@@ -22,30 +23,38 @@ REPEATS = 15
 TRIAD_BYTES = 128 << 20  # of each of the three arrays
 
 
-@jit(parallel=True)
-def _run_tiles(address, a, b, c, a_rows, batch_offsets, c_rows, lanes, calls):
-    """Run the tile `calls` times in each thread; a, b, c hold one panel per thread."""
+@jit(inner=True)
+def _repeat_tile(t, thread, address, a, b, c, a_rows, batch_offsets, c_rows, lanes, calls):
     size = a.itemsize
-    for t in numba.prange(a.shape[0]):
-        for _ in range(calls):
-            call_tile(
-                address,
-                a.ctypes.data + t * a.shape[1] * size,
-                a_rows.ctypes.data, batch_offsets.ctypes.data, 1,
-                b.ctypes.data + t * b.shape[1] * size, 0, b.shape[1] // STEPS,
-                c.ctypes.data + t * c.shape[1] * size, c_rows.ctypes.data,
-                STEPS, batch_offsets.size, 0, lanes, 0, 0,
-            )  # fmt: skip
+    for _ in range(calls):
+        call_tile(
+            address,
+            a.ctypes.data + t * a.shape[1] * size,
+            a_rows.ctypes.data, batch_offsets.ctypes.data, 1,
+            b.ctypes.data + t * b.shape[1] * size, 0, b.shape[1] // STEPS,
+            c.ctypes.data + t * c.shape[1] * size, c_rows.ctypes.data,
+            STEPS, batch_offsets.size, 0, lanes, 0, 0, a.ctypes.data, batch_offsets.ctypes.data, 0,
+        )  # fmt: skip
 
 
-@jit(parallel=True)
-def _triad(a, b, c, scale, chunk):
+@jit
+def _run_tiles(team, address, a, b, c, a_rows, batch_offsets, c_rows, lanes, calls):
+    """Run the tile `calls` times in each thread; a, b, c hold one panel per thread."""
+    share(team, team[0], _repeat_tile, (address, a, b, c, a_rows, batch_offsets, c_rows, lanes, calls))
+
+
+@jit(inner=True)
+def _triad_chunk(i, thread, a, b, c, scale, chunk):
+    part = slice(i * chunk, (i + 1) * chunk)
+    to, first, second = a[part], b[part], c[part]
+    for j in range(chunk):
+        to[j] = first[j] + scale * second[j]
+
+
+@jit
+def _triad(team, a, b, c, scale, chunk):
     """Fill a with b + scale * c; views from 0 spare the loop the test for a negative index."""
-    for i in numba.prange(a.size // chunk):
-        part = slice(i * chunk, (i + 1) * chunk)
-        to, first, second = a[part], b[part], c[part]
-        for j in range(chunk):
-            to[j] = first[j] + scale * second[j]
+    share(team, a.size // chunk, _triad_chunk, (a, b, c, scale, chunk))
 
 
 def _median_seconds(threads, call):
@@ -78,7 +87,7 @@ def measure(threads: int, dtype: np.dtype | type = np.float32) -> float:
     address = table.addresses[table.rows, MAX_VECTORS]
     seconds = _median_seconds(
         threads,
-        lambda: _run_tiles(address, a, b, c, a_rows, batch_offsets, c_rows, table.lanes, CALLS),
+        lambda: call_parallel(True, _run_tiles, address, a, b, c, a_rows, batch_offsets, c_rows, table.lanes, CALLS),
     )
     return 2 * threads * CALLS * BATCH * STEPS * table.rows * width / seconds / 1e9
 
@@ -87,5 +96,5 @@ def bandwidth(threads: int) -> float:
     """Return the triad bandwidth of this many threads, in GB/s."""
     size = TRIAD_BYTES // 4
     a, b, c = (np.full(size, value, np.float32) for value in (0, 1, 2))
-    seconds = _median_seconds(threads, lambda: _triad(a, b, c, np.float32(3), 1 << 16))
+    seconds = _median_seconds(threads, lambda: call_parallel(True, _triad, a, b, c, np.float32(3), 1 << 16))
     return 3 * 4 * size / seconds / 1e9

@@ -1,9 +1,9 @@
 """Sums over pixels in a fixed order, the same for any number of threads."""
 
 import numpy as np
-from numba import prange
 
 from fastcnn.kernels.cpu.compiler import jit
+from fastcnn.kernels.cpu.tasks import share
 from fastcnn.kernels.cpu.threads import call_parallel
 from fastcnn.kernels.cpu.workspace import scratch
 
@@ -12,23 +12,26 @@ SERIAL_ELEMENTS = 100_000  # fewer are summed by one thread: a parallel region c
 
 
 @jit(inner=True)
-def _sum_chunk(a, first, last, total):
+def _sum_chunk(chunk, thread, a, partial):
+    (rows, _), (chunks, _), total = a.shape, partial.shape, partial[chunk]
     total[:] = 0
-    for i in range(first, last):
+    for i in range(rows * chunk // chunks, rows * (chunk + 1) // chunks):
         for k in range(a.shape[1]):
             total[k] += a[i, k]
 
 
-@jit(parallel=True)
-def _sum_rows(a, chunks, partial, total):
-    rows = a.shape[0]
-    for chunk in prange(chunks):
-        _sum_chunk(a, rows * chunk // chunks, rows * (chunk + 1) // chunks, partial[chunk])
-    for k in range(a.shape[1]):
-        exact = 0.0
-        for chunk in range(chunks):
-            exact += partial[chunk, k]
-        total[k] = exact
+@jit(inner=True)
+def _add_chunks(k, thread, partial, total):
+    exact = 0.0
+    for chunk in range(partial.shape[0]):
+        exact += partial[chunk, k]
+    total[k] = exact
+
+
+@jit
+def _sum_rows(team, a, chunks, partial, total):
+    share(team, chunks, _sum_chunk, (a, partial))
+    share((1, team[1]), total.size, _add_chunks, (partial, total))
 
 
 def sum_pixels(a: np.ndarray, total: np.ndarray) -> None:
@@ -38,47 +41,59 @@ def sum_pixels(a: np.ndarray, total: np.ndarray) -> None:
     call_parallel(a.size > SERIAL_ELEMENTS, _sum_rows, a, chunks, partial, total)
 
 
-@jit(parallel=True)
-def sum_panels(partial, panels_per_group, dw):
-    """Fill dw (rows, K) from chunks' sums (chunks, panels, rows, block lanes), added in the order of the chunks."""
-    chunks, panels, rows, block = partial.shape
+@jit(inner=True)
+def _panels_row(row, thread, partial, panels_per_group, dw):
+    chunks, panels, _, block = partial.shape
     out_channels = dw.shape[1] * panels_per_group // panels
-    for row in prange(rows):
-        for panel in range(panels):
-            g, k = panel // panels_per_group, panel % panels_per_group * block
-            first = g * out_channels + k
+    for panel in range(panels):
+        g, k = panel // panels_per_group, panel % panels_per_group * block
+        first = g * out_channels + k
+        for lane in range(min(block, out_channels - k)):
+            dw[row, first + lane] = partial[0, panel, row, lane]
+        for chunk in range(1, chunks):
             for lane in range(min(block, out_channels - k)):
-                dw[row, first + lane] = partial[0, panel, row, lane]
-            for chunk in range(1, chunks):
-                for lane in range(min(block, out_channels - k)):
-                    dw[row, first + lane] += partial[chunk, panel, row, lane]
+                dw[row, first + lane] += partial[chunk, panel, row, lane]
 
 
-@jit(parallel=True)
-def sum_merged(partial, taps, channels, step, merge, dw):
+@jit
+def sum_panels(team, partial, panels_per_group, dw):
+    """Fill dw (rows, K) from chunks' sums (chunks, panels, rows, block lanes), added in the order of the chunks."""
+    share(team, dw.shape[0], _panels_row, (partial, panels_per_group, dw))
+
+
+@jit(inner=True)
+def _merged_row(row, thread, partial, taps, channels, step, merge, dw):
+    tap, c = row // channels, row % channels
+    wide = taps + (merge - 1) * step
+    place = (tap // taps * wide + tap % taps) * channels + c
+    for k in range(dw.shape[1]):
+        total = dw.dtype.type(0)
+        for chunk in range(partial.shape[0]):
+            for g in range(merge):
+                total += partial[chunk, place + g * step * channels, g * dw.shape[1] + k]
+        dw[row, k] = total
+
+
+@jit
+def sum_merged(team, partial, taps, channels, step, merge, dw):
     """Fill dw (rows, K) from sums (chunks, widened rows, lanes) whose lanes are (pixel, channel).
 
     Pixel g of a vector met the filter g * step taps further on.
     """
-    wide = taps + (merge - 1) * step
-    for row in prange(dw.shape[0]):
-        tap, c = row // channels, row % channels
-        place = (tap // taps * wide + tap % taps) * channels + c
-        for k in range(dw.shape[1]):
-            total = dw.dtype.type(0)
-            for chunk in range(partial.shape[0]):
-                for g in range(merge):
-                    total += partial[chunk, place + g * step * channels, g * dw.shape[1] + k]
-            dw[row, k] = total
+    share(team, dw.shape[0], _merged_row, (partial, taps, channels, step, merge, dw))
 
 
-@jit(parallel=True)
-def sum_patches(partial, dw):
-    """Fill dw (rows, K) from sums (chunks, ...) that hold the channels' whole filters one after the other."""
+@jit(inner=True)
+def _patches_row(row, thread, partial, dw):
     rows = dw.shape[0]
-    for row in prange(rows):
-        for k in range(dw.shape[1]):
-            total = dw.dtype.type(0)
-            for chunk in range(partial.shape[0]):
-                total += partial[chunk, k * rows + row]
-            dw[row, k] = total
+    for k in range(dw.shape[1]):
+        total = dw.dtype.type(0)
+        for chunk in range(partial.shape[0]):
+            total += partial[chunk, k * rows + row]
+        dw[row, k] = total
+
+
+@jit
+def sum_patches(team, partial, dw):
+    """Fill dw (rows, K) from sums (chunks, ...) that hold the channels' whole filters one after the other."""
+    share(team, dw.shape[0], _patches_row, (partial, dw))

@@ -6,13 +6,14 @@ their work by shape alone, so the count changes the speed and not one bit of a r
 
 import math
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import numba
+from fastcnn.kernels.cpu.compiler import config
+from fastcnn.kernels.cpu.helpers import Pool
 
-config: Any = numba.config  # its names come from the environment when Numba is imported
+LAYER = "pool"  # the helpers of `helpers.py`, in reports
 
 CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # control groups, version 2: "<quota> <period>" or "max <period>"
 
@@ -40,7 +41,7 @@ def _requested_threads() -> int | None:
 
 def thread_count() -> int:
     """Return the number of threads that kernels called from this Python thread use."""
-    return numba.get_num_threads()
+    return _setting.threads
 
 
 def thread_limit() -> int:
@@ -49,7 +50,7 @@ def thread_limit() -> int:
 
 
 def set_thread_count(threads: int) -> None:
-    """Use this many threads from now on.
+    """Use this many threads from now on, in kernels called from this Python thread.
 
     Raises
     ------
@@ -61,26 +62,27 @@ def set_thread_count(threads: int) -> None:
             f"threads (={threads}) must lie between 1 and {thread_limit()}, the cores of this process: "
             "give a number in that range."
         )
-    numba.set_num_threads(threads)
+    _setting.threads = threads
+
+
+def threads_for(worth: bool) -> int:
+    """Return how many threads share a kernel's tasks: one where they are not `worth` waking others."""
+    return _setting.threads if worth else 1
 
 
 def call_parallel(worth: bool, kernel: Callable[..., None], *arguments: object) -> None:
-    """Call a parallel kernel; where the work is not `worth` waking threads (9 us), on the calling thread alone."""
-    allowed = numba.get_num_threads()
-    if worth or allowed == 1:
-        kernel(*arguments)
-        return
-    numba.set_num_threads(1)
-    try:
-        kernel(*arguments)
-    finally:
-        numba.set_num_threads(allowed)
+    """Call a kernel with its team (threads, address of the pool of helpers) before its other arguments."""
+    threads = threads_for(worth)
+    if _pool.helpers < threads - 1:
+        _pool.grow(threads - 1)
+    kernel((threads, _pool.address), *arguments)
 
 
-def _configure() -> None:
-    if "NUMBA_THREADING_LAYER_PRIORITY" not in os.environ:
-        config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]
-    numba.set_num_threads(min(_requested_threads() or thread_limit(), available_cores(), thread_limit()))
+class _Setting(threading.local):
+    """The number of threads, of each Python thread by itself: it must not change between a buffer's making and use."""
+
+    threads = min(_requested_threads() or thread_limit(), available_cores(), thread_limit())
 
 
-_configure()
+_setting = _Setting()
+_pool = Pool()

@@ -8,6 +8,9 @@ a tile may be any pixels (of several image rows, of a strided grid) and the batc
 itself (accumulate) or the bias; the epilogue may apply ReLU. Lanes of the last vector from `tail` on are neither loaded
 from C and the bias nor stored; B is padded to whole vectors.
 
+While a tile computes, it asks for the cache lines that will be needed next: one a step, at `fetch` + fetch_table[i]
+bytes, i growing by fetch_step (0 or 1).
+
 Beside the tile stand copies of rows into padded panels (the layout of B), straight and transposed; a tile of dot
 products for very few output channels; and sums over scattered patches, for gradients of which few entries are not zero
 (`panels.py`).
@@ -31,9 +34,11 @@ from fastcnn.kernels.cpu.panels import (
     COPY_ARGUMENTS,
     DOT_ARGUMENTS,
     PATCH_ARGUMENTS,
+    ROWS_ARGUMENTS,
     TRANSPOSE_ARGUMENTS,
     Dot,
     emit_copy,
+    emit_copy_rows,
     emit_patches,
     emit_transpose,
 )
@@ -41,6 +46,7 @@ from fastcnn.kernels.cpu.vector import (
     Value,
     VectorFunction,
     function_type,
+    i8,
     i64,
     load_functions,
     vector_registers,
@@ -49,14 +55,16 @@ from fastcnn.kernels.cpu.vector import (
 MAX_VECTORS = 2  # B's panels are two vectors wide: two loads feed 2 * MR multiply-adds
 MAX_PATCH_ROWS, MAX_PATCH_VECTORS = 5, 4  # of a patch taken at once; larger ones are taken in parts
 DOT_ROWS = 8  # of a tile of dot products: at most 8 * 3 accumulators
-TILE_ARGUMENTS = 15
+MIN_FETCH = 64  # steps from which on a tile has the time to ask for the lines of C before it stores them
+TILE_ARGUMENTS = 18
 
 
 class Tiles(NamedTuple):
     """The machine code of one dtype.
 
     addresses[MR, NV] is the tile of MR <= rows rows and NV vectors of `lanes` lanes; addresses[0, NV] copies rows into
-    panels NV vectors wide. patches[R, NV] adds scaled patches of R rows of NV vectors.
+    panels NV vectors wide, addresses[0, 0] transposes, addresses[1, 0] copies rows of any length. patches[R, NV] adds
+    scaled patches of R rows of NV vectors.
     """
 
     addresses: np.ndarray
@@ -85,9 +93,10 @@ class _Tile:
         """Offsets, initial accumulators, the two loops, ReLU, stores."""
         f, b = self.f, self.f.b
         (a, a_rows, a_batch, a_step, bb, b_batch, b_step, c, c_rows, J, R, bias, tail, accumulate,
-         relu) = f.function.args  # fmt: skip
+         relu, fetch, fetch_table, fetch_step) = f.function.args  # fmt: skip
         a, bb, c, bias_row = (f.pointer(p) for p in (a, bb, c, bias))
         a_rows, a_batch, c_rows = (f.pointer(p, i64) for p in (a_rows, a_batch, c_rows))
+        self.fetch, self.fetch_step = f.pointer(fetch, i8), fetch_step
         self.offsets = [b.load(b.gep(a_rows, [i64(m)])) for m in range(self.MR)]
         self.last = f.mask_below(tail)
         places = [
@@ -95,14 +104,14 @@ class _Tile:
             for offset in (b.load(b.gep(c_rows, [i64(m)])) for m in range(self.MR))
             for v in range(self.NV)
         ]
-        start = self._initial(places, bias_row, bias, accumulate)
+        start = self._initial(places, bias_row, bias, accumulate, b.mul(J, R))
 
         def batch(i: Value, carried: list[Value]) -> list[Value]:
-            b_i, *accumulators = carried
+            b_i, *carried = carried
             a_i = b.gep(a, [b.load(b.gep(a_batch, [i]))])
-            return [b.gep(b_i, [b_batch]), *self._run(a_i, a_step, b_i, b_step, J, accumulators)]
+            return [b.gep(b_i, [b_batch]), *self._run(a_i, a_step, b_i, b_step, J, carried)]
 
-        _, *total = f.loop(R, [bb, *start], batch)
+        _, _, *total = f.loop(R, [bb, f.pointer(fetch_table, i64), *start], batch)
         wanted = f.splat(b.icmp_signed("!=", relu, i64(0)))
         for value, (place, mask) in zip(total, places, strict=True):
             # A NaN is not below zero and stays.
@@ -114,7 +123,7 @@ class _Tile:
         """Return the mask of vector v of C: whole vectors but for the last."""
         return self.last if v == self.NV - 1 else None
 
-    def _initial(self, places: list, bias_row: Value, bias: Value, accumulate: Value) -> list[Value]:
+    def _initial(self, places: list, bias_row: Value, bias: Value, accumulate: Value, steps: Value) -> list[Value]:
         """Return C where `accumulate`, else the bias where there is one, else zero."""
         f, b = self.f, self.f.b
         old_block, fresh, biased, ready = (
@@ -125,6 +134,13 @@ class _Tile:
         old = [f.load(place, mask) for place, mask in places]
         b.branch(ready)
         b.position_at_end(fresh)
+        asked, bare = (f.function.append_basic_block(name) for name in ("asked", "bare"))
+        b.cbranch(b.icmp_signed(">=", steps, i64(MIN_FETCH)), asked, bare)
+        b.position_at_end(asked)
+        for place, _ in places:
+            f.prefetch(place, write=True)
+        b.branch(bare)
+        b.position_at_end(bare)
         b.cbranch(b.icmp_signed("!=", bias, i64(0)), biased, ready)
         b.position_at_end(biased)
         biases = [f.load(f.at(bias_row, i64(0), v), self.mask(v)) for v in range(self.NV)]
@@ -134,7 +150,7 @@ class _Tile:
         for n, value in enumerate(old):
             phi = b.phi(f.vector)
             phi.add_incoming(value, old_block)
-            phi.add_incoming(f.zero, fresh)
+            phi.add_incoming(f.zero, bare)
             phi.add_incoming(biases[n % self.NV], biased)
             start.append(phi)
         return start
@@ -145,10 +161,13 @@ class _Tile:
 
         def steps(count: int):
             def body(_: Value, carried: list[Value]) -> list[Value]:
-                a_j, b_j, *accumulators = carried
+                a_j, b_j, fetch_table, *accumulators = carried
+                for _ in range(count):
+                    self.f.prefetch(b.gep(self.fetch, [b.load(fetch_table)]))
+                    fetch_table = b.gep(fetch_table, [self.fetch_step])
                 accumulators = self._multiply_add(a_j, a_step, b_j, b_step, count, accumulators)
                 a_next, b_next = (b.gep(p, [b.mul(step, i64(count))]) for p, step in ((a_j, a_step), (b_j, b_step)))
-                return [a_next, b_next, *accumulators]
+                return [a_next, b_next, fetch_table, *accumulators]
 
             return body
 
@@ -202,6 +221,7 @@ def _load(dtype: np.dtype) -> Tiles:
 
     def emit(module: ir.Module) -> None:
         emit_transpose(module, dtype, lanes)
+        emit_copy_rows(module, dtype, lanes)
         for MR, NK in dot_shapes:
             Dot(module, MR, NK, dtype, lanes).emit()
         for MR, NV in shapes:
@@ -217,7 +237,7 @@ def _load(dtype: np.dtype) -> Tiles:
         addresses[MR, NV] = address(f"tile_{MR}_{NV}")
     for NV in range(1, MAX_VECTORS + 1):
         addresses[0, NV] = address(f"copy_{NV}")
-    addresses[0, 0] = address("transpose")
+    addresses[0, 0], addresses[1, 0] = address("transpose"), address("copy_rows")
     patches = np.zeros((MAX_PATCH_ROWS + 1, MAX_PATCH_VECTORS + 1), np.int64)
     for R, NV in patch_shapes:
         patches[R, NV] = address(f"patches_{R}_{NV}")
@@ -240,7 +260,7 @@ def caller(arguments: int):
 
 @intrinsic
 def call_tile(typingctx, address, a, a_rows, a_batch, a_step, b, b_batch, b_step, c, c_rows, J, R, bias, tail,
-              accumulate, relu):  # fmt: skip
+              accumulate, relu, fetch, fetch_table, fetch_step):  # fmt: skip
     """Call the tile at `address`; all arguments are int64: addresses in bytes, steps and offsets in elements."""
     return caller(TILE_ARGUMENTS)
 
@@ -249,6 +269,12 @@ def call_tile(typingctx, address, a, a_rows, a_batch, a_step, b, b_batch, b_step
 def call_copy(typingctx, address, source, step, target, rows, channels):
     """Call the panel copy at `address`: rows of channels, `step` elements apart, to whole vectors padded with zeros."""
     return caller(COPY_ARGUMENTS)
+
+
+@intrinsic
+def call_copy_rows(typingctx, address, source, step, target, pitch, rows, count):
+    """Call the copy of rows of any length at `address`: `count` elements each, from `step` apart to `pitch` apart."""
+    return caller(ROWS_ARGUMENTS)
 
 
 @intrinsic

@@ -1,10 +1,13 @@
-"""Winograd's transforms F(4x4, 3x3) as vector code: every lane is a channel, a patch passes through the registers once.
+"""Winograd's transforms F(4x4, 3x3) and F(2x2, 5x5) as vector code: a patch passes through the registers once.
+
+Both multiply at the same 36 points, the values of polynomials at 0, 1, -1, 2, -2 and infinity in each direction; m x m
+pixels of the output and r x r taps make m + r = 7. Every lane is a channel.
 
     input    V = B' x B    6x6 pixels to 36 points
-    filter   U = G w G'    3x3 taps to 36 points
-    output   y = A' m A    36 points to 4x4 pixels, plus bias, cut at zero for ReLU
-    gradient Y = A dy A'   4x4 pixels of the output's gradient to 36 points
-    weights  w = G' m G    36 points to the gradient by 3x3 taps
+    filter   U = G w G'    r x r taps to 36 points
+    output   y = A' m A    36 points to m x m pixels, plus bias, cut at zero for ReLU
+    gradient Y = A dy A'   m x m pixels of the output's gradient to 36 points
+    weights  w = G' m G    36 points to the gradient by r x r taps
 
 Point e = 6 * r + s of a patch stands at e * step from its first. Written on `VectorFunction`, as the tile is.
 
@@ -24,11 +27,14 @@ from numba.extending import intrinsic
 from fastcnn.kernels.cpu.tile import caller, tile_shape
 from fastcnn.kernels.cpu.vector import VectorFunction, i64, load_functions
 
-POINT_ARGUMENTS, WEIGHT_ARGUMENTS, OUTPUT_ARGUMENTS = 6, 5, 10
+POINT_ARGUMENTS, WEIGHT_ARGUMENTS, OUTPUT_ARGUMENTS = 6, 6, 10
+
+
+SCALES = (1 / 4, -1 / 6, -1 / 6, 1 / 24, 1 / 24, 1.0)  # of the points of a filter
 
 
 class Transforms(NamedTuple):
-    """Addresses of the functions for one dtype."""
+    """Addresses of the functions for one dtype and filter size."""
 
     input: int
     filter: int
@@ -64,40 +70,47 @@ class _Transform:
         ]
 
     def along_filter(self, w: Sequence[Value]) -> list[Value]:
-        """Return G w, six points of three taps."""
-        b, zero = self.f.b, self.f.zero
-        even, odd = self.scaled(1 / 6, b.fadd(w[0], w[2]), zero), self.scaled(1 / 6, w[1], zero)
-        far, twice = self.scaled(1 / 24, w[0], self.scaled(1 / 6, w[2], zero)), self.scaled(1 / 12, w[1], zero)
-        quarter, minus = self.scaled(0.25, w[0], zero), b.fsub(zero, b.fadd(even, odd))
-        return [quarter, minus, b.fsub(odd, even), b.fadd(far, twice), b.fsub(far, twice), w[2]]
-
-    def along_output(self, m: Sequence[Value]) -> list[Value]:
-        """Return A' m, four pixels of six points."""
-        b = self.f.b
-        a, c = b.fadd(m[1], m[2]), b.fadd(m[3], m[4])
-        odd, far = b.fsub(m[1], m[2]), b.fsub(m[3], m[4])
-        return [
-            b.fadd(m[0], b.fadd(a, c)),
-            self.scaled(2.0, far, odd),
-            self.scaled(4.0, c, a),
-            b.fadd(self.scaled(8.0, far, odd), m[5]),
-        ]
+        """Return G w, six points of the taps."""
+        return self.weighed(self.evaluated(w))
 
     def along_gradient(self, d: Sequence[Value]) -> list[Value]:
-        """Return A d, six points of four pixels."""
-        b = self.f.b
-        even, odd = b.fadd(d[0], d[2]), b.fadd(d[1], d[3])
-        far, twice = self.scaled(4.0, d[2], d[0]), self.scaled(2.0, self.scaled(4.0, d[3], d[1]), self.f.zero)
-        return [d[0], b.fadd(even, odd), b.fsub(even, odd), b.fadd(far, twice), b.fsub(far, twice), d[3]]
+        """Return A d, six points of the pixels."""
+        return self.evaluated(d)
 
-    def along_weights(self, u: Sequence[Value]) -> list[Value]:
-        """Return G' u, three taps of six points."""
-        b, zero = self.f.b, self.f.zero
-        near, far = b.fadd(u[1], u[2]), b.fadd(u[3], u[4])
+    def along_output(self, count: int, m: Sequence[Value]) -> list[Value]:
+        """Return A' m, `count` pixels of six points."""
+        b = self.f.b
+        even, odd = b.fadd(m[1], m[2]), b.fsub(m[1], m[2])
+        far_even, far_odd = b.fadd(m[3], m[4]), b.fsub(m[3], m[4])
+        sums = [self.scaled(2.0**j, (far_even, far_odd)[j % 2], (even, odd)[j % 2]) for j in range(count)]
+        sums[0] = b.fadd(m[0], b.fadd(even, far_even))
+        sums[-1] = b.fadd(sums[-1], m[5])
+        return sums
+
+    def along_weights(self, count: int, u: Sequence[Value]) -> list[Value]:
+        """Return G' u, `count` taps of six points."""
+        return self.along_output(count, self.weighed(u))
+
+    def evaluated(self, values: Sequence[Value]) -> list[Value]:
+        """Return the values at the six points of the polynomial with these coefficients."""
+        b = self.f.b
+        even, odd = ([self.horner(values[i::2], x) for x in (1.0, 4.0)] for i in (0, 1))
+        twice = self.scaled(2.0, odd[1], self.f.zero)
+        near = [b.fadd(even[0], odd[0]), b.fsub(even[0], odd[0])]
+        return [values[0], *near, b.fadd(even[1], twice), b.fsub(even[1], twice), values[-1]]
+
+    def horner(self, coefficients: Sequence[Value], x: float) -> Value:
+        """Return the value at x of the polynomial with these coefficients."""
+        total = coefficients[-1]
+        for coefficient in reversed(coefficients[:-1]):
+            total = self.scaled(x, total, coefficient)
+        return total
+
+    def weighed(self, points: Sequence[Value]) -> list[Value]:
+        """Return the points of a filter times their scales."""
         return [
-            self.scaled(0.25, u[0], self.scaled(-1 / 6, near, self.scaled(1 / 24, far, zero))),
-            self.scaled(1 / 6, b.fsub(u[2], u[1]), self.scaled(1 / 12, b.fsub(u[3], u[4]), zero)),
-            self.scaled(1 / 6, b.fsub(far, near), u[5]),
+            point if scale == 1.0 else self.scaled(scale, point, self.f.zero)
+            for scale, point in zip(SCALES, points, strict=True)
         ]
 
     def both(self, along: Callable[[Sequence[Value]], list[Value]], grid: list[list[Value]]) -> list[list[Value]]:
@@ -143,21 +156,28 @@ class _Transform:
             [f.load(f.at(points, b.add(first, b.mul(step, i64(6 * r + s)))), mask) for s in range(6)] for r in range(6)
         ]
 
-    def emit_weights(self) -> None:
-        """weights(points, step, w, tap pitch, channels): the gradient by the points of a filter to that by its taps."""
+    def emit_weights(self, size: int) -> None:
+        """weights(points, step, w, tap pitch, channels, accumulate): the gradient by points to that by a filter's taps.
+
+        It is added to w where `accumulate` is not 0.
+        """
         f, b = self.f, self.f.b
-        points, step, w, tap_pitch, channels = self.arguments
+        points, step, w, tap_pitch, channels, accumulate = self.arguments
         points, w = f.pointer(points), f.pointer(w)
+        nothing, adds = f.mask_below(i64(0)), b.icmp_signed("!=", accumulate, i64(0))
+        along = partial(self.along_weights, size)
 
         def body(first: Value, mask: Value) -> None:
-            for r, row in enumerate(self.both(self.along_weights, self.load_points(points, first, step, mask))):
+            for r, row in enumerate(self.both(along, self.load_points(points, first, step, mask))):
                 for s, tap in enumerate(row):
-                    f.store(tap, f.at(w, b.add(first, b.mul(tap_pitch, i64(3 * r + s)))), mask)
+                    place = f.at(w, b.add(first, b.mul(tap_pitch, i64(size * r + s))))
+                    old = f.load(place, b.select(adds, mask, nothing))
+                    f.store(b.fadd(old, tap), place, mask)
 
         self.over_channels(channels, body)
 
-    def emit_output(self) -> None:
-        """output(M, step, bias, relu, y, row pitch, pixel pitch, channels, high, wide): high x wide of 4x4 pixels."""
+    def emit_output(self, size: int) -> None:
+        """output(M, step, bias, relu, y, row pitch, pixel pitch, channels, high, wide): high x wide of a patch."""
         f, b = self.f, self.f.b
         M, step, bias, relu, y, row_pitch, pixel_pitch, channels, high, wide = self.arguments
         M, bias, y = f.pointer(M), f.pointer(bias), f.pointer(y)
@@ -166,7 +186,7 @@ class _Transform:
         def body(first: Value, mask: Value) -> None:
             points = self.load_points(M, first, step, mask)
             add = f.load(f.at(bias, first), mask)
-            for r, row in enumerate(self.both(self.along_output, points)):
+            for r, row in enumerate(self.both(partial(self.along_output, size), points)):
                 for s, pixel in enumerate(row):
                     value = b.fadd(pixel, add)
                     value = b.select(b.and_(cut, b.fcmp_ordered("<", value, f.zero)), f.zero, value)
@@ -177,29 +197,30 @@ class _Transform:
         self.over_channels(channels, body)
 
 
-_loaded: dict[np.dtype, Transforms] = {}
+_loaded: dict[tuple[np.dtype, int], Transforms] = {}
 _lock = threading.Lock()
 
 
-def transforms(dtype: np.dtype) -> Transforms:
-    """Return the transforms of one dtype, from the cache folder where they are already compiled."""
+def transforms(dtype: np.dtype, taps: int) -> Transforms:
+    """Return the transforms of one dtype for filters of 3x3 or 5x5 taps, from the cache folder where they are."""
     with _lock:
-        if dtype not in _loaded:
+        if (dtype, taps) not in _loaded:
             _, lanes = tile_shape(dtype.itemsize)
+            pixels = 7 - taps
 
             def emit(module: ir.Module) -> None:
                 new = lambda name, arguments: _Transform(module, name, arguments, dtype, lanes)  # noqa: E731
                 for name, along, size, whole in (("input", _Transform.along_input, 6, False),
-                                                 ("filter", _Transform.along_filter, 3, True),
-                                                 ("gradient", _Transform.along_gradient, 4, True)):  # fmt: skip
+                                                 ("filter", _Transform.along_filter, taps, True),
+                                                 ("gradient", _Transform.along_gradient, pixels, True)):  # fmt: skip
                     transform = new(name, POINT_ARGUMENTS)
                     transform.emit_to_points(partial(along, transform), size, whole)
-                new("output", OUTPUT_ARGUMENTS).emit_output()
-                new("weights", WEIGHT_ARGUMENTS).emit_weights()
+                new("output", OUTPUT_ARGUMENTS).emit_output(pixels)
+                new("weights", WEIGHT_ARGUMENTS).emit_weights(taps)
 
-            address = load_functions(f"transforms-{dtype.name}", emit)
-            _loaded[dtype] = Transforms(*map(address, Transforms._fields))
-        return _loaded[dtype]
+            address = load_functions(f"transforms-{dtype.name}-{taps}", emit)
+            _loaded[dtype, taps] = Transforms(*map(address, Transforms._fields))
+        return _loaded[dtype, taps]
 
 
 @intrinsic
@@ -209,7 +230,7 @@ def call_to_points(typingctx, address, source, row_pitch, pitch, points, step, c
 
 
 @intrinsic
-def call_weights(typingctx, address, points, step, w, tap_pitch, channels):
+def call_weights(typingctx, address, points, step, w, tap_pitch, channels, accumulate):
     """Call the transform of the gradient by a filter's points to that by its taps."""
     return caller(WEIGHT_ARGUMENTS)
 

@@ -14,7 +14,7 @@ from llvmlite.ir import Value
 
 from fastcnn.kernels.cpu.compiler import cache_folder, host, write_atomically
 
-i32, i64 = ir.IntType(32), ir.IntType(64)
+i8, i32, i64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)
 
 
 def vector_registers() -> tuple[int, int]:
@@ -106,6 +106,12 @@ class VectorFunction:
             self.b.store(value, place, align=self.size)
         else:
             self.b.call(self._masked_store, [value, place, i32(self.size), mask])
+
+    def prefetch(self, place: Value, write: bool = False) -> None:
+        """Ask for the cache line at a place, to be read or written; nothing is read of it yet."""
+        pointer = i8.as_pointer()
+        fetch = self._declare("llvm.prefetch.p0", ir.VoidType(), [pointer, i32, i32, i32])
+        self.b.call(fetch, [self.b.bitcast(place, pointer), i32(int(write)), i32(3), i32(1)])
 
     def sum_lanes(self, vector: Value) -> Value:
         """Return the sum of a vector's lanes, added in pairs."""

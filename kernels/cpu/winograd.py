@@ -1,10 +1,11 @@
-"""Winograd's convolution F(4x4, 3x3): 3x3 filters at stride 1 with a quarter of the multiplications.
+"""Winograd's convolution: 3x3 filters at stride 1 with a quarter of the multiplications, 5x5 ones with a third.
 
-    y = A' [ (G w G') * (B' x B) ] A     for every 6x6 patch x of the input, 3x3 filter w and 4x4 patch y of the output
+    y = A' [ (G w G') * (B' x B) ] A     for every 6x6 patch x of the input, r x r filter w and m x m patch y
 
-Transformed patches V (36, patches, C) and filters U (36, C, K) meet in 36 matrix products on the register tile. A task
-takes a block of patches through all three steps while V and the products stay in L2. The gradient by the input is the
-same pass with turned, transposed filters.
+with m + r = 7. Transformed patches V (36, patches, C) and filters U (36, C, K) meet in 36 matrix products on the
+register tile. A task takes a block of patches through all three steps while V and the products stay in L2; where U
+outgrows the caches, all threads take a group of patches through them step by step, so that U is read once for many. The
+gradient by the input is the same pass with turned, transposed filters; groups of channels are passes of their own.
 
 Sums are rounded as those of larger numbers: against exact results the error's root mean square stays below
 `ERROR_BOUND` times the output's (normal data, up to 1024 input channels), some eight times that of direct sums.
@@ -13,181 +14,315 @@ Source: Lavin, Gray, "Fast Algorithms for Convolutional Neural Networks", 2016.
 """
 
 from functools import lru_cache
+from itertools import product
 from typing import NamedTuple
 
-import numba
 import numpy as np
-from numba import prange
 
 from fastcnn.kernels.cpu.compiler import jit
 from fastcnn.kernels.cpu.gather import copy_padded
-from fastcnn.kernels.cpu.geometry import Padding, Triple
-from fastcnn.kernels.cpu.threads import call_parallel
-from fastcnn.kernels.cpu.tile import Tiles, call_tile, call_transpose
+from fastcnn.kernels.cpu.geometry import LINE, Padding, Triple
+from fastcnn.kernels.cpu.tasks import share
+from fastcnn.kernels.cpu.threads import call_parallel, threads_for
+from fastcnn.kernels.cpu.tile import Tiles, call_tile, call_transpose, zero_bytes
 from fastcnn.kernels.cpu.transforms import call_output, call_to_points, transforms
 from fastcnn.kernels.cpu.workspace import scratch
 
 ERROR_BOUND = 2e-5
 POINTS = 36  # products a patch
-BLOCK_BYTES = 640 * 1024  # of a task's V and products, which should stay in L2
+FUSED_WEIGHTS = 10 * 1024 * 1024  # bytes of U up to which a task takes its patches through all steps
+BLOCK_BYTES = 640 * 1024  # of such a task's V and products, which should stay in L2
+GROUP_BYTES = 12 * 1024 * 1024  # else: of the V and products of a group of patches, which should stay in L3
+WEIGHT_BYTES = 36 * 1024 * 1024  # of U at once: more output channels are taken in chunks
 MIN_PATCHES = 14  # of a task: a whole tile's rows
 
 
-# Cycles of one core that `is_faster` weighs (measured on AVX-512, float32): a vector of channels through the input and
-# the output transform, an element of U made, a byte of U read again by each block; and the share of the tile's peak.
-INPUT_CYCLES, OUTPUT_CYCLES, FILTER_CYCLES, STREAM_CYCLES, TILE_SHARE = 240, 200, 2.0, 0.12, 0.85
-SMALLEST = 1 << 23  # multiply-adds below which the way through is longer than the work
+class Costs(NamedTuple):
+    """Cycles of one core, as fitted to some hundred random shapes measured both ways (AVX-512, float32).
+
+    Transforms: a multiply-add of two vectors, a patch's vector of input and of output channels, a point of a filter.
+    Direct sums: a multiply-add of two vectors, a pixel's vector of channels, an element of the filter.
+    """
+
+    product: float
+    input: float
+    output: float
+    point: float
+    fixed: float
+    direct_product: float
+    direct_pixel: float
+    direct_weight: float
+    direct_fixed: float
+
+
+FORWARD = Costs(1.31, 227, 185, 0.77, 180_000, 1.13, 3.3, 0.55, 130_000)
 
 
 class Patches(NamedTuple):
-    """How the output is cut: patches down and across, patches a task, tasks."""
+    """How the output is cut: patches down and across, patches a block, blocks, and the pitches of the points."""
 
     down: int
     across: int
+    fused: bool  # a block is one task's; else a block is a group of patches that all threads take step by step
     block: int
-    tasks: int
+    blocks: int
+    chunk: int  # output channels at once
+    patch_pitch: int  # of V: elements between patches, and between points
+    v_pitch: int
+    m_pitch: int  # of the products: elements between points
+    u_pitch: int
     rows: np.ndarray  # offsets of a block's patches in V of one point
     products: np.ndarray  # and in the products of one point
+    lines: np.ndarray  # offsets in bytes of the cache lines of a panel of U
+
+
+def odd_lines(elements: int, itemsize: int) -> int:
+    """Round up to an odd number of cache lines: rows so far apart meet in no set of a cache."""
+    line = LINE // itemsize
+    return (-(-elements // line) | 1) * line
 
 
 @lru_cache(maxsize=512)
-def plan_patches(N: int, P: int, Q: int, C: int, K: int, itemsize: int) -> Patches:
-    """Cut an output of N images of P x Q pixels into blocks of 4x4 patches."""
-    down, across = -(-P // 4), -(-Q // 4)
-    fitting = BLOCK_BYTES // (POINTS * (C + K) * itemsize) // MIN_PATCHES * MIN_PATCHES
+def plan_patches(N: int, P: int, Q: int, C: int, K: int, pixels: int, lanes: int, itemsize: int) -> Patches:
+    """Cut an output of N images of P x Q pixels into blocks of patches of pixels x pixels."""
+    down, across = -(-P // pixels), -(-Q // pixels)
+    wide = 2 * lanes
+    panel_bytes = POINTS * C * wide * itemsize
+    panels = -(-K // wide)
+    fused = panels * panel_bytes <= FUSED_WEIGHTS
+    chunks = -(-panels // max(1, WEIGHT_BYTES // panel_bytes))
+    chunk = min(K, -(-panels // chunks) * wide)
+    patch_pitch = C if fused else odd_lines(C, itemsize)
+    fitting = (BLOCK_BYTES if fused else GROUP_BYTES) // (POINTS * (patch_pitch + chunk) * itemsize)
     count = N * down * across
-    block = max(1, min(count, max(MIN_PATCHES, fitting)))
-    return Patches(down, across, block, -(-count // block), np.arange(block) * C, np.arange(block) * K)
+    block = max(1, min(count, max(MIN_PATCHES, fitting // MIN_PATCHES * MIN_PATCHES)))
+    block = -(-count // -(-count // block))
+    return Patches(
+        down, across, fused, block, -(-count // block), chunk, patch_pitch,
+        odd_lines(block * patch_pitch, itemsize), odd_lines(block * chunk, itemsize),
+        odd_lines(-(-chunk // wide) * C * wide, itemsize),
+        np.arange(block) * patch_pitch, np.arange(block) * chunk,
+        np.append(np.arange(0, C * wide * itemsize, LINE), np.zeros(C, np.int64)),
+    )  # fmt: skip
 
 
 def applies(
-    filters: Triple, stride: Triple, padding: Padding, dilation: Triple, groups: int, dtype: np.dtype, transposed: bool
+    filters: Triple, stride: Triple, padding: Padding, dilation: Triple, dtype: np.dtype, transposed: bool
 ) -> bool:
-    """Say whether a convolution is a 3x3 one at stride 1 in float32; float64 is for exact work and stays direct."""
-    plain = filters == (1, 3, 3) and stride == dilation == (1, 1, 1) and groups == 1 and padding[0] == (0, 0)
-    reaches = not transposed or max(max(pair) for pair in padding) <= 2
+    """Say whether a convolution is a 3x3 or 5x5 one at stride 1 in float32; float64 is for exact work, stays direct."""
+    plain = filters in ((1, 3, 3), (1, 5, 5)) and stride == dilation == (1, 1, 1) and padding[0] == (0, 0)
+    reaches = not transposed or max(max(pair) for pair in padding) < filters[1]
     return plain and reaches and dtype == np.float32
 
 
 @lru_cache(maxsize=512)
-def is_faster(N: int, P: int, Q: int, C: int, K: int, lanes: int) -> bool:
+def is_faster(costs: Costs, N: int, P: int, Q: int, C: int, K: int, taps: int, lanes: int) -> bool:
     """Compare the cycles of this way, from C to K channels and N images of P x Q outputs, with those of direct sums."""
-    multiply_adds = N * P * Q * 9 * C * K
-    if multiply_adds < SMALLEST or min(C, K) < lanes:
+    if min(C, K) < lanes:
         return False
-    plan = plan_patches(N, P, Q, C, K, 4)
-    patches = N * plan.down * plan.across
-    vectors_in, vectors_out = -(-C // lanes), -(-K // lanes)
-    products = POINTS * patches * C * vectors_out / 2 / TILE_SHARE
-    transforms = patches * (vectors_in * INPUT_CYCLES + vectors_out * OUTPUT_CYCLES)
-    filters = POINTS * C * K * (FILTER_CYCLES + 4 * STREAM_CYCLES * plan.tasks)
-    return products + transforms + filters < 0.9 * N * P * Q * 9 * C * vectors_out / 2
-
-
-@jit(parallel=True)
-def _filters(transform, w, C, K, panels, block, U):
-    """Fill U (36, panels, C, block) with the transformed filters (9, C, pitch); lanes past K are zero."""
-    pitch = w.shape[2]
-    for i in prange(C):
-        c = np.int64(i)
-        for panel in range(panels):
-            target = U[(panel * C + c) * block :]
-            wide = min(block, K - panel * block)
-            for e in range(POINTS if wide < block else 0):
-                target[e * panels * C * block : e * panels * C * block + block] = 0
-            source = w.ctypes.data + w.itemsize * (c * pitch + panel * block)
-            call_to_points(transform, source, 3 * C * pitch, C * pitch, target.ctypes.data, panels * C * block, wide)
+    pixels, vectors_in, vectors_out = 7 - taps, -(-C // lanes), -(-K // lanes)
+    patches = N * -(-P // pixels) * -(-Q // pixels)
+    # A multiply-add takes half a cycle; a lone vector of outputs cannot keep both units busy.
+    products = C * vectors_out / 2 * (1.2 if vectors_out == 1 else 1.0)
+    transformed = POINTS * patches * products * costs.product + POINTS * C * K * costs.point + costs.fixed
+    transformed += patches * (vectors_in * costs.input + vectors_out * costs.output)
+    direct = taps**2 * (N * P * Q * products * costs.direct_product + C * K * costs.direct_weight) + costs.direct_fixed
+    return transformed < direct + N * P * Q * (vectors_in + vectors_out) * costs.direct_pixel
 
 
 @jit(inner=True)
-def _block(task, addresses, to_points, to_pixels, lanes, x, top, left, U, bias, relu, down, across, block, v_rows,
-           m_rows, buffer, y):  # fmt: skip
-    """Take one block of patches from x to y."""
-    N, C = x.shape[0], x.shape[4]
-    _, _, P, Q, K = y.shape
-    size, tile_rows, wide = x.itemsize, addresses.shape[0] - 1, 2 * lanes
-    panels = (K + wide - 1) // wide
-    first = task * block
-    count = min(block, N * down * across - first)
-    V = buffer.ctypes.data
-    M = V + size * POINTS * block * C
-    source = M + size * POINTS * block * K
-    i = 0
+def _filter_channel(c, thread, transform, w, taps, first_row, C, first, filters, block, U, u_pitch):
+    rows, pitch = w.shape[1], w.shape[2]
+    for panel in range((filters + block - 1) // block):
+        wide = min(block, filters - panel * block)
+        target = U.ctypes.data + w.itemsize * (panel * C + c) * block
+        for e in range(POINTS if wide < block else 0):
+            zero_bytes(target + w.itemsize * e * u_pitch, w.itemsize * block)
+        source = w.ctypes.data + w.itemsize * ((first_row + c) * pitch + first + panel * block)
+        call_to_points(transform, source, taps * rows * pitch, rows * pitch, target, u_pitch, wide)
+
+
+@jit
+def _filters(team, transform, w, taps, first_row, C, first, filters, block, U, u_pitch):
+    """Fill U (36, panels, C, block) with transformed filters, lanes past the last channel zero.
+
+    They are C rows from first_row on, and `filters` columns from `first` on, of w (taps * taps, rows, columns).
+    """
+    share(team, C, _filter_channel, (transform, w, taps, first_row, C, first, filters, block, U, u_pitch))
+
+
+@jit(inner=True)
+def to_points(first, count, copy, transform, x, first_channel, C, pixels, top, left, down, across, V, patch_pitch,
+              v_pitch, source):  # fmt: skip
+    """Fill V (36, patches, C) with the points of C channels of `count` patches of x from patch `first` on.
+
+    A patch stands `pixels` from the next one; source is scratch.
+    """
+    size, i = x.itemsize, 0
     while i < count:
-        # The patches that this block takes of one row of patches: their source is copied in one sweep.
+        # The patches taken of one row of patches: their source is copied in one sweep.
         column, rest = (first + i) % across, (first + i) // across
-        p, n = rest % down * 4, rest // down
+        p, n = rest % down * pixels, rest // down
         run = min(count - i, across - column)
-        pitch = (4 * run + 2) * C
-        copy_padded(x, n, 0, p - top, 4 * column - left, 1, 6, 4 * run + 2, 6 * pitch, pitch, C, source)
+        wide = pixels * (run - 1) + 6
+        copy_padded(copy, x, n, 0, p - top, pixels * column - left, first_channel, 1, 1, 1, 1, 6, wide, C, 6 * wide * C,
+                    wide * C, C, source)  # fmt: skip
         for j in range(run):
-            call_to_points(to_points, source + size * 4 * j * C, pitch, C, V + size * (i + j) * C, block * C, C)
+            call_to_points(transform, source + size * pixels * j * C, wide * C, C, V + size * (i + j) * patch_pitch,
+                           v_pitch, C)  # fmt: skip
         i += run
+
+
+@jit(inner=True)
+def _multiply(e, panel, count, addresses, lanes, size, C, K, U, u_pitch, V, v_pitch, M, m_pitch, rows, products, lines):
+    """Multiply the points e of `count` patches by one panel of U; the panel after it is asked for meanwhile."""
+    wide, tile_rows = 2 * lanes, addresses.shape[0] - 1
+    panels = (K + wide - 1) // wide
+    channels = min(wide, K - panel * wide)
+    vectors = (channels + lanes - 1) // lanes
     needed = (count + tile_rows - 1) // tile_rows
-    zero = v_rows.ctypes.data  # its first entry is 0: the batch is one product
-    for e in range(POINTS):
-        for panel in range(panels):
-            channels = min(wide, K - panel * wide)
-            vectors = (channels + lanes - 1) // lanes
-            for i in range(needed):
-                m, after = count * i // needed, count * (i + 1) // needed
-                call_tile(
-                    addresses[after - m, vectors], V + size * e * block * C, v_rows.ctypes.data + 8 * m, zero,
-                    1, U.ctypes.data + size * (e * panels + panel) * C * wide, 0, wide,
-                    M + size * (e * block * K + panel * wide), m_rows.ctypes.data + 8 * m, C, 1, 0,
-                    channels - (vectors - 1) * lanes, 0, 0,
-                )  # fmt: skip
+    zero = rows.ctypes.data  # its first entry is 0: the batch is one product
+    at = U + size * (e * u_pitch + panel * C * wide)
+    after = at + size * C * wide if panel + 1 < panels else U + size * (min(e + 1, POINTS - 1) * u_pitch)
+    for i in range(needed):
+        m, m_after = count * i // needed, count * (i + 1) // needed
+        cursor = min(i * C, lines.size - C)
+        call_tile(
+            addresses[m_after - m, vectors], V + size * e * v_pitch, rows.ctypes.data + 8 * m, zero, 1, at, 0, wide,
+            M + size * (e * m_pitch + panel * wide), products.ctypes.data + 8 * m, C, 1, 0,
+            channels - (vectors - 1) * lanes, 0, 0, after, lines.ctypes.data + 8 * cursor,
+            np.int64(cursor < lines.size - C),
+        )  # fmt: skip
+
+
+@jit(inner=True)
+def _to_pixels(first, count, transform, M, m_pitch, pixels, bias, relu, down, across, first_channel, channels, y):
+    """Fill `count` patches of y, from patch `first` on, with the products' pixels plus bias."""
+    _, _, P, Q, K = y.shape
+    size = y.itemsize
     for i in range(count):
-        q, rest = (first + i) % across * 4, (first + i) // across
-        p, n = rest % down * 4, rest // down
-        place = y.ctypes.data + size * ((n * P + p) * Q + q) * K
-        call_output(to_pixels, M + size * i * K, block * K, bias.ctypes.data, relu, place, Q * K, K, K,
-                    min(4, P - p), min(4, Q - q))  # fmt: skip
+        q, rest = (first + i) % across * pixels, (first + i) // across
+        p, n = rest % down * pixels, rest // down
+        place = y.ctypes.data + size * (((n * P + p) * Q + q) * K + first_channel)
+        call_output(transform, M + size * i * channels, m_pitch, bias.ctypes.data + size * first_channel, relu, place,
+                    Q * K, K, channels, min(pixels, P - p), min(pixels, Q - q))  # fmt: skip
 
 
-@jit(parallel=True)
-def _blocks(tasks, addresses, to_points, to_pixels, lanes, x, top, left, U, bias, relu, down, across, block, v_rows,
-            m_rows, buffers, y):  # fmt: skip
-    for i in prange(tasks):
-        _block(np.int64(i), addresses, to_points, to_pixels, lanes, x, top, left, U, bias, relu, down, across, block,
-               v_rows, m_rows, buffers[numba.get_thread_id()], y)  # fmt: skip
+@jit(inner=True)
+def _block(task, thread, addresses, codes, lanes, x, c0, C, pixels, top, left, U, u_pitch, bias, relu, down, across,
+           block, patch_pitch, v_pitch, m_pitch, rows, products, lines, k0, K, buffers, y):  # fmt: skip
+    """Take one block of patches through all steps."""
+    size, first = x.itemsize, task * block
+    count = min(block, x.shape[0] * down * across - first)
+    V = buffers[thread].ctypes.data
+    M = V + size * POINTS * v_pitch
+    to_points(first, count, addresses[1, 0], codes[0], x, c0, C, pixels, top, left, down, across, V, patch_pitch,
+              v_pitch, M + size * POINTS * m_pitch)  # fmt: skip
+    for e in range(POINTS):
+        for panel in range((K + 2 * lanes - 1) // (2 * lanes)):
+            _multiply(e, panel, count, addresses, lanes, size, C, K, U.ctypes.data, u_pitch, V, v_pitch, M, m_pitch,
+                      rows, products, lines)  # fmt: skip
+    _to_pixels(first, count, codes[1], M, m_pitch, pixels, bias, relu, down, across, k0, K, y)
 
 
-@jit(parallel=True)
-def _turn(transpose, w, lanes, pitch, turned):
-    """Fill turned (9, K, pitch) with the filters (9, C, K) transposed and turned by half a circle."""
+@jit
+def _blocks(team, tasks, addresses, codes, lanes, x, c0, C, pixels, top, left, U, u_pitch, bias, relu, down, across,
+            block, patch_pitch, v_pitch, m_pitch, rows, products, lines, k0, K, buffers, y):  # fmt: skip
+    share(team, tasks, _block, (addresses, codes, lanes, x, c0, C, pixels, top, left, U, u_pitch, bias, relu, down,
+                                   across, block, patch_pitch, v_pitch, m_pitch, rows, products, lines, k0, K, buffers,
+                                   y))  # fmt: skip
+
+
+@jit(inner=True)
+def _points_task(task, thread, first, count, run, copy, transform, x, c0, C, pixels, top, left, down, across, V,
+                 patch_pitch, v_pitch, buffers):  # fmt: skip
+    begin = task * run
+    to_points(first + begin, min(run, count - begin), copy, transform, x, c0, C, pixels, top, left, down, across,
+              V + x.itemsize * begin * patch_pitch, patch_pitch, v_pitch, buffers[thread].ctypes.data)  # fmt: skip
+
+
+@jit(inner=True)
+def _multiply_task(task, thread, panels, count, addresses, lanes, size, C, K, U, u_pitch, V, v_pitch, M, m_pitch, rows,
+                   products, lines):  # fmt: skip
+    _multiply(task // panels, task % panels, count, addresses, lanes, size, C, K, U, u_pitch, V, v_pitch, M, m_pitch,
+              rows, products, lines)  # fmt: skip
+
+
+@jit(inner=True)
+def _pixels_task(task, thread, first, count, run, transform, M, m_pitch, pixels, bias, relu, down, across, k0, K, y):
+    begin = task * run
+    _to_pixels(first + begin, min(run, count - begin), transform, M + y.itemsize * begin * K, m_pitch, pixels, bias,
+               relu, down, across, k0, K, y)  # fmt: skip
+
+
+@jit
+def _groups(team, groups, addresses, codes, lanes, x, c0, C, pixels, top, left, U, u_pitch, bias, relu, down, across,
+            block, patch_pitch, v_pitch, m_pitch, rows, products, lines, k0, K, points, buffers, y):  # fmt: skip
+    """Take group after group of patches through the steps, all threads together."""
+    patches, V, size = x.shape[0] * down * across, points.ctypes.data, x.itemsize
+    M, panels, run = V + size * POINTS * v_pitch, (K + 2 * lanes - 1) // (2 * lanes), min(across, block)
+    for group in range(groups):
+        first = group * block
+        count = min(block, patches - first)
+        share(team, (count + run - 1) // run, _points_task, (first, count, run, addresses[1, 0], codes[0], x, c0, C,
+              pixels, top, left, down, across, V, patch_pitch, v_pitch, buffers))  # fmt: skip
+        share(team, POINTS * panels, _multiply_task, (panels, count, addresses, lanes, size, C, K, U.ctypes.data,
+              u_pitch, V, v_pitch, M, m_pitch, rows, products, lines))  # fmt: skip
+        share(team, (count + run - 1) // run, _pixels_task, (first, count, run, codes[1], M, m_pitch, pixels, bias,
+              relu, down, across, k0, K, y))  # fmt: skip
+
+
+@jit(inner=True)
+def _turn_tap(tap, thread, transpose, w, lanes, pitch, turned):
     C, K = w.shape[1], w.shape[2]
-    for tap in prange(9):
-        for c in range(0, C, lanes):
-            source = w.ctypes.data + w.itemsize * (np.int64(tap) * C + c) * K
-            target = turned.ctypes.data + w.itemsize * ((8 - np.int64(tap)) * K * pitch + c)
-            call_transpose(transpose, source, K, target, pitch, min(lanes, C - c), K)
+    for c in range(0, C, lanes):
+        source = w.ctypes.data + w.itemsize * (tap * C + c) * K
+        target = turned.ctypes.data + w.itemsize * ((w.shape[0] - 1 - tap) * K * pitch + c)
+        call_transpose(transpose, source, K, target, pitch, min(lanes, C - c), K)
+
+
+@jit
+def _turn(team, transpose, w, lanes, pitch, turned):
+    """Fill turned (taps, K, pitch) with the filters (taps, C, K) transposed and turned by half a circle."""
+    share(team, w.shape[0], _turn_tap, (transpose, w, lanes, pitch, turned))
 
 
 def winograd(
-    tiles: Tiles, x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, top: int, left: int, transposed: bool,
-    relu: bool, y: np.ndarray,
+    tiles: Tiles, x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, top: int, left: int, groups: int,
+    transposed: bool, relu: bool, y: np.ndarray,
 ) -> None:  # fmt: skip
-    """Fill y (N, 1, P, Q, K) from x (N, 1, H, W, C), float32, w (1, 3, 3, C, K), padded by top and left zeros.
+    """Fill y (N, 1, P, Q, K) from x (N, 1, H, W, C), float32, w (1, r, r, C / groups, K), padded by top and left zeros.
 
-    With `transposed`, x is dy, w the forward filter (1, 3, 3, K, C) and y is dx.
+    With `transposed`, x is dy, w the forward filter (1, r, r, K / groups, C) and y is dx.
     """
-    C, K, code = x.shape[4], y.shape[4], transforms(x.dtype)
-    plan = plan_patches(x.shape[0], y.shape[2], y.shape[3], C, K, x.itemsize)
-    panels = -(-K // (2 * tiles.lanes))
+    C, K, taps = x.shape[4] // groups, y.shape[4] // groups, w.shape[1]
+    code = transforms(x.dtype, taps)
+    plan = plan_patches(x.shape[0], y.shape[2], y.shape[3], C, K, 7 - taps, tiles.lanes, x.itemsize)
     large = w.size > 1 << 13
-    filters = w.reshape(9, w.shape[3], w.shape[4])
+    filters = w.reshape(taps * taps, w.shape[3], w.shape[4])
     if transposed:
         pitch = -(-K // tiles.lanes) * tiles.lanes
-        turned = scratch("turned filters", 9 * C * pitch, x.dtype)[: 9 * C * pitch].reshape(9, C, pitch)
+        turned = scratch("turned filters", taps * taps * C * groups * pitch, x.dtype)
+        turned = turned[: taps * taps * C * groups * pitch].reshape(taps * taps, C * groups, pitch)
         call_parallel(large, _turn, tiles.addresses[0, 0], filters, tiles.lanes, pitch, turned)
         filters = turned
-    U = scratch("weights", POINTS * panels * C * 2 * tiles.lanes, x.dtype)
-    call_parallel(large, _filters, code.filter, filters, C, K, panels, 2 * tiles.lanes, U)
-    threads = numba.get_num_threads()
-    held = POINTS * plan.block * (C + K) + 6 * (4 * min(plan.block, plan.across) + 2) * C
+    U = scratch("weights", POINTS * plan.u_pitch, x.dtype)
+    threads = threads_for(plan.blocks > 1 or not plan.fused)
+    points, source = POINTS * (plan.v_pitch + plan.m_pitch), 6 * (7 * min(plan.block, plan.across) + 6) * C
+    held = source + (points if plan.fused else 0)
     buffers = scratch("source", threads * held, x.dtype)[: threads * held].reshape(threads, held)
-    add = np.zeros(K, x.dtype) if bias is None else bias
-    call_parallel(plan.tasks > 1, _blocks, plan.tasks, tiles.addresses, code.input, code.output, tiles.lanes, x, top,
-                  left, U, add, relu, plan.down, plan.across, plan.block, plan.rows, plan.products, buffers,
-                  y)  # fmt: skip
+    add = np.zeros(y.shape[4], x.dtype) if bias is None else bias
+    codes = np.array([code.input, code.output])
+    for group, first in product(range(groups), range(0, K, plan.chunk)):
+        channels = min(plan.chunk, K - first)
+        # The filters of a group are columns of w, but rows of what is turned.
+        row, column = (group * C, first) if transposed else (0, group * K + first)
+        call_parallel(large, _filters, code.filter, filters, taps, row, C, column, channels, 2 * tiles.lanes, U,
+                      plan.u_pitch)  # fmt: skip
+        common = (tiles.addresses, codes, tiles.lanes, x, group * C, C, 7 - taps, top, left, U, plan.u_pitch, add, relu,
+                  plan.down, plan.across, plan.block, plan.patch_pitch, plan.v_pitch, plan.m_pitch, plan.rows,
+                  plan.products, plan.lines, group * K + first, channels)  # fmt: skip
+        if plan.fused:
+            call_parallel(plan.blocks > 1, _blocks, plan.blocks, *common, buffers, y)
+        else:
+            call_parallel(True, _groups, plan.blocks, *common, scratch("points", points, x.dtype), buffers, y)

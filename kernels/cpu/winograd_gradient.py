@@ -1,31 +1,33 @@
-"""The gradient by 3x3 weights at stride 1 by Winograd's transforms: sums of products of transformed patches.
+"""The gradient by 3x3 or 5x5 weights at stride 1 by Winograd's transforms: sums of products of transformed patches.
 
     dw = G' [ sum over patches of (B' x B) * (A dy A') ] G
 
-The patches are taken in groups whose points lie in L3: first all are transformed, a row of patches a task; then each of
-the 36 points adds its product, patches summed in the register tile, to the one array of sums it owns. The order of the
-sums depends on nothing but the shape. Steps and source are those of `winograd.py`.
+The patches are taken in groups whose points lie in L3: first all are transformed, a row of patches a task; then each
+task sums, for some input channels and a panel of output channels, all points over the group's patches in L2, and adds
+their transform to dw. The order of the sums depends on nothing but the shape. Steps and source are those of
+`winograd.py`.
 """
 
 from functools import lru_cache
 from typing import NamedTuple
 
-import numba
 import numpy as np
-from numba import prange
 
 from fastcnn.kernels.cpu.compiler import jit
 from fastcnn.kernels.cpu.gather import copy_padded
+from fastcnn.kernels.cpu.geometry import MIN_TASKS, blocks_of
+from fastcnn.kernels.cpu.tasks import share
+from fastcnn.kernels.cpu.threads import call_parallel, threads_for
 from fastcnn.kernels.cpu.tile import Tiles, call_tile
 from fastcnn.kernels.cpu.transforms import call_to_points, call_weights, transforms
-from fastcnn.kernels.cpu.winograd import INPUT_CYCLES, OUTPUT_CYCLES, POINTS, SMALLEST, TILE_SHARE
+from fastcnn.kernels.cpu.winograd import POINTS, Costs, odd_lines, to_points
 from fastcnn.kernels.cpu.workspace import scratch
 
 GROUP_BYTES = 8 * 1024 * 1024  # of the points of a group of patches
+SUM_BYTES = 320 * 1024  # of a task's sums of all points, which should stay in L2
 MIN_GROUP = 96  # patches: shorter sums cost more for loading and storing the products than they take
 ERROR_BOUND = 2e-5  # root mean square, relative to the gradient's; normal data, up to 50,000 patches
-POINT_CYCLES = 0.35  # to write and read again one byte of points, and to load and store one of the sums (measured)
-DIRECT_SHARE = 0.8  # of the tile's peak that direct sums reach
+COSTS = Costs(1.46, 300, 237, 0.33, 157_000, 1.23, 13.7, 0, 205_000)
 
 
 class Groups(NamedTuple):
@@ -38,109 +40,96 @@ class Groups(NamedTuple):
 
 
 @lru_cache(maxsize=512)
-def plan_groups(N: int, P: int, Q: int, C: int, K: int, itemsize: int) -> Groups:
-    """Cut N outputs of P x Q pixels into groups of rows of 4x4 patches."""
-    down, across = -(-P // 4), -(-Q // 4)
+def plan_groups(N: int, P: int, Q: int, C: int, K: int, pixels: int, itemsize: int) -> Groups:
+    """Cut N outputs of P x Q pixels into groups of rows of patches of pixels x pixels."""
+    down, across = -(-P // pixels), -(-Q // pixels)
     patches = max(MIN_GROUP, GROUP_BYTES // (POINTS * (C + K) * itemsize))
     groups = -(-N * down // max(1, patches // across))
     rows = -(-N * down // groups)
     return Groups(down, across, rows, -(-N * down // rows))
 
 
-@lru_cache(maxsize=512)
-def is_faster(N: int, P: int, Q: int, C: int, K: int, lanes: int) -> bool:
-    """Compare the cycles of this way with those of direct sums."""
-    multiply_adds = N * P * Q * 9 * C * K
-    if multiply_adds < SMALLEST or min(C, K) < lanes:
-        return False
-    plan = plan_groups(N, P, Q, C, K, 4)
-    patches = N * plan.down * plan.across
-    vectors_in, vectors_out = -(-C // lanes), -(-K // lanes)
-    products = POINTS * patches * C * vectors_out / 2 / TILE_SHARE
-    made = patches * (vectors_in * INPUT_CYCLES + vectors_out * OUTPUT_CYCLES)
-    moved = POINTS * 4 * POINT_CYCLES * (patches * (C + K) + (plan.groups + 1) * C * K)
-    return products + made + moved < 0.9 * N * P * Q * 9 * C * vectors_out / 2 / DIRECT_SHARE
-
-
 @jit(inner=True)
-def _row(index, first, to_x, to_dy, x, dy, top, left, down, across, patches, panels, block, buffer, V, Y):
-    """Transform one row of patches of x and dy; it is row index - first of its group."""
-    C, K, size = x.shape[4], dy.shape[4], x.itemsize
-    n, p = index // down, index % down * 4
-    pitch = (4 * across + 2) * C
-    copy_padded(x, n, 0, p - top, -left, 1, 6, 4 * across + 2, 6 * pitch, pitch, C, buffer)
+def _row(task, thread, first, copy, to_x, to_dy, x, c0, C, dy, k0, K, pixels, top, left, down, across, patch_pitch,
+         v_pitch, y_pitch, patches, block, buffers, V, Y):  # fmt: skip
+    """Transform one row of patches of x and dy, row `task` of the group that starts at row `first`."""
+    index, buffer, size = first + task, buffers[thread].ctypes.data, x.itemsize
+    to_points(index * across, across, copy, to_x, x, c0, C, pixels, top, left, down, across,
+              V.ctypes.data + size * task * across * patch_pitch, patch_pitch, v_pitch, buffer)  # fmt: skip
+    n, p, pitch = index // down, index % down * pixels, pixels * across * K
+    copy_padded(copy, dy, n, 0, p, 0, k0, 1, 1, 1, 1, pixels, pixels * across, K, pixels * pitch, pitch, K, buffer)
     for j in range(across):
-        patch = (index - first) * across + j
-        call_to_points(to_x, buffer + size * 4 * j * C, pitch, C, V.ctypes.data + size * patch * C, patches * C, C)
-    pitch = 4 * across * K
-    copy_padded(dy, n, 0, p, 0, 1, 4, 4 * across, 4 * pitch, pitch, K, buffer)
-    for j in range(across):
-        patch = (index - first) * across + j
-        for panel in range(panels):
-            call_to_points(to_dy, buffer + size * (4 * j * K + panel * block), pitch, K,
-                           Y.ctypes.data + size * (panel * patches + patch) * block, panels * patches * block,
+        for panel in range((K + block - 1) // block):
+            call_to_points(to_dy, buffer + size * (pixels * j * K + panel * block), pitch, K,
+                           Y.ctypes.data + size * (panel * patches + task * across + j) * block, y_pitch,
                            min(block, K - panel * block))  # fmt: skip
 
 
-@jit(parallel=True)
-def _transform_rows(first, last, to_x, to_dy, x, dy, top, left, down, across, patches, panels, block, buffers, V, Y):
-    """Fill V (36, patches, C) and Y (36, panels, patches, block) from rows first to last of patches."""
-    for i in prange(last - first):
-        _row(first + np.int64(i), first, to_x, to_dy, x, dy, top, left, down, across, patches, panels, block,
-             buffers[numba.get_thread_id()].ctypes.data, V, Y)  # fmt: skip
-
-
-@jit(parallel=True)
-def _add_products(addresses, lanes, patches, used, C, K, panels, rows, sum_rows, first, V, Y, buffers, sums):
-    """Add to sums (36, panels, C, block) the products of the group's points, `used` patches of each.
-
-    A group is summed by itself before it is added: rounding grows with the root of a group, not of all patches.
-    """
-    size, tile_rows, block = V.itemsize, addresses.shape[0] - 1, 2 * lanes
-    needed = (C + tile_rows - 1) // tile_rows
-    zero = rows.ctypes.data  # its first entry is 0: the batch is one product
-    for i in prange(POINTS * panels):
-        e, panel = np.int64(i) // panels, np.int64(i) % panels
-        fresh, total = buffers[numba.get_thread_id()], sums[np.int64(i) * C * block :]
-        channels = min(block, K - panel * block)
-        vectors = (channels + lanes - 1) // lanes
+@jit(inner=True)
+def _product(task, thread, addresses, transform, lanes, patch_pitch, v_pitch, y_pitch, s_pitch, patches, used, C, k0, K,
+             panels, channel_block, rows, sum_rows, accumulate, V, Y, buffers, dw):  # fmt: skip
+    """Add to dw what a group's patches give for some input channels and one panel of output channels."""
+    size, tile_rows, block, sums = V.itemsize, addresses.shape[0] - 1, 2 * lanes, buffers[thread].ctypes.data
+    c, panel = task // panels * channel_block, task % panels
+    channels, filters = min(channel_block, C - c), min(block, K - panel * block)
+    vectors, needed = (filters + lanes - 1) // lanes, (channels + tile_rows - 1) // tile_rows
+    zero, columns = rows.ctypes.data, dw.shape[4]  # the first entry of rows is 0: the batch is one product
+    for e in range(POINTS):
         for j in range(needed):
-            m, after = C * j // needed, C * (j + 1) // needed
+            m, after = channels * j // needed, channels * (j + 1) // needed
             call_tile(
-                addresses[after - m, vectors], V.ctypes.data + size * e * patches * C, rows.ctypes.data + 8 * m, zero,
-                C, Y.ctypes.data + size * np.int64(i) * patches * block, 0, block, fresh.ctypes.data,
-                sum_rows.ctypes.data + 8 * m, used, 1, 0, lanes, 0, 0,
+                addresses[after - m, vectors], V.ctypes.data + size * (e * v_pitch + c), rows.ctypes.data + 8 * m, zero,
+                patch_pitch, Y.ctypes.data + size * (e * y_pitch + panel * patches * block), 0, block,
+                sums + size * e * s_pitch, sum_rows.ctypes.data + 8 * m, used, 1, 0, lanes, 0, 0, sums, zero, 0,
             )  # fmt: skip
-        for j in range(C * block):
-            total[np.uintp(j)] = fresh[np.uintp(j)] + (0 if first else total[np.uintp(j)])
+    for i in range(channels):
+        call_weights(transform, sums + size * i * block, s_pitch,
+                     dw.ctypes.data + size * ((c + i) * columns + k0 + panel * block), C * columns, filters,
+                     accumulate)  # fmt: skip
 
 
-@jit(parallel=True)
-def _weights(transform, sums, C, K, panels, block, dw):
-    """Fill dw (9, C, K) from the sums of the points."""
-    for i in prange(C):
-        c = np.int64(i)
-        for panel in range(panels):
-            call_weights(transform, sums.ctypes.data + sums.itemsize * (panel * C + c) * block, panels * C * block,
-                         dw.ctypes.data + dw.itemsize * (c * K + panel * block), C * K,
-                         min(block, K - panel * block))  # fmt: skip
+@jit
+def _groups(team, addresses, codes, lanes, x, c0, C, dy, k0, K, pixels, top, left, down, across, rows_of_group,
+            patch_pitch, v_pitch, y_pitch, s_pitch, channel_block, rows, sum_rows, buffers, V, Y, dw):  # fmt: skip
+    """Take group after group of rows of patches: transform all, then add their products to dw (r * r, C, columns).
+
+    V (36, patches, C) and Y (36, panels, patches, block) hold a group's points.
+    """
+    N, block = x.shape[0], 2 * lanes
+    panels, patches, regions = (
+        (K + block - 1) // block,
+        rows_of_group * across,
+        (C + channel_block - 1) // channel_block,
+    )
+    for first in range(0, N * down, rows_of_group):
+        count = min(rows_of_group, N * down - first)
+        share(team, count, _row, (first, addresses[1, 0], codes[0], codes[1], x, c0, C, dy, k0, K, pixels, top, left,
+              down, across, patch_pitch, v_pitch, y_pitch, patches, block, buffers, V, Y))  # fmt: skip
+        share(team, regions * panels, _product, (addresses, codes[2], lanes, patch_pitch, v_pitch, y_pitch, s_pitch,
+              patches, count * across, C, k0, K, panels, channel_block, rows, sum_rows, np.int64(first > 0), V, Y,
+              buffers, dw))  # fmt: skip
 
 
-def winograd_weight_gradient(tiles: Tiles, x: np.ndarray, dy: np.ndarray, top: int, left: int, dw: np.ndarray) -> None:
-    """Fill dw (1, 3, 3, C, K) from x (N, 1, H, W, C), padded by top and left zeros, and dy (N, 1, P, Q, K); float32."""
-    N, C, K, code, block = x.shape[0], x.shape[4], dy.shape[4], transforms(x.dtype), 2 * tiles.lanes
-    plan = plan_groups(N, dy.shape[2], dy.shape[3], C, K, x.itemsize)
+def winograd_weight_gradient(
+    tiles: Tiles, x: np.ndarray, dy: np.ndarray, top: int, left: int, groups: int, dw: np.ndarray
+) -> None:
+    """Fill dw (1, r, r, C / groups, K) from x (N, 1, H, W, C), padded by top and left zeros, and dy (N, 1, P, Q, K)."""
+    C, K, taps, block = x.shape[4] // groups, dy.shape[4] // groups, dw.shape[1], 2 * tiles.lanes
+    code, pixels = transforms(x.dtype, taps), 7 - taps
+    plan = plan_groups(x.shape[0], dy.shape[2], dy.shape[3], C, K, pixels, x.itemsize)
     panels, patches = -(-K // block), plan.rows * plan.across
-    V = scratch("points", POINTS * patches * C, x.dtype)
-    Y = scratch("gradient points", POINTS * panels * patches * block, x.dtype)
-    sums = scratch("partial", POINTS * panels * C * block, x.dtype)
-    held = max(6 * (4 * plan.across + 2) * C, 16 * plan.across * K, C * block)
-    threads = numba.get_num_threads()
+    patch_pitch = odd_lines(C, x.itemsize)
+    v_pitch, y_pitch = (odd_lines(n, x.itemsize) for n in (patches * patch_pitch, panels * patches * block))
+    most = min(SUM_BYTES // (POINTS * block * x.itemsize), -(-C // -(-MIN_TASKS // (2 * panels))))
+    channel_block = blocks_of(C, max(most, tiles.rows))[0]
+    s_pitch = odd_lines(channel_block * block, x.itemsize)
+    V = scratch("points", POINTS * v_pitch, x.dtype)
+    Y = scratch("gradient points", POINTS * y_pitch, x.dtype)
+    held = max(6 * (pixels * plan.across + 6) * C, pixels**2 * plan.across * K, POINTS * s_pitch)
+    threads = threads_for(True)
     buffers = scratch("source", threads * held, x.dtype)[: threads * held].reshape(threads, held)
-    for first in range(0, N * plan.down, plan.rows):
-        last = min(first + plan.rows, N * plan.down)
-        _transform_rows(first, last, code.input, code.gradient, x, dy, top, left, plan.down, plan.across, patches,
-                        panels, block, buffers, V, Y)  # fmt: skip
-        _add_products(tiles.addresses, tiles.lanes, patches, (last - first) * plan.across, C, K, panels, np.arange(C),
-                      np.arange(C) * block, first == 0, V, Y, buffers, sums)  # fmt: skip
-    _weights(code.weights, sums, C, K, panels, block, dw)
+    codes = np.array([code.input, code.gradient, code.weights])
+    for group in range(groups):
+        call_parallel(True, _groups, tiles.addresses, codes, tiles.lanes, x, group * C, C, dy, group * K, K, pixels,
+                      top, left, plan.down, plan.across, plan.rows, patch_pitch, v_pitch, y_pitch, s_pitch,
+                      channel_block, np.arange(channel_block), np.arange(channel_block) * block, buffers, V, Y, dw)  # fmt: skip

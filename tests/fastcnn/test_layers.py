@@ -25,6 +25,12 @@ def rng() -> np.random.Generator:
         (fc.Conv2d(3, 4, 3, padding=((0, 2), (1, 0))), (4, 4, 3), (4, 3, 4)),
         (fc.Conv1d(2, 6, 4, stride=3, padding=2, groups=2), (11, 2), (4, 6)),
         (fc.Conv3d(2, 3, (1, 2, 3)), (4, 5, 6, 2), (4, 4, 4, 3)),
+        (fc.ConvTranspose2d(3, 4, 4, stride=2, padding=1), (7, 6, 3), (14, 12, 4)),
+        (fc.ConvTranspose2d(3, 4, 3, (2, 3), 1, (1, 2), dilation=2), (7, 6, 3), (16, 20, 4)),
+        (fc.ConvTranspose2d(3, 4, (2, 5), padding="same", dilation=(3, 1)), (9, 8, 3), (9, 8, 4)),
+        (fc.ConvTranspose2d(3, 4, 3, padding=((0, 2), (1, 0))), (4, 4, 3), (4, 5, 4)),
+        (fc.ConvTranspose1d(2, 6, 2, stride=3, groups=2), (4, 2), (11, 6)),
+        (fc.ConvTranspose3d(2, 3, (1, 2, 3), padding=(0, 1, 1)), (4, 5, 6, 2), (4, 4, 6, 3)),
         (fc.MaxPool2d(3, stride=2), (55, 55, 96), (27, 27, 96)),
         (fc.MaxPool2d(2, ceil_mode=True), (7, 8, 3), (4, 4, 3)),
         (fc.MaxPool2d(2, stride=2, padding=1, ceil_mode=True), (3, 3, 1), (2, 2, 1)),
@@ -60,6 +66,12 @@ def test_worked_convolution_costs():
         (lambda: fc.Conv2d(3, 4, 3, padding_mode="reflect"), "only 'zeros'"),
         (lambda: fc.Conv2d(3, 4, 3, weight_init="he"), "fastcnn.initializers"),
         (lambda: fc.Conv2d(True, 4, 3), "in_channels=True"),
+        (lambda: fc.ConvTranspose2d(4, 6, 3, groups=4), "out_channels=6, which groups=4 does not divide"),
+        (lambda: fc.ConvTranspose2d(3, 4, 3, output_padding=1), "output_padding=1"),
+        (lambda: fc.ConvTranspose2d(3, 4, 3, stride=(2, 3), output_padding=2), "smaller than one of them"),
+        (lambda: fc.ConvTranspose2d(3, 4, 3, stride=2, output_padding=-1), "output_padding=-1"),
+        (lambda: fc.ConvTranspose2d(3, 4, 3, stride=2, padding="same"), "needs stride 1"),
+        (lambda: fc.ConvTranspose2d(3, 4, 3, padding_mode="circular"), "only 'zeros'"),
         (lambda: fc.MaxPool2d(2, padding=2), "at most half"),
         (lambda: fc.MaxPool2d(2, return_indices=True), "leave it out"),
         (lambda: fc.AvgPool2d(2, divisor_override=0), "divisor_override=0"),
@@ -82,6 +94,10 @@ def test_wrong_arguments_get_one_sentence(make, sentence):
         (fc.Conv2d(3, 4, 3), (8, 8), "C = 3"),
         (fc.Conv2d(3, 4, 3), (3, 8, 8), "from_nchw"),
         (fc.Conv2d(3, 4, 9, padding=1), (6, 8, 3), "at least (9, 9) pixels"),
+        (fc.ConvTranspose2d(3, 4, 3), (8, 8, 4), "C = 3"),
+        (fc.ConvTranspose3d(3, 4, 3), (8, 8, 3), "needs (D, H, W, C)"),
+        (fc.ConvTranspose2d(3, 4, 3), (3, 8, 8), "from_nchw"),
+        (fc.ConvTranspose2d(3, 4, 3, stride=2, padding=(4, 1)), (3, 8, 3), "at least (4, 1) pixels"),
         (fc.MaxPool2d(3), (2, 9, 1), "windows of (3, 3) pixels"),
         (fc.MaxPool2d(2, padding=1, dilation=2), (1, 1, 1), "windows of (3, 3) pixels"),
         (fc.MaxPool2d(2), (8, 8), "(H, W, C)"),
@@ -107,6 +123,9 @@ def test_number_of_inputs_is_checked():
 def test_repr_shows_what_differs_from_the_defaults():
     assert repr(fc.Conv2d(3, 4, (3, 5), padding=((0, 1), (2, 2)), bias=False)) == (
         "Conv2d(3, 4, (3, 5), padding=((0, 1), (2, 2)), bias=False)"
+    )
+    assert repr(fc.ConvTranspose2d(3, 4, 3, 2, 1, (0, 1), bias=False)) == (
+        "ConvTranspose2d(3, 4, 3, stride=2, padding=1, bias=False, output_padding=(0, 1))"
     )
     assert repr(fc.MaxPool2d(2)) == "MaxPool2d(2)"
 

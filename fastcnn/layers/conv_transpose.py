@@ -1,0 +1,153 @@
+"""Transposed convolution layers: the adjoint of convolution by its input, which enlarges by its stride.
+
+    x (N, W, C)  (N, H, W, C)  (N, D, H, W, C)     weight (*filter, K / groups, C)     bias (K,)
+
+Every pixel of x lays the filter, times its channels, on the output; overlaps add up. The weight is
+that of the convolution from K to C channels which this one transposes.
+Source: Zeiler et al. 2010; Dumoulin and Visin 2016.
+"""
+
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from math import prod
+from typing import Any
+
+from numpy.typing import DTypeLike
+
+from fastcnn.algorithms import resolve_algorithm
+from fastcnn.arrays import Array, Shape
+from fastcnn.backend import Backend
+from fastcnn.errors import ArgumentError
+from fastcnn.initializers import Initializer
+from fastcnn.layers.base import Bound, Call, Window
+from fastcnn.layers.conv import FilterLayer, filter_axes, five_axes
+from fastcnn.shapes import IntOrAxes, Padding, compact, extent, per_axis, transposed_size
+
+
+class ConvTranspose(FilterLayer):
+    """Transposed convolution with PyTorch's arguments, in PyTorch's order.
+
+    An axis of `size` pixels becomes (size - 1) * stride + dilation * (kernel_size - 1) + 1 - before
+    - after + output_padding. `padding`, which is cut off, is a number, one per axis, a (before,
+    after) pair per axis, "same" (at stride 1) or "valid". `output_padding` adds pixels at the end;
+    it must be smaller than the stride or the dilation. `algorithm` is "auto" or "direct" (see
+    `fastcnn.set_convolution_algorithm`).
+
+    >>> ConvTranspose2d(16, 8, 4, stride=2, padding=1).output_shape((7, 7, 16))
+    (14, 14, 8)
+    >>> ConvTranspose2d(16, 8, 4, stride=2, padding=1).params["weight"].shape
+    (4, 4, 8, 16)
+    """
+
+    kind = "conv_transpose"
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: IntOrAxes,
+        stride: IntOrAxes = 1,
+        padding: Padding = 0,
+        output_padding: IntOrAxes = 0,
+        groups: int = 1,
+        bias: bool = True,
+        dilation: IntOrAxes = 1,
+        padding_mode: str = "zeros",
+        *,
+        algorithm: str = "auto",
+        weight_init: Initializer | None = None,
+        name: str | None = None,
+        dtype: DTypeLike = "float32",
+        device: str = "cpu",
+    ) -> None:
+        super().__init__(
+            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode, algorithm,
+            weight_init, name, dtype, device,
+        )  # fmt: skip
+        self.output_padding = per_axis(output_padding, self.rank, 0, "output_padding")
+        if any(o >= max(s, d) for o, s, d in zip(self.output_padding, self.stride, self.dilation, strict=True)):
+            raise ArgumentError(
+                f"output_padding={output_padding!r} was given with stride {compact(self.stride)} and dilation "
+                f"{compact(self.dilation)}: it must be smaller than one of them on every axis."
+            )
+        self.weight_shape = (*self.kernel_size, self.out_channels // self.groups, self.in_channels)
+
+    @property
+    def bias_shape(self) -> Shape:
+        """The shape of a bias, (K,)."""
+        return (self.out_channels,)
+
+    def config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        return super().config() | {"output_padding": compact(self.output_padding)}
+
+    def infer(self, *inputs: Shape) -> Shape:
+        """Return (*output sizes, K)."""
+        (shape,) = inputs
+        self.check_input(shape)
+        axes = list(zip(self.kernel_size, self.stride, self.pairs, self.dilation, self.output_padding, strict=True))
+        sizes = tuple(transposed_size(size, *axis) for size, axis in zip(shape, axes, strict=False))
+        if min(sizes) < 1:
+            least = tuple(1 + max(0, -((transposed_size(1, *axis) - 1) // axis[1])) for axis in axes)
+            raise self.refuse(shape, f"an image of at least {least} pixels, as the padding cuts off the others")
+        return (*sizes, self.out_channels)
+
+    def multiply_adds(self, output: Shape) -> int:
+        """Return the filter's size times the pixels of the input, each of which meets it whole."""
+        axes = zip(output, self.kernel_size, self.stride, self.pairs, self.dilation, self.output_padding, strict=False)
+        pixels = ((size - transposed_size(1, k, s, p, d, o)) // s + 1 for size, k, s, p, d, o in axes)
+        return prod(self.weight_shape) * prod(pixels)
+
+    def window(self) -> Window:
+        """Return the dilated filter's extent on the output, and 1 / stride."""
+        return tuple(map(extent, self.kernel_size, self.dilation)), [Fraction(1, s) for s in self.stride]
+
+    def bind(self, backend: Backend, xs: Sequence[Array], y: Array, relu: bool = False) -> Bound:
+        """Return the transposed convolution's calls on five-axis views of the arrays."""
+        kernels, geometry = backend.conv_transpose, (*self.geometry(), self.groups)
+        algorithm = resolve_algorithm(self.algorithm)
+        x5, y5 = five_axes(xs[0]), five_axes(y)
+        w5 = filter_axes(self.params["weight"])
+
+        def backward(dy: Array, dxs: Sequence[Array | None], grads: Mapping[str, Array]) -> list[Call]:
+            dy5, dw5 = five_axes(dy), filter_axes(grads["weight"])
+            calls: list[Call] = [(kernels.conv_transpose_backward_weight, (x5, dy5, *geometry, dw5, algorithm))]
+            if self.has_bias:
+                calls.append((kernels.conv_transpose_backward_bias, (dy5, grads["bias"])))
+            if dxs[0] is not None:
+                dx5 = five_axes(dxs[0])
+                calls.append((kernels.conv_transpose_backward_input, (dy5, w5, *geometry, dx5, algorithm)))
+            return calls
+
+        arguments = (x5, w5, self.params.get("bias"), *geometry, relu, y5, algorithm)
+        return Bound(backward, [(kernels.conv_transpose_forward, arguments)])
+
+
+class ConvTranspose1d(ConvTranspose):
+    """Transposed convolution of signals (N, W, C).
+
+    >>> ConvTranspose1d(4, 2, 3, stride=2, padding=1, output_padding=1).output_shape((50, 4))
+    (100, 2)
+    """
+
+    rank = 1
+
+
+class ConvTranspose2d(ConvTranspose):
+    """Transposed convolution of images (N, H, W, C).
+
+    >>> ConvTranspose2d(16, 6, 5).output_shape((10, 10, 16))
+    (14, 14, 6)
+    """
+
+    rank = 2
+
+
+class ConvTranspose3d(ConvTranspose):
+    """Transposed convolution of volumes (N, D, H, W, C).
+
+    >>> ConvTranspose3d(8, 1, 3, stride=(1, 2, 2)).output_shape((6, 16, 16, 8))
+    (8, 33, 33, 1)
+    """
+
+    rank = 3

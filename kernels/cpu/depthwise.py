@@ -1,0 +1,237 @@
+"""Convolution of many small groups of channels, depthwise among them: forward, and the gradient by the input.
+
+    x (N, D, H, W, C)   w (T, R, S, gC, K)   y (N, O, P, Q, K)   groups of gC input and gK output channels
+
+Lanes are output channels (`lanewise.py`). A row of outputs is cut into tiles; which columns of the source a tile meets
+with which taps is its pattern, and code is made for each pattern: those of the edges simply lack the taps outside of the
+image, so that the source is read in place. The gradient by the input differs in its patterns alone: of a strided
+convolution, neighbours meet different taps.
+"""
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+from numba.np.unsafe.ndarray import to_fixed_tuple
+
+from fastcnn.kernels.cpu.compiler import jit
+from fastcnn.kernels.cpu.geometry import MIN_TASKS, SERIAL_FLOPS, Padding, Triple, blocks_of
+from fastcnn.kernels.cpu.lanewise import (
+    Pattern,
+    call_products,
+    most_outputs,
+    period_of,
+    products_code,
+    sources_of,
+)
+from fastcnn.kernels.cpu.tasks import share
+from fastcnn.kernels.cpu.threads import call_parallel, threads_for
+from fastcnn.kernels.cpu.workspace import scratch
+
+SOURCE_BYTES = 64 * 1024  # of the rows that a row of outputs meets, in one task's channels
+BLOCK_VECTORS = 16  # of output channels of a task, at most
+
+Met = tuple[tuple[int, int], ...]  # (tap, source pixel) pairs that an output of an axis meets
+
+
+class Segment(NamedTuple):
+    """Tiles of a row that have one pattern, side by side: what each output meets, from the first column met on."""
+
+    outputs: tuple[Met, ...]
+    first: int  # output
+    column: int  # of the source, that the first tile's pattern counts from
+    tiles: int
+    step: int  # source columns between tiles
+
+
+class Lanewise(NamedTuple):
+    """Everything the kernel needs, as integers and tables."""
+
+    numbers: np.ndarray  # in the order of NUMBERS
+    segments: np.ndarray  # (segments, 6): address of the code, first output, column, tiles, columns between, outputs
+    depths: np.ndarray  # (outputs of the depth, 1 + 2 * taps): number of taps met, then (tap, source) pairs
+    heights: np.ndarray  # the same for the height
+    table: int  # entries of one task's table of rows
+    tasks: int
+    parallel: bool
+
+
+NUMBERS = "reduce taps_h taps_w rows_block rows_blocks units_block units units_blocks period unit_in".split()
+
+
+def serves(group_in: int, group_out: int, groups: int, lanes: int) -> bool:
+    """Say whether convolutions from groups of `group_in` to groups of `group_out` channels are faster lane by lane.
+
+    A tile's lanes are one group's channels: it wastes the others, where here loads and shuffles are wasted.
+    """
+    if groups == 1 or period_of(group_out, lanes) > 3 and group_in > 1 or group_out > 4 * lanes:
+        return False
+    return group_in == 1 or sources_of(group_in, group_out, lanes) * group_out <= 0.7 * lanes
+
+
+def meetings(
+    outputs: int, taps: int, stride: int, before: int, dilation: int, size: int, transposed: bool
+) -> list[Met]:
+    """Return what each output of an axis meets in a source axis of `size` pixels.
+
+    >>> meetings(2, 3, 1, 1, 1, 2, False)
+    [((1, 0), (2, 1)), ((0, 0), (1, 1))]
+    """
+    found = []
+    for i in range(outputs):
+        if transposed:
+            places = [(tap, i + before - tap * dilation) for tap in range(taps)]
+            pairs = [(tap, place // stride) for tap, place in places if place % stride == 0]
+        else:
+            pairs = [(tap, i * stride - before + tap * dilation) for tap in range(taps)]
+        found.append(tuple((tap, place) for tap, place in pairs if 0 <= place < size))
+    return found
+
+
+def segments_of(met: list[Met], most: int, stride: int) -> list[Segment]:
+    """Cut a row into tiles of at most about `most` outputs, a multiple of `stride`; those of one pattern together."""
+    tile = blocks_of(len(met), most)[0]
+    if stride <= most:
+        tile = -(-tile // stride) * stride
+    segments: list[Segment] = []
+    for first in range(0, len(met), tile):
+        outputs = met[first : first + tile]
+        column = min((place for pairs in outputs for _, place in pairs), default=0)
+        pattern = tuple(tuple((tap, place - column) for tap, place in pairs) for pairs in outputs)
+        if segments and segments[-1].outputs == pattern:
+            last = segments[-1]
+            step = column - last.column if last.tiles == 1 else last.step
+            if column == last.column + last.tiles * step:
+                segments[-1] = last._replace(tiles=last.tiles + 1, step=step)
+                continue
+        segments.append(Segment(pattern, first, column, 1, 0))
+    return segments
+
+
+def _table(met: list[Met], taps: int) -> np.ndarray:
+    table = np.zeros((len(met), 1 + 2 * taps), np.int64)
+    for i, pairs in enumerate(met):
+        table[i, 0] = len(pairs)
+        table[i, 1 : 1 + 2 * len(pairs)] = np.array(pairs, np.int64).ravel()
+    return table
+
+
+@lru_cache(maxsize=1024)
+def plan_lanewise(
+    source: tuple[int, ...], target: tuple[int, ...], filters: Triple, stride: Triple, padding: Padding,
+    dilation: Triple, groups: int, transposed: bool, lanes: int, dtype: np.dtype,
+) -> Lanewise:  # fmt: skip
+    """Plan the sweep from an array of shape `source` into one of shape `target`; `transposed`: from dy into dx."""
+    N, K, reduce, out = source[0], target[4], source[4] // groups, target[4] // groups
+    depths, heights, widths = (
+        meetings(target[i + 1], filters[i], stride[i], padding[i][0], dilation[i], source[i + 1], transposed)
+        for i in range(3)
+    )
+    period = period_of(out, lanes)
+    units = -(-K // (period * lanes))
+    ragged, unit_in = K % (period * lanes) != 0, period * lanes // out * reduce
+    segments = [
+        (products_code(Pattern(s.outputs, reduce, out, ragged), dtype), s.first, s.column, s.tiles, s.step,
+         len(s.outputs))
+        for s in segments_of(widths, most_outputs(filters[2]), stride[2] if transposed else 1)
+    ]  # fmt: skip
+    high = min(source[2], (filters[1] - 1) * dilation[1] + 1)
+    fitting = SOURCE_BYTES // (high * source[3] * unit_in * dtype.itemsize)
+    held = blocks_of(units, max(1, min(fitting, BLOCK_VECTORS // period)))[0]
+    bands, rows = N * target[1] * -(-units // held), target[2]
+    while bands * -(-target[2] // rows) < MIN_TASKS and rows >= 4:
+        rows = -(-rows // 2)
+    rows_blocks = -(-target[2] // rows)
+    values = dict(
+        reduce=reduce, taps_h=filters[1], taps_w=filters[2], rows_block=rows, rows_blocks=rows_blocks,
+        units_block=held, units=units, units_blocks=-(-units // held), period=period, unit_in=unit_in,
+    )  # fmt: skip
+    products = min(np.prod(source), np.prod(target)) * np.prod(filters) * max(reduce, out)
+    return Lanewise(
+        np.array([values[name] for name in NUMBERS], np.int64),
+        np.array(segments, np.int64),
+        _table(depths, filters[0]),
+        _table(heights, filters[1]),
+        2 * filters[0] * filters[1] * reduce,
+        bands * rows_blocks,
+        2 * int(products) > SERIAL_FLOPS,
+    )
+
+
+@jit
+def _pack(w, reduce, taps_w, transposed, lanes, packed):
+    """Fill packed (vectors of output channels, rows of taps, reduced channels, taps of a row, lanes).
+
+    w (rows of taps * taps of a row, C / groups, K); lanes past the last channel may hold anything.
+    """
+    taps, C, K = w.shape
+    channels = K // reduce * C if transposed else K
+    vector = taps * reduce * lanes
+    for tap in range(taps):
+        for j in range(reduce):
+            at = ((tap // taps_w * reduce + j) * taps_w + tap % taps_w) * lanes
+            if transposed:
+                for c in range(channels):
+                    packed[at + c // lanes * vector + c % lanes] = w[tap, c % C, c // C * reduce + j]
+            else:
+                for k in range(0, K, lanes):
+                    for lane in range(min(lanes, K - k)):
+                        packed[at + k // lanes * vector + lane] = w[tap, j, k + lane]
+
+
+@jit(inner=True)
+def _task(task, thread, lanes, source, packed, bias, relu, numbers, segments, depths, heights, tables, target):
+    """Compute one block of output rows, for one block of channels."""
+    (reduce, taps_h, taps_w, rows_block, rows_blocks, units_block, units, units_blocks, period, unit_in,
+     ) = to_fixed_tuple(numbers, 10)  # fmt: skip
+    (_, D, H, W, C), (_, O, P, Q, K), rows_met = source.shape, target.shape, tables[thread]
+    # Addresses are taken once: a look at an array in the loops would count its references.
+    x, y, weights, biases, table, size = (
+        source.ctypes.data, target.ctypes.data, packed.ctypes.data, bias.ctypes.data, rows_met.ctypes.data,
+        source.itemsize,
+    )  # fmt: skip
+    unit, rest = task % units_blocks * units_block, task // units_blocks
+    p0, rest = rest % rows_blocks * rows_block, rest // rows_blocks
+    o, n = rest % O, rest // O
+    held, vector = min(units_block, units - unit), unit * period
+    w_row = taps_w * lanes
+    w_vector = depths.shape[1] // 2 * taps_h * reduce * w_row
+    for p in range(p0, min(p0 + rows_block, P)):
+        met = 0
+        for a in range(depths[o, 0]):
+            for b in range(heights[p, 0]):
+                place = (depths[o, 2 + 2 * a] * H + heights[p, 2 + 2 * b]) * W * C
+                filter_row = (depths[o, 1 + 2 * a] * taps_h + heights[p, 1 + 2 * b]) * reduce
+                for j in range(reduce):
+                    rows_met[2 * met], rows_met[2 * met + 1] = place + j, (filter_row + j) * w_row
+                    met += 1
+        for s in range(segments.shape[0]):
+            call_products(
+                segments[s, 0], x + size * ((n * D * H * W + segments[s, 2]) * C + unit * unit_in), C,
+                segments[s, 4] * C, table, met, weights + size * vector * w_vector, w_vector,
+                y + size * ((((n * O + o) * P + p) * Q + segments[s, 1]) * K + vector * lanes), K, segments[s, 5] * K,
+                biases + size * vector * lanes, K - vector * lanes, held, segments[s, 3], relu,
+            )  # fmt: skip
+
+
+@jit
+def _tasks(team, tasks, lanes, source, packed, bias, relu, numbers, segments, depths, heights, tables, target):
+    share(team, tasks, _task, (lanes, source, packed, bias, relu, numbers, segments, depths, heights, tables, target))
+
+
+def lanewise(
+    source: np.ndarray, w: np.ndarray, bias: np.ndarray | None, stride: Triple, padding: Padding, dilation: Triple,
+    groups: int, lanes: int, transposed: bool, relu: bool, target: np.ndarray,
+) -> None:  # fmt: skip
+    """Fill target with the convolution of source by w; with `transposed`, source is dy and target is dx."""
+    dtype, K = source.dtype, target.shape[4]
+    plan = plan_lanewise(source.shape, target.shape, w.shape[:3], stride, padding, dilation, groups, transposed, lanes,
+                         dtype)  # fmt: skip
+    reduce = source.shape[4] // groups
+    packed = scratch("weights", -(-K // lanes) * lanes * w[..., 0, 0].size * reduce, dtype)
+    _pack(w.reshape(-1, w.shape[3], w.shape[4]), reduce, w.shape[2], transposed, lanes, packed)
+    add = np.zeros(K, dtype) if bias is None else bias
+    threads = threads_for(plan.parallel)
+    tables = scratch("rows", threads * plan.table, np.dtype(np.int64))[: threads * plan.table]
+    call_parallel(plan.parallel, _tasks, plan.tasks, lanes, source, packed, add, relu, plan.numbers, plan.segments,
+                  plan.depths, plan.heights, tables.reshape(threads, plan.table), target)  # fmt: skip

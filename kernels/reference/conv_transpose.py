@@ -1,0 +1,75 @@
+"""Transposed convolution as its definition reads: every input pixel lays its filter on the output.
+
+    x (N, D, H, W, C)   w (T, R, S, K / groups, C)   b (K,)   y (N, O, P, Q, K)
+
+    y[n, i, j, l, k] = b[k] + sum over o, t, c with o * stride + t * dilation - pad = i along the
+        depth, height and width alike, of x[n, o, p, q, c] * w[t, r, s, k, c],
+
+where stride, dilation and pad are those of the axis and c runs over the channels of k's group.
+This is the transpose, as a matrix, of the convolution from K to C channels with the same filter;
+what the filters reach past y is dropped, and y where no filter reaches is the bias.
+Source: Zeiler et al. 2010; Dumoulin and Visin 2016.
+"""
+
+import numpy as np
+
+from fastcnn.kernels.reference.conv import conv_backward_bias, conv_backward_weight, conv_forward, each_group
+from fastcnn.kernels.reference.taps import Array, Padding, Triple, each_tap, inside, pad, tap_view
+
+
+def conv_transpose_forward(
+    x: Array,
+    w: Array,
+    b: Array | None,
+    stride: Triple,
+    padding: Padding,
+    dilation: Triple,
+    groups: int,
+    relu: bool,
+    y: Array,
+    algorithm: str = "auto",
+) -> None:
+    """Fill y with the transposed convolution of x, plus bias, cut at 0 where `relu` asks for it; sums are direct."""
+    padded = pad(np.zeros_like(y), padding)
+    for tap in each_tap(w.shape[:3]):
+        pixels = tap_view(padded, tap, x.shape[1:4], stride, dilation)
+        for k, c in each_group(y.shape[4], x.shape[4], groups):
+            pixels[..., k] += x[..., c] @ w[tap][:, c].T
+    y[...] = inside(padded, padding, y.shape)
+    if b is not None:
+        y += b
+    if relu:
+        np.maximum(y, 0, out=y)
+
+
+def conv_transpose_backward_input(
+    dy: Array,
+    w: Array,
+    stride: Triple,
+    padding: Padding,
+    dilation: Triple,
+    groups: int,
+    dx: Array,
+    algorithm: str = "auto",
+) -> None:
+    """Fill dx: every pixel collects w * dy from where it laid its filter, which is the convolution of dy."""
+    conv_forward(dy, w, None, stride, padding, dilation, groups, False, dx)
+
+
+def conv_transpose_backward_weight(
+    x: Array,
+    dy: Array,
+    stride: Triple,
+    padding: Padding,
+    dilation: Triple,
+    groups: int,
+    dw: Array,
+    algorithm: str = "auto",
+) -> None:
+    """Fill dw: every weight collects dy * x over the positions that it was laid on, as in the convolution of dy."""
+    conv_backward_weight(dy, x, stride, padding, dilation, groups, dw)
+
+
+def conv_transpose_backward_bias(dy: Array, db: Array) -> None:
+    """Fill db with the sum of dy over images and positions."""
+    conv_backward_bias(dy, db)
