@@ -164,7 +164,7 @@ def test_plot(tmp_path):
         (["--layer", "depthwise", "--shapes", SHAPE], "has g (=1) equal to ic (=2)"),
         (
             ["--layer", "conv", "--shapes", "ic3ih8oc4kh3", "--shapes", "ic3ih8oc4kh4", "--algorithm", "winograd"],
-            "mb2ic3ih8oc4oh5kh4ph0, forward: algorithm 'winograd' takes 3x3 filters",
+            "mb2ic3ih8oc4oh5kh4ph0, forward: algorithm 'winograd' takes 3x3",
         ),
         (["--layer", "conv", "--shapes", SHAPE, "--plot", "roofline.txt"], "use one of"),
         (["--layer", "conv", "--shapes", SHAPE, "--threads", "100000"], "must lie between 1 and"),
