@@ -40,7 +40,7 @@ def forward_error(c: Convolution, x: Array, w: Array, y: Array) -> float:
     reference = np.zeros(at.size)
     for tap in np.ndindex(*c.window):
         pixel = [position[a] * c.stride[a] + tap[a] * c.dilation[a] - c.padding[a] for a in range(3)]
-        inside = _inside(pixel, c.image)
+        inside = within(pixel, c.image)
         d, h, v = (np.where(inside, axis, 0)[:, None] for axis in pixel)
         taps = x[n[:, None], d, h, v, channel].astype(np.float64) * w[tap][:, k].T
         reference += np.where(inside, taps.sum(axis=1), 0)
@@ -58,7 +58,7 @@ def backward_input_error(c: Convolution, dy: Array, w: Array, dx: Array) -> floa
         reach = [pixel[a] + c.padding[a] - tap[a] * c.dilation[a] for a in range(3)]
         on_grid = np.logical_and.reduce([reach[a] % c.stride[a] == 0 for a in range(3)])
         position = [reach[a] // c.stride[a] for a in range(3)]
-        inside = on_grid & _inside(position, c.output)
+        inside = on_grid & within(position, c.output)
         o, p, q = (np.where(inside, axis, 0)[:, None] for axis in position)
         taps = dy[n[:, None], o, p, q, k].astype(np.float64) * w[tap][own[:, None], k]
         reference += np.where(inside, taps.sum(axis=1), 0)
@@ -78,7 +78,8 @@ def backward_weight_error(c: Convolution, x: Array, dy: Array, dw: Array) -> flo
     return relative_error(dw.reshape(-1)[at], reference)
 
 
-def _inside(position: list[NDArray[np.int64]], size: tuple[int, int, int]) -> NDArray[np.bool_]:
+def within(position: list[NDArray[np.int64]], size: tuple[int, int, int]) -> NDArray[np.bool_]:
+    """Tell which positions, given by axis, lie within an array of this size."""
     return np.logical_and.reduce([(position[a] >= 0) & (position[a] < size[a]) for a in range(3)])
 
 

@@ -4,15 +4,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from fastcnn.bench.shapes import Problem
+
+Work = tuple[Callable[[], object], Callable[[], float]]  # a call, and its error against float64
+
 
 @dataclass(frozen=True)
 class Case:
     """A row before it is measured.
 
-    `flops` counts a multiply-add as 2; `bytes` is what must cross the memory bus if every array
-    crosses it once. `request` is the peer's version of the same work (see `peer_torch`).
+    `layer` is a key of LAYERS, or "model". `flops` counts a multiply-add as 2; `bytes` is what must
+    cross the memory bus if every array crosses it once. `request` is the peer's version of the same
+    work (see `peer_torch`).
     """
 
+    layer: str
     name: str
     descriptor: str
     pass_name: str
@@ -24,3 +30,24 @@ class Case:
     error: Callable[[], float]
     request: dict[str, Any]
     images: int | None = None
+
+
+def layer_case(
+    layer: str, problem: Problem, pass_name: str, algorithm: str, dtype: str, flops: int, bytes: int, work: Work
+) -> Case:
+    """Return the case of one pass of a layer."""
+    descriptor = problem.descriptor()
+    return Case(
+        layer=layer,
+        name=problem.name,
+        descriptor=descriptor,
+        pass_name=pass_name,
+        algorithm=algorithm,
+        count=problem.count,
+        flops=flops,
+        bytes=bytes,
+        call=work[0],
+        error=work[1],
+        request={"work": layer, "descriptor": descriptor, "pass": pass_name, "dtype": dtype},
+        images=problem.batch,
+    )

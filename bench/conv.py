@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastcnn.bench import accuracy
-from fastcnn.bench.case import Case
+from fastcnn.bench.case import Case, Work, layer_case
 from fastcnn.bench.descriptor import Convolution
 from fastcnn.kernels.cpu import conv
 from fastcnn.kernels.cpu.workspace import aligned_empty
@@ -22,7 +22,13 @@ PASSES = ("forward", "backward_input", "backward_weight")
 ALGORITHMS = conv.ALGORITHMS
 
 Array = NDArray[np.floating]
-Work = tuple[Callable[[], None], Callable[[], float]]
+
+
+def served_by(c: Convolution, pass_name: str, algorithm: str, dtype: str) -> str:
+    """Return the algorithm that serves a pass; a ValueError says why the one named cannot."""
+    source, target = (c.y_shape, c.x_shape) if pass_name == "backward_input" else (c.x_shape, c.y_shape)
+    how = (c.window, c.stride, c.pads, c.dilation, c.groups)
+    return conv.algorithm_of(pass_name, source, target, *how, np.dtype(dtype), algorithm)
 
 
 def case(c: Convolution, pass_name: str, algorithm: str, dtype: str) -> Case:
@@ -30,37 +36,24 @@ def case(c: Convolution, pass_name: str, algorithm: str, dtype: str) -> Case:
 
     The case names the algorithm that serves it.
     """
+    x, w, y = random_arrays(c, dtype)
+    used = served_by(c, pass_name, algorithm, dtype)
+    work = _WORK[pass_name](c, used, x, w, y)
+    return layer_case("conv", c, pass_name, used, dtype, 2 * c.multiply_adds, c.elements * x.itemsize, work)
+
+
+def random_arrays(c: Convolution, dtype: str) -> tuple[Array, Array, Array]:
+    """Return x, w and y of random normals."""
     random = np.random.default_rng(0)
-    x, w, y = (_normals(random, s, np.dtype(dtype)) for s in (c.x_shape, c.w_shape, c.y_shape))
-    used = _algorithm(c, pass_name, algorithm, x.dtype)
-    call, error = _WORK[pass_name](c, used, x, w, y)
-    return Case(
-        name=c.name,
-        descriptor=c.descriptor(),
-        pass_name=pass_name,
-        algorithm=used,
-        count=c.count,
-        flops=2 * c.multiply_adds,
-        bytes=c.elements * x.itemsize,
-        call=call,
-        error=error,
-        request={"work": "conv", "descriptor": c.descriptor(), "pass": pass_name, "dtype": dtype},
-        images=c.batch,
-    )
+    x, w, y = (_normals(random, shape, np.dtype(dtype)) for shape in (c.x_shape, c.w_shape, c.y_shape))
+    return x, w, y
 
 
 def _normals(random: np.random.Generator, shape: tuple[int, ...], dtype: np.dtype[np.floating]) -> Array:
-    """Return an array of random normals that starts on a cache line."""
+    """Return an array of random normals that starts on a cache line, as a network's arrays do."""
     array: Array = aligned_empty(prod(shape), dtype).reshape(shape)
     random.standard_normal(dtype=dtype, out=array)
     return array
-
-
-def _algorithm(c: Convolution, pass_name: str, algorithm: str, dtype: np.dtype[np.floating]) -> str:
-    """Return the algorithm that serves a pass."""
-    shapes = (c.y_shape, c.x_shape) if pass_name == "backward_input" else (c.x_shape, c.y_shape)
-    T, R, S, _, _ = c.w_shape
-    return conv.algorithm_of(pass_name, *shapes, (T, R, S), c.stride, c.pads, c.dilation, c.groups, dtype, algorithm)
 
 
 def _forward(c: Convolution, algorithm: str, x: Array, w: Array, y: Array) -> Work:

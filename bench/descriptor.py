@@ -24,10 +24,13 @@ from fastcnn.errors import ShapeError
 
 AXES = "dhw"
 DEFAULT_BATCH = 2  # benchdnn's
+DEFAULTS = {"s": 1, "d": 0}  # of keys that a descriptor leaves out
 
 _KEY = re.compile(r"(mb|ic|oc|g|[iokspd][dhw])(\d+)_?")
 _NAME = re.compile(r'(?:n(?:"([^"]*)"|([^"*]*)))?(?:\*(\d+))?$')
 _INNER_COUNT = re.compile(r"(.*?)\*(\d+)$")  # older lists of oneDNN write the count inside the quotes: n"name*4"
+
+_MAY_BE_ZERO = {letter + axis for letter in "pd" for axis in AXES}
 
 Triple = tuple[int, int, int]
 
@@ -92,29 +95,33 @@ class Convolution:
         """Return the same convolution for another number of images."""
         return replace(self, batch=batch)
 
-    def descriptor(self) -> str:
-        """Return the shortest descriptor of the convolution, without name and count."""
+    def counted(self, name: str, count: int) -> "Convolution":
+        """Return the same convolution under a name and count."""
+        return replace(self, name=name, count=count)
+
+    def axis_keys(self) -> dict[str, str]:
+        """Return the shortest keys of image, output, filter, stride, padding and dilation by their letters."""
         first = 3 - self.rank
         rows: dict[str, tuple[int, ...]] = dict(zip("iokspd", self._axes(), strict=True))
         rows["d"] = tuple(d - 1 for d in rows["d"])
         same = all(len(set(row[first:])) == 1 for row in rows.values())
         shown = range(first, first + 1) if same else range(first, 3)
+        return {
+            letter: ""
+            if all(row[a] == DEFAULTS.get(letter) for a in shown)
+            else "".join(f"{letter}{AXES[a]}{row[a]}" for a in shown)
+            for letter, row in rows.items()
+        }
 
-        def keys(letter: str, default: int | None = None) -> str:
-            if all(rows[letter][a] == default for a in shown):
-                return ""
-            return "".join(f"{letter}{AXES[a]}{rows[letter][a]}" for a in shown)
-
-        groups = f"g{self.groups}" if self.groups != 1 else ""
-        return (
-            f"{groups}mb{self.batch}ic{self.channels}{keys('i')}oc{self.filters}{keys('o')}"
-            f"{keys('k')}{keys('s', 1)}{keys('p')}{keys('d', 0)}"
-        )
+    def descriptor(self) -> str:
+        """Return the shortest descriptor of the convolution, without name and count."""
+        groups, keys = f"g{self.groups}" if self.groups != 1 else "", self.axis_keys()
+        ends = f"mb{self.batch}ic{self.channels}{keys['i']}oc{self.filters}{keys['o']}"
+        return groups + ends + "".join(keys[letter] for letter in "kspd")
 
     def __str__(self) -> str:
         """Return the descriptor with its name and count."""
-        name = f'n"{self.name}"' if self.name or self.count != 1 else ""
-        return self.descriptor() + name + (f"*{self.count}" if self.count != 1 else "")
+        return self.descriptor() + name_and_count(self.name, self.count)
 
     def _axes(self) -> tuple[Triple, ...]:
         return self.image, self.output, self.window, self.stride, self.padding, self.dilation
@@ -133,41 +140,47 @@ def parse(text: str) -> Convolution:
     ((1, 32, 32), 2, 768000)
     """
     text = text.strip()
-    numbers, name, count = _read(text)
+    return build(text, *read(text))
+
+
+def build(text: str, numbers: dict[str, int], name: str, count: int) -> Convolution:
+    """Return the convolution of these keys, which `read` found in the text.
+
+    Raises
+    ------
+    ShapeError
+        If they describe no convolution; the sentence quotes the text.
+    """
     for key in ("ic", "oc"):
         if key not in numbers:
-            raise _error(text, f"it lacks {key}; write a descriptor such as ic3ih32oc10kh5ph2")
-    too_small = [k for k, v in numbers.items() if v == 0 and k not in _MAY_BE_ZERO]
-    if too_small:
-        raise _error(text, f"{too_small[0]} is 0; give a number from 1 up")
+            raise refusal(text, f"it lacks {key}; write a descriptor such as ic3ih32oc10kh5ph2")
     groups = numbers.get("g", 1)
     for key in ("ic", "oc"):
         if numbers[key] % groups:
-            raise _error(text, f"{key} (={numbers[key]}) must be divisible by g (={groups})")
+            raise refusal(text, f"{key} (={numbers[key]}) must be divisible by g (={groups})")
     rows = _spatial(text, numbers)
     i, o, k, s, p, d = (_triple(column) for column in zip(*rows, strict=True))
-    rank = 3 - next((a for a in range(3) if f"i{AXES[a]}" in numbers), 0)
-    return Convolution(
-        numbers.get("mb", DEFAULT_BATCH),
-        numbers["ic"],
-        numbers["oc"],
-        i,
-        o,
-        k,
-        s,
-        p,
-        d,
-        groups,
-        rank,
-        name,
-        count,
-    )
+    batch, rank = numbers.get("mb", DEFAULT_BATCH), rank_of(numbers)
+    return Convolution(batch, numbers["ic"], numbers["oc"], i, o, k, s, p, d, groups, rank, name, count)
 
 
-_MAY_BE_ZERO = {letter + axis for letter in "pd" for axis in AXES}
+def rank_of(numbers: dict[str, int]) -> int:
+    """Return the number of spatial axes: 3 with a depth, 1 with a width alone."""
+    return 3 - next((a for a in range(3) if f"i{AXES[a]}" in numbers), 0)
 
 
-def _error(text: str, reason: str) -> ShapeError:
+def name_and_count(name: str, count: int) -> str:
+    """Return the end of a descriptor.
+
+    >>> name_and_count("conv1", 2), name_and_count("", 1)
+    ('n"conv1"*2', '')
+    """
+    shown = f'n"{name}"' if name or count != 1 else ""
+    return shown + (f"*{count}" if count != 1 else "")
+
+
+def refusal(text: str, reason: str) -> ShapeError:
+    """Return the error of a descriptor that cannot be used, for this reason."""
     return ShapeError(f"The descriptor '{text}' cannot be used: {reason}.")
 
 
@@ -175,28 +188,36 @@ def _triple(column: tuple[int, ...]) -> Triple:
     return column[0], column[1], column[2]
 
 
-def _read(text: str) -> tuple[dict[str, int], str, int]:
-    """Split a descriptor into its numbers, its name and its count."""
+def read(text: str) -> tuple[dict[str, int], str, int]:
+    """Split a descriptor into its numbers, its name and its count.
+
+    Raises
+    ------
+    ShapeError
+        If the text is no run of keys with numbers, or a size or the count is 0.
+    """
     numbers: dict[str, int] = {}
     at = 0
     while at < len(text) and text[at] not in "n*":
         match = _KEY.match(text, at)
         if match is None:
-            raise _error(text, f"'{text[at:]}' does not begin with a known key and a whole number")
+            raise refusal(text, f"'{text[at:]}' does not begin with a known key and a whole number")
         key, value = match.groups()
         if key in numbers:
-            raise _error(text, f"{key} is given twice")
+            raise refusal(text, f"{key} is given twice")
+        if not int(value) and key not in _MAY_BE_ZERO:
+            raise refusal(text, f"{key} is 0; give a number from 1 up")
         numbers[key] = int(value)
         at = match.end()
     match = _NAME.match(text, at)
     if match is None:
-        raise _error(text, f"'{text[at:]}' is not a name and a count such as n\"conv1\"*4")
+        raise refusal(text, f"'{text[at:]}' is not a name and a count such as n\"conv1\"*4")
     name, count = match[1] or match[2] or "", match[3]
     inner = _INNER_COUNT.match(name)
     if inner and count is None:
         name, count = inner.groups()
     if count is not None and int(count) == 0:
-        raise _error(text, "its count is 0; give a number from 1 up")
+        raise refusal(text, "its count is 0; give a number from 1 up")
     return numbers, name, int(count or 1)
 
 
@@ -212,7 +233,7 @@ def _spatial(text: str, numbers: dict[str, int]) -> list[tuple[int, ...]]:
         else:
             rows.append(rows[-1] if present else (1, 1, 1, 1, 0, 1))
     if not present:
-        raise _error(text, "it lacks the image and filter size; write a descriptor such as ic3ih32oc10kh5ph2")
+        raise refusal(text, "it lacks the image and filter size; write a descriptor such as ic3ih32oc10kh5ph2")
     return rows
 
 
@@ -220,14 +241,14 @@ def _axis(text: str, axis: str, own: dict[str, int]) -> tuple[int, ...]:
     """Complete and check one axis: the keys given for it, by their first letter."""
     for letter in "ik":
         if letter not in own:
-            raise _error(text, f"it lacks {letter}{axis}, which {next(iter(own))}{axis} needs beside it")
+            raise refusal(text, f"it lacks {letter}{axis}, which {next(iter(own))}{axis} needs beside it")
     i, k, s, d = own["i"], own["k"], own.get("s", 1), own.get("d", 0) + 1
     extent = (k - 1) * d + 1
     if "o" not in own:
         p = own.get("p", 0)
         o = (i + 2 * p - extent) // s + 1
         if i + 2 * p < extent:
-            raise _error(
+            raise refusal(
                 text,
                 f"its filter spans {extent} along {axis}, more than the padded image ({i + 2 * p})",
             )
@@ -237,7 +258,7 @@ def _axis(text: str, axis: str, own: dict[str, int]) -> tuple[int, ...]:
     behind = _behind(i, o, k, s, p, d)
     if behind <= -s or behind > max(p, extent - 1):
         least, most = (i + p - extent) // s + 1, (i + p + max(p, extent - 1) - extent) // s + 1
-        raise _error(
+        raise refusal(
             text,
             f"o{axis} (={o}) must lie between {max(1, least)} and {most} for its image, filter and padding",
         )

@@ -1,35 +1,73 @@
-"""The layers that can be measured alone: one entry each."""
+"""The layers that can be measured alone: one entry each.
 
-from collections.abc import Callable
+What a layer's shapes are called is known here, and a wrong name refused, before any compiler is imported; its
+`module` brings the kernels in.
+"""
+
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from importlib import import_module
+from typing import Any, Protocol, cast
 
-from fastcnn.bench import shapes
+from fastcnn.bench import elementwise, fully_connected, pooling, random_shapes, shapes, transposed
 from fastcnn.bench.case import Case
+from fastcnn.bench.descriptor import parse
 
-DEFAULT_SHAPES = "resnet50"
+
+class Kernels(Protocol):
+    """What a layer's module holds; the first of ALGORITHMS is the default."""
+
+    PASSES: tuple[str, ...]
+    ALGORITHMS: tuple[str, ...]
+
+    def served_by(self, problem: Any, pass_name: str, algorithm: str, dtype: str) -> str:
+        """Return the algorithm that serves a pass, or raise a ValueError if the one named does not take it."""
+
+    def case(self, problem: Any, pass_name: str, algorithm: str, dtype: str) -> Case:
+        """Return one pass, with its arrays made."""
 
 
 @dataclass(frozen=True)
 class Layer:
-    """How a layer is measured.
+    """How a layer is measured: its module, the sets of its shapes, how one is written, and drawn at random."""
 
-    `resolve` turns a set's name, a file or a descriptor into problems, each with a `with_batch`;
-    `case` turns (problem, pass, algorithm, dtype) into something to run, which names the algorithm
-    that "auto" came to.
-    """
+    module: str
+    sets: Mapping[str, Callable[[], list[Any]]]
+    default: tuple[str, ...]
+    parse: Callable[[str], Any]
+    draw: Callable[[str, int | None], list[Any]] | None = None
 
-    passes: tuple[str, ...]
-    algorithms: tuple[str, ...]
-    resolve: Callable[[str], list[Any]]
-    case: Callable[[Any, str, str, str], Case]
+    def kernels(self) -> Kernels:
+        """Import and return the module."""
+        return cast(Kernels, import_module(f"fastcnn.bench.{self.module}"))
+
+    def resolve(self, text: str, batch: int | None = None) -> list[Any]:
+        """Return the shapes of a set, a file, `random:N[:SEED]` or a descriptor, at this batch size if one is given.
+
+        Raises
+        ------
+        ShapeError, DataError
+            If the text is none of these, or a line of the file is no descriptor.
+        """
+        if self.draw and random_shapes.is_random(text):
+            return self.draw(text, batch)
+        found = shapes.resolve(text, self.sets, self.parse)
+        return found if batch is None else [problem.with_batch(batch) for problem in found]
 
 
-def _conv() -> Layer:
-    from fastcnn.bench import conv
-
-    return Layer(conv.PASSES, conv.ALGORITHMS, shapes.resolve, conv.case)
+def _draw_depthwise(text: str, batch: int | None) -> list[Any]:
+    return random_shapes.resolve(text, batch, depthwise=True)
 
 
-# Behind functions: a name is known, and a wrong one refused, before any compiler is imported.
-LAYERS: dict[str, Callable[[], Layer]] = {"conv": _conv}
+def _draw_transposed(text: str, batch: int | None) -> list[Any]:
+    return [transposed.Transposed(c) for c in random_shapes.resolve(text, batch)]
+
+
+LAYERS: dict[str, Layer] = {
+    "conv": Layer("conv", shapes.SETS, ("resnet50",), parse, random_shapes.resolve),
+    "depthwise": Layer("conv", shapes.DEPTHWISE_SETS, ("mobilenet",), shapes.parse_depthwise, _draw_depthwise),
+    "conv_transpose": Layer("conv_transpose", transposed.SETS, ("dcgan", "unet"), transposed.parse, _draw_transposed),
+    "pool": Layer("pool", pooling.SETS, ("googlenet",), pooling.parse),
+    "linear": Layer("linear", fully_connected.SETS, ("alexnet",), fully_connected.parse),
+    "activation": Layer("activation", elementwise.SETS, ("resnet50",), elementwise.parse),
+}

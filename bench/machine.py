@@ -1,21 +1,17 @@
 """The machine a table was measured on: CPU, measured roofs, threads and versions."""
 
-import contextlib
 import platform
-import re
 from dataclasses import asdict, dataclass
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fastcnn.kernels.cpu import peak
+from fastcnn.kernels.cpu import ceilings, peak
+from fastcnn.kernels.cpu.ceilings import Ceilings
+from fastcnn.kernels.cpu.host import cpu_name, told_caches
 from fastcnn.kernels.cpu.threads import LAYER, thread_count
 from fastcnn.kernels.cpu.tile import tiles
-
-CACHES = Path("/sys/devices/system/cpu/cpu0/cache")  # Linux; elsewhere the header goes without cache sizes
-CPU_INFO = Path("/proc/cpuinfo")
 
 
 @dataclass
@@ -40,6 +36,11 @@ class Machine:
         """Measure the bandwidth, keeping the highest median so far."""
         self.bandwidth_gbytes_per_s = max(self.bandwidth_gbytes_per_s, peak.bandwidth(self.threads))
 
+    def keep_ceilings(self) -> None:
+        """Start from the ceilings that earlier runs found, and keep for later ones what is higher here."""
+        found = Ceilings(self.peak_gflops, self.bandwidth_gbytes_per_s)
+        self.peak_gflops, self.bandwidth_gbytes_per_s = ceilings.keep(self.threads, np.dtype(self.dtype), found)
+
     def as_dict(self) -> dict[str, Any]:
         """Return the fields as JSON takes them."""
         return asdict(self)
@@ -58,7 +59,7 @@ class Machine:
 
 
 def describe(dtype: str) -> Machine:
-    """Return this machine with the thread count now set and its roofs measured."""
+    """Return this machine with the thread count now set and its roofs measured, or as high as they were before."""
     machine = Machine(
         cpu=cpu_name(),
         dtype=dtype,
@@ -70,26 +71,28 @@ def describe(dtype: str) -> Machine:
     )
     machine.measure_peak()
     machine.measure_bandwidth()
+    machine.keep_ceilings()
     return machine
 
 
-def cpu_name() -> str:
-    """Return the CPU's name as the system gives it."""
-    with contextlib.suppress(OSError):
-        match = re.search(r"^model name\s*:\s*(.+)$", CPU_INFO.read_text(), re.MULTILINE)
-        if match:
-            return match[1].strip()
-    return platform.processor() or platform.machine()
+def kept_ceilings(threads: int) -> tuple[Ceilings, bool]:
+    """Return the float32 ceilings of this many threads, and whether an earlier run had found them."""
+    known = ceilings.kept(threads)
+    return known or ceilings.ceilings(threads), known is not None
 
 
 def cache_sizes() -> dict[str, str]:
-    """Return the sizes of the first core's data caches, as {"L1": "32K"}, where they are known."""
-    sizes = {}
-    for folder in sorted(CACHES.glob("index*")):
-        with contextlib.suppress(OSError):
-            if (folder / "type").read_text().strip() != "Instruction":
-                sizes["L" + (folder / "level").read_text().strip()] = (folder / "size").read_text().strip()
-    return sizes
+    """Return the sizes of the first core's data caches, as {"L1": "48 KiB"}, where they are known."""
+    return {f"L{level}": in_bytes(size) for level, size in sorted(told_caches().items())}
+
+
+def in_bytes(size: int) -> str:
+    """Return a number of bytes in the largest unit that divides it.
+
+    >>> in_bytes(48 << 10), in_bytes(32 << 20)
+    ('48 KiB', '32 MiB')
+    """
+    return f"{size >> 20} MiB" if size % (1 << 20) == 0 else f"{size / 1024:g} KiB"
 
 
 def versions() -> dict[str, str]:

@@ -57,6 +57,7 @@ def cases(name: str, batch: int, dtype: str) -> list[Case]:
     size = "x".join(map(str, net.input_shapes[0]))
     return [
         Case(
+            layer="model",
             name=name,
             descriptor=f"{name} mb{batch} {size}",
             pass_name=pass_name,

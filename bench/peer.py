@@ -24,6 +24,14 @@ from fastcnn.errors import BackendError
 
 WORKERS = {"torch": "fastcnn.bench.peer_torch"}
 EXTRAS = {"torch": "oracle"}
+# How glibc's malloc keeps what was freed: an array above 32 MB else comes in fresh pages from the system at every call,
+# which costs several times what a kernel bound by memory takes. The thread cache must go, too: it withholds the few
+# bytes in front of an aligned block, so that the next block of the same size does not fit in its place.
+KEPT = {"mmap_max": 0, "trim_threshold": 1 << 40, "tcache_count": 0}
+MEMORY: dict[str, dict[str, str]] = {
+    "fresh": {},
+    "kept": {"GLIBC_TUNABLES": ":".join(f"glibc.malloc.{name}={value}" for name, value in KEPT.items())},
+}
 LONGEST_GOODBYE = 10  # seconds for the worker to leave before it is stopped
 
 
@@ -37,13 +45,18 @@ def require(name: str) -> None:
 
 
 class Peer:
-    """A running worker; use it in a `with` statement, which ends it."""
+    """A running worker; use it in a `with` statement, which ends it.
 
-    def __init__(self, name: str, threads: int) -> None:
+    `memory` is a key of MEMORY: "fresh" leaves the worker's allocator as users have it, "kept" lets it
+    use again what it freed (with glibc; elsewhere they are the same).
+    """
+
+    def __init__(self, name: str, threads: int, memory: str = "fresh") -> None:
         require(name)
         environment = os.environ | {
             "OMP_NUM_THREADS": str(threads),
             "MKL_NUM_THREADS": str(threads),
+            **MEMORY[memory],
         }
         self._complaints: IO[str] = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115 - closed by `close`
         self._process = subprocess.Popen(
@@ -55,7 +68,7 @@ class Peer:
             text=True,
             encoding="utf-8",
         )
-        self.name = name
+        self.name, self.memory = name, memory
         try:
             self.version = str(self._answer()["version"])
         except BaseException:

@@ -5,12 +5,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-
 from fastcnn.bench.case import Case
 from fastcnn.bench.machine import Machine
 from fastcnn.bench.peer import Peer
+from fastcnn.bench.ratios import distribution, geometric_mean, total_ratio
 from fastcnn.bench.timing import Effort, alternate
+from fastcnn.kernels.cpu import workspace
 
 
 @dataclass
@@ -19,9 +19,13 @@ class Row:
 
     `spread_ms` is the distance between the quartiles. `count` is how often the network holds the
     shape. `bound` is the roof ("compute" or "memory") that limits a kernel of this many operations
-    and bytes on this machine. `ratio` is the peer's time over ours: above 1, ours is faster.
+    and bytes on this machine; what stays in the caches may pass the second. `scratch_bytes` is what
+    the call held besides its arguments. `compile_ms` is how much longer its first call took:
+    compilation or loading, planning and that memory, but not the register tile, which measuring
+    the peak brings in before. `ratio` is the peer's time over ours: above 1, ours is faster.
     """
 
+    layer: str
     name: str
     descriptor: str
     pass_name: str
@@ -32,11 +36,13 @@ class Row:
     batch: int | None
     flops: int
     bytes: int
+    scratch_bytes: int
     compile_ms: float
     median_ms: float
     spread_ms: float
     gflops: float
     percent_of_peak: float
+    percent_of_roof: float
     gbytes_per_s: float
     bound: str
     max_relative_error: float
@@ -58,10 +64,11 @@ class Row:
 
 @dataclass
 class Report:
-    """All rows, and the machine that they were measured on."""
+    """All rows, the machine that they were measured on, and the peer's name, version and memory."""
 
     machine: Machine
     rows: list[Row]
+    peer: dict[str, str] | None = None
 
     @property
     def geomean_ratio(self) -> float | None:
@@ -79,30 +86,29 @@ class Report:
         """Return what `--json` writes."""
         return {
             "machine": self.machine.as_dict(),
+            "peer": self.peer,
             "rows": [row.as_dict() for row in self.rows],
             "geomean_ratio": self.geomean_ratio,
             "geomean_ratio_by_pass": {
                 name: geometric_mean(row.ratio for row in rows) for name, rows in self.by_pass().items()
             },
+            "total_ratio": total_ratio(self.rows),
+            "total_ratio_by_pass": {name: total_ratio(rows) for name, rows in self.by_pass().items()},
+            "ratio_distribution": distribution(row.ratio for row in self.rows),
+            "ratio_distribution_by_pass": {
+                name: distribution(row.ratio for row in rows) for name, rows in self.by_pass().items()
+            },
         }
-
-
-def geometric_mean(values: Iterable[float | None]) -> float | None:
-    """Return the geometric mean of the values that are there, None if none is.
-
-    >>> round(geometric_mean([2.0, None, 8.0]), 12)
-    4.0
-    """
-    present = [value for value in values if value is not None]
-    return float(np.exp(np.mean(np.log(present)))) if present else None
 
 
 def measure(case: Case, machine: Machine, effort: Effort, peer: Peer | None) -> Row:
     """Measure one case; what depends on the roofs is filled in by `against_roofs`."""
     if peer is not None:
         peer.prepare(case.request)
+    workspace.release()
     ours, theirs = alternate(case.call, None if peer is None else peer.turn, effort)
     row = Row(
+        layer=case.layer,
         name=case.name,
         descriptor=case.descriptor,
         pass_name=case.pass_name,
@@ -113,11 +119,13 @@ def measure(case: Case, machine: Machine, effort: Effort, peer: Peer | None) -> 
         batch=case.images,
         flops=case.flops,
         bytes=case.bytes,
+        scratch_bytes=workspace.held_bytes(),
         compile_ms=ours.compilation * 1e3,
         median_ms=ours.median * 1e3,
         spread_ms=ours.spread * 1e3,
         gflops=case.flops / ours.median / 1e9,
         percent_of_peak=0.0,
+        percent_of_roof=0.0,
         gbytes_per_s=case.bytes / ours.median / 1e9,
         bound="",
         max_relative_error=case.error(),
@@ -131,11 +139,12 @@ def measure(case: Case, machine: Machine, effort: Effort, peer: Peer | None) -> 
 
 
 def against_roofs(row: Row, machine: Machine) -> None:
-    """Fill in the row's percent of peak and the roof that bounds it."""
+    """Fill in the row's percent of peak, the roof that bounds it, and its percent of that."""
     row.percent_of_peak = 100 * row.gflops / machine.peak_gflops
     at_peak = row.flops / machine.peak_gflops
     at_bandwidth = row.bytes / machine.bandwidth_gbytes_per_s
     row.bound = "compute" if at_peak >= at_bandwidth else "memory"
+    row.percent_of_roof = 100 * max(at_peak, at_bandwidth) / (row.median_ms * 1e6)
 
 
 def measure_all(
@@ -154,6 +163,8 @@ def measure_all(
     if peer is not None:
         machine.versions[peer.name] = peer.version
     machine.measure_bandwidth()
+    machine.keep_ceilings()
     for row in rows:
         against_roofs(row, machine)
-    return Report(machine, rows)
+    about = None if peer is None else {"name": peer.name, "version": peer.version, "memory": peer.memory}
+    return Report(machine, rows, about)

@@ -16,11 +16,12 @@ against 3.8 G.
 """
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol, Self, TypeVar
 
-from fastcnn.bench.descriptor import Convolution, parse
+from fastcnn.bench.descriptor import Convolution, parse, refusal
 from fastcnn.errors import DataError, FastcnnError
 
 BATCH = 16  # of the ImageNet networks: fits any machine's memory, and fills its cores
@@ -43,13 +44,41 @@ def _conv(
     return parse(f'g{groups}mb{batch}ic{channels}ih{size}oc{filters}kh{window}sh{stride}ph{pad}n"{name}"')
 
 
-def merged(convolutions: Iterable[Convolution]) -> list[Convolution]:
+class Problem(Protocol):
+    """What a layer is measured on: a shape, named, and how often a network holds it."""
+
+    @property
+    def name(self) -> str:
+        """Its name, or nothing."""
+
+    @property
+    def count(self) -> int:
+        """How often a network holds it."""
+
+    @property
+    def batch(self) -> int:
+        """Number of images."""
+
+    def with_batch(self, batch: int) -> Self:
+        """Return the same for another number of images."""
+
+    def counted(self, name: str, count: int) -> Self:
+        """Return the same under a name and count."""
+
+    def descriptor(self) -> str:
+        """Return its descriptor, without name and count."""
+
+
+AnyProblem = TypeVar("AnyProblem", bound=Problem)
+
+
+def merged(problems: Iterable[AnyProblem]) -> list[AnyProblem]:
     """Return each shape once, under the name it had first, with counts added up."""
-    counts: dict[Convolution, Convolution] = {}
-    for convolution in convolutions:
-        shape = replace(convolution, name="", count=1)
+    counts: dict[AnyProblem, AnyProblem] = {}
+    for problem in problems:
+        shape = problem.counted("", 1)
         known = counts.get(shape)
-        counts[shape] = replace(known, count=known.count + convolution.count) if known else convolution
+        counts[shape] = known.counted(known.name, known.count + problem.count) if known else problem
     return list(counts.values())
 
 
@@ -211,8 +240,30 @@ SETS: dict[str, Callable[[], list[Convolution]]] = {
 }
 
 
-def read_file(path: Path) -> list[Convolution]:
-    """Read descriptors, one a line; what follows # is a comment.
+def depthwise() -> list[Convolution]:
+    """Return the 13 depthwise convolutions of MobileNet v1."""
+    return [c for c in mobilenet() if c.groups == c.channels]
+
+
+DEPTHWISE_SETS: dict[str, Callable[[], list[Convolution]]] = {"mobilenet": depthwise}
+
+
+def parse_depthwise(text: str) -> Convolution:
+    """Read one descriptor of a depthwise convolution: as many groups as input channels.
+
+    Raises
+    ------
+    ShapeError
+        If the text is no descriptor, or the convolution is not depthwise.
+    """
+    c = parse(text)
+    if c.groups != c.channels:
+        raise refusal(text.strip(), f"a depthwise convolution has g (={c.groups}) equal to ic (={c.channels})")
+    return c
+
+
+def read_file(path: Path, parse: Callable[[str], AnyProblem]) -> list[AnyProblem]:
+    """Read descriptors, one a line, each by `parse`; what follows # is a comment.
 
     Raises
     ------
@@ -237,10 +288,12 @@ def read_file(path: Path) -> list[Convolution]:
     return found
 
 
-def resolve(text: str) -> list[Convolution]:
-    """Return the convolutions of `text`: a set's name, a file's path, or one descriptor."""
-    if text in SETS:
-        return merged(SETS[text]())
+def resolve(
+    text: str, sets: Mapping[str, Callable[[], list[AnyProblem]]], parse: Callable[[str], AnyProblem]
+) -> list[AnyProblem]:
+    """Return the problems of `text`: a set's name, a file's path, or one descriptor."""
+    if text in sets:
+        return merged(sets[text]())
     if os.path.isfile(text):  # unlike Path.is_file, never raises: a descriptor may be longer than any file name
-        return merged(read_file(Path(text)))
+        return merged(read_file(Path(text), parse))
     return [parse(text)]

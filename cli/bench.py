@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fastcnn.bench.layers import DEFAULT_SHAPES, LAYERS
-from fastcnn.bench.shapes import SETS, resolve
+from fastcnn.bench.layers import LAYERS, Layer
 from fastcnn.cli.options import FILE, ModelName, OutputFile, json_option, use_threads
 from fastcnn.cli.output import write_json
 from fastcnn.errors import DataError, ShapeError
@@ -25,9 +24,20 @@ EXAMPLES = """
 Examples:
   fastcnn bench --layer conv --shapes resnet50 --against torch
   fastcnn bench --layer conv --shapes mb16ic64ih56oc64kh3ph1 --pass forward --json new.json
+  fastcnn bench --layer conv --shapes random:100:7 --seconds 0.1 --against torch
   fastcnn bench --layer conv --shapes my_shapes.txt --compare old.json --plot roofline.png
+  fastcnn bench --layer depthwise --batch 1
+  fastcnn bench --layer conv_transpose --shapes ic64ih16oc32kh4sh2ph1
+  fastcnn bench --layer pool --shapes vgg19 --shapes avg:mb16ic1024ih7kh7
+  fastcnn bench --layer linear --shapes mb64ic2048oc1000
+  fastcnn bench --layer activation --shapes relu:mb16ic64ih112
   fastcnn bench --model lenet5 --batch 128 --against torch
+\b
+Sets of shapes, the default ones in brackets:
 """
+for _name, _layer in LAYERS.items():
+    _sets = (f"[{known}]" if known in _layer.default else known for known in _layer.sets)
+    EXAMPLES += f"  {_name:<16}{', '.join(_sets)}\n"
 
 
 class Passes(click.ParamType):
@@ -46,9 +56,9 @@ class Passes(click.ParamType):
 @click.option(
     "--shapes",
     multiple=True,
-    metavar="SET|FILE|DESCRIPTOR",
-    help=f"What to measure (may be repeated): {', '.join(SETS)}, a file with a benchdnn descriptor "
-    f"a line, or a descriptor such as ic3ih32oc10kh5ph2.  [default: {DEFAULT_SHAPES}]",
+    metavar="SET|FILE|DESCRIPTOR|random:N[:SEED]",
+    help="What to measure (may be repeated): a set named below, a file with a benchdnn descriptor a line, a "
+    "descriptor such as ic3ih32oc10kh5ph2, or N convolutions drawn at random, the same for a SEED.",
 )
 @click.option(
     "--pass",
@@ -58,8 +68,8 @@ class Passes(click.ParamType):
 )
 @click.option(
     "--algorithm",
-    help="Algorithm of the layer: auto, direct or winograd, whose GFLOP/s count the products of direct sums "
-    "and may pass the peak.  [default: auto]",
+    help="Algorithm of the layer: auto, direct, or for convolutions depthwise or winograd, whose GFLOP/s count the "
+    "products of direct sums and may pass the peak.  [default: auto]",
 )
 @click.option(
     "--batch",
@@ -69,6 +79,14 @@ class Passes(click.ParamType):
 @click.option("--threads", type=click.IntRange(min=1), help="Threads to use.  [default: all cores]")
 @click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True)
 @click.option("--against", type=click.Choice(["torch"]), help="Compare with PyTorch, in a process of its own.")
+@click.option(
+    "--peer-memory",
+    type=click.Choice(["fresh", "kept"]),
+    default="fresh",
+    show_default=True,
+    help="Where PyTorch's outputs above 32 MB lie: in fresh pages at every call, as its users have it, or in memory "
+    "that its process keeps (with glibc), which compares the kernels alone.",
+)
 @click.option(
     "--repeats",
     type=click.IntRange(min=1),
@@ -90,13 +108,14 @@ class Passes(click.ParamType):
     "--plot",
     "plot_file",
     type=OutputFile(),
-    help="Draw the rows under the measured roofs (needs matplotlib).",
+    help="Draw the rows under the measured roofs, as PNG, SVG or PDF (needs matplotlib).",
 )
 def bench(
     layer: str | None,
     model: str | None,
     threads: int | None,
     against: str | None,
+    peer_memory: str,
     repeats: int,
     seconds: float,
     compare: Path | None,
@@ -108,60 +127,73 @@ def bench(
     """Measure kernels or whole networks on this machine.
 
     A row shows the median time and its spread (between the quartiles), the rate as percent of the
-    peak that this run measured, and the largest error against float64 in units of the output's root
-    mean square. With --against torch both sides take turns, each in a process of its own; the ratio
-    is PyTorch's better layout over ours. A narrow terminal shows fewer columns; --json and --csv
-    hold all.
+    peak that was measured on this machine, and the largest error against float64 in units of the
+    output's root mean square. With --against torch both sides take turns, each in a process of its
+    own, each turn begun by a call that is not timed; our outputs are there beforehand, PyTorch
+    allocates its own at every call, as it does for its users (see --peer-memory). The ratio is
+    PyTorch's better layout over ours. A narrow terminal shows fewer columns; --json and --csv hold all.
     """
-    from fastcnn.bench import report
+    from fastcnn.bench import compare as comparison
+    from fastcnn.bench import plot, report
     from fastcnn.bench.peer import require
     from fastcnn.bench.timing import Effort
 
     if (layer is None) == (model is None):
         raise click.UsageError(f"Give either --layer ({', '.join(LAYERS)}) or --model NAME.")
-    old = report.read_old(compare) if compare else None
+    old = comparison.read_old(compare) if compare else None
     if plot_file:
-        report.require_matplotlib()
+        plot.check(plot_file)
     if against:
         require(against)
     cases = _layer_cases(layer, selection) if layer else _model_cases(str(model), selection)
     use_threads(threads)
-    found = _measure(cases, str(selection["dtype"]), Effort(repeats, seconds), against)
+    found = _measure(cases, str(selection["dtype"]), Effort(repeats, seconds), against, peer_memory)
     out = report.console()
     report.show(found, out)
     if old is not None:
-        report.show_comparison(found, old, out)
+        comparison.show_comparison(found, old, out)
     write_json(json_file, found.as_dict())
     _write_csv(csv_file, report.as_csv(found))
     if plot_file:
-        report.plot_roofline(found, plot_file)
+        plot.plot_roofline(found, plot_file)
         click.echo(f"wrote {plot_file}")
 
 
 def _layer_cases(name: str, selection: dict[str, Any]) -> Iterator["Case"]:
     """Check the choices; return the cases, made one at a time so that one set of arrays lives."""
-    problems = []
-    for text in selection["shapes"] or (DEFAULT_SHAPES,):
-        try:
-            problems += resolve(text)
-        except ShapeError as error:
-            known = f"{error} The sets are {', '.join(SETS)}."
-            raise click.BadParameter(known, param_hint="'--shapes'") from None
-    if selection["batch"]:
-        problems = [problem.with_batch(selection["batch"]) for problem in problems]
-    layer = LAYERS[name]()
-    passes = selection["passes"] or layer.passes
+    layer = LAYERS[name]
+    problems = _problems(layer, selection)
+    kernels = layer.kernels()
+    passes = selection["passes"] or kernels.PASSES
     for chosen in passes:
-        if chosen not in layer.passes:
+        if chosen not in kernels.PASSES:
             raise click.BadParameter(
-                f"{chosen!r} is no pass: choose of {', '.join(layer.passes)}.",
+                f"{chosen!r} is no pass: choose of {', '.join(kernels.PASSES)}.",
                 param_hint="'--pass'",
             )
-    algorithm = selection["algorithm"] or "auto"
-    if algorithm not in layer.algorithms:
-        known = ", ".join(layer.algorithms)
+    algorithm, dtype = selection["algorithm"] or "auto", selection["dtype"]
+    if algorithm not in kernels.ALGORITHMS:
+        known = ", ".join(kernels.ALGORITHMS)
         raise click.BadParameter(f"{algorithm!r} is no algorithm: choose of {known}.", param_hint="'--algorithm'")
-    return (layer.case(problem, p, algorithm, selection["dtype"]) for p in passes for problem in problems)
+    for problem in problems if algorithm != "auto" else ():
+        for chosen in passes:
+            try:
+                kernels.served_by(problem, chosen, algorithm, dtype)
+            except ValueError as error:
+                sentence = f"{problem.descriptor()}, {chosen}: {error}"
+                raise click.BadParameter(sentence, param_hint="'--algorithm'") from None
+    return (kernels.case(problem, p, algorithm, dtype) for p in passes for problem in problems)
+
+
+def _problems(layer: Layer, selection: dict[str, Any]) -> list[Any]:
+    problems: list[Any] = []
+    for text in selection["shapes"] or layer.default:
+        try:
+            problems += layer.resolve(text, selection["batch"])
+        except ShapeError as error:
+            known = f"{error} The sets are {', '.join(layer.sets)}."
+            raise click.BadParameter(known, param_hint="'--shapes'") from None
+    return problems
 
 
 def _model_cases(name: str, selection: dict[str, Any]) -> Iterator["Case"]:
@@ -174,7 +206,7 @@ def _model_cases(name: str, selection: dict[str, Any]) -> Iterator["Case"]:
     return iter(model.cases(name, selection["batch"] or model.BATCH, selection["dtype"]))
 
 
-def _measure(cases: Iterator["Case"], dtype: str, effort: "Effort", against: str | None) -> "Report":
+def _measure(cases: Iterator["Case"], dtype: str, effort: "Effort", against: str | None, memory: str) -> "Report":
     """Measure all cases; each result goes to stderr as it comes, if that is a terminal."""
     from fastcnn.bench.machine import describe
     from fastcnn.bench.peer import Peer
@@ -185,7 +217,7 @@ def _measure(cases: Iterator["Case"], dtype: str, effort: "Effort", against: str
             click.echo(f"{row.name or row.descriptor} {row.pass_name}: {row.median_ms:.3g} ms", err=True)
 
     machine = describe(dtype)
-    with Peer(against, machine.threads) if against else nullcontext() as peer:
+    with Peer(against, machine.threads, memory) if against else nullcontext() as peer:
         return measure_all(cases, machine, effort, peer, measured)
 
 

@@ -36,6 +36,7 @@ def doctor() -> None:
         "threads": _threads,
         "cache": _cache,
         "kernels": _kernels,
+        "ceilings": _ceilings,
     }
     broken = [name for name, check in checks.items() if not _report(name, check)]
     if broken:
@@ -72,7 +73,8 @@ def _cpu() -> str:
     from fastcnn import host
     from fastcnn.bench import machine
 
-    return f"{machine.cpu_name()}, {host.vector_bits()}-bit vectors"
+    caches = "".join(f", {name} {size}" for name, size in machine.cache_sizes().items())
+    return f"{machine.cpu_name()}, {host.vector_bits()}-bit vectors{caches}"
 
 
 def _threads() -> str:
@@ -88,7 +90,7 @@ def _cache() -> str:
     from fastcnn import host
 
     folder = host.cache_folder()
-    files = list(folder.glob("*"))
+    files = [file for file in folder.glob("*") if file.suffix != ".json"]
     size = sum(file.stat().st_size for file in folder.parent.glob("kernels-*/*"))
     kept = plural(len(files), "compiled kernel") if files else "nothing compiled yet"
     return f"{folder}: {kept}, {size / MEBIBYTE:.1f} MiB with older ones"
@@ -111,3 +113,15 @@ def _kernels() -> str:
     if not all(np.array_equal(ours, right) for ours, right in zip(*results, strict=True)):
         raise ArithmeticError("the cpu kernels of convolution differ from the reference.")
     return "convolution agrees with the reference, forward and backward"
+
+
+def _ceilings() -> str:
+    from fastcnn import host
+    from fastcnn.bench import machine
+
+    threads = host.thread_count()
+    found, is_kept = machine.kept_ceilings(threads)
+    return (
+        f"{found.peak_gflops:.0f} GFLOP/s in float32, {found.bandwidth_gbytes_per_s:.0f} GB/s from memory on "
+        f"{plural(threads, 'thread')}, {'the highest measured so far' if is_kept else 'measured now'}"
+    )

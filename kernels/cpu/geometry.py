@@ -245,7 +245,7 @@ def make_gather(
     sampled_axes, skips = zip(*(sampled(axis) for axis in axes), strict=True)
     box = [(count - 1) * axis.step + axis.extent for axis, count in zip(sampled_axes, (1, rows, columns), strict=True)]
     steps = run * batch.size
-    lines = line_table(source, (1, *box), skips, C, steps, itemsize)  # type: ignore[arg-type]
+    lines = line_table(source, (1, *box), skips, C, steps, itemsize)
     flops = 2 * N * depth.outputs * height.outputs * width.outputs * K * max(1, len(taps)) * C // groups
     return Gather(
         np.array([values[name] for name in GATHER_NUMBERS], np.int64),

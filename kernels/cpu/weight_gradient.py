@@ -146,10 +146,10 @@ def plan_product(
     merge = merged_pixels(width, K, filters[2] if whole_rows else 0, width.outputs, lanes)
     channel_block = group_channels
     if merge == 1 and K > DOT_CHANNELS:
-        channel_block = _channel_block(N, axes, BLOCK_PIXELS, group_channels, lanes, itemsize)  # type: ignore[arg-type]
+        channel_block = _channel_block(N, axes, BLOCK_PIXELS, group_channels, lanes, itemsize)
     channel_blocks = -(-group_channels // channel_block)
     pitch_w = _pixel_pitch(channel_block, itemsize)
-    images, rows, columns = _block(N, axes, BLOCK_PIXELS * merge, pitch_w * itemsize)  # type: ignore[arg-type]
+    images, rows, columns = _block(N, axes, BLOCK_PIXELS * merge, pitch_w * itemsize)
     image_blocks, rows_blocks, columns_blocks = (
         -(-N // images),
         -(-height.outputs // rows),
@@ -181,7 +181,7 @@ def plan_product(
     direct = chunks == 1 and merge == 1 and not patches
     steps = images * rows * wide // merge
     box = (depth.extent, (rows - 1) * height.step + height.extent, (wide - 1) * width.step + width.extent)
-    x_lines = line_table(source, (images, *box), skips, channel_block, steps, itemsize)  # type: ignore[arg-type]
+    x_lines = line_table(source, (images, *box), skips, channel_block, steps, itemsize)
     filters_taken = min(group_filters, -(-panels // panel_blocks) * block_lanes)
     dy_lines = line_table(target, (images, 1, rows, columns), (1, 1, 1), filters_taken, steps, itemsize)
     values = dict(

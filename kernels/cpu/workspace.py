@@ -34,3 +34,13 @@ def aligned_empty(elements: int, dtype: np.dtype) -> np.ndarray:
 def held_bytes() -> int:
     """Return the bytes of scratch memory that the calling thread holds."""
     return sum(buffer.nbytes for buffer in getattr(_buffers, "held", {}).values())
+
+
+def release() -> None:
+    """Drop the calling thread's scratch memory; kernels make it again as they need it.
+
+    >>> release()
+    >>> held_bytes()
+    0
+    """
+    getattr(_buffers, "held", {}).clear()

@@ -1,7 +1,10 @@
 """PyTorch's side: the same operation as ours, in a worker that answers, refuses and dies."""
 
+import os
+import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +16,7 @@ from fastcnn.errors import BackendError
 from fastcnn.kernels.reference import conv
 
 torch = pytest.importorskip("torch", reason="PyTorch is the peer")
-from fastcnn.bench import peer_torch  # noqa: E402 - it imports torch
+from fastcnn.bench import layers_torch  # noqa: E402 - it imports torch
 
 SHAPES = [
     "mb2ic3ih7oc4kh3ph1",
@@ -27,7 +30,7 @@ SHAPES = [
 
 
 @pytest.mark.parametrize("text", SHAPES)
-@pytest.mark.parametrize("layout", peer_torch.LAYOUTS)
+@pytest.mark.parametrize("layout", layers_torch.LAYOUTS)
 def test_the_peer_computes_what_we_compute(text, layout):
     c = parse(text)
     rank = max(c.rank, 2)
@@ -39,14 +42,14 @@ def test_the_peer_computes_what_we_compute(text, layout):
     conv.conv_backward_input(dy, w, *geometry, dx)
     conv.conv_backward_weight(x, dy, *geometry, dw)
 
-    padding, size = peer_torch.torch_padding(c, rank)
+    padding, size = layers_torch.torch_padding(c, rank)
     beforehand = [
         (0, 0),
         *(c.pads if tuple(size) != c.image[3 - rank :] else ((0, 0),) * 3),
         (0, 0),
     ]
     inner = tuple(slice(before, before + n) for (before, _), n in zip(beforehand[1:4], c.image, strict=True))
-    formats = peer_torch.LAYOUTS[layout]
+    formats = layers_torch.LAYOUTS[layout]
 
     def tensor(array, axes):
         array = array.transpose(axes)
@@ -62,7 +65,7 @@ def test_the_peer_computes_what_we_compute(text, layout):
     arguments = [list(t[3 - rank :]) for t in (c.stride, c.dilation)]
 
     def result(pass_name):
-        call = peer_torch.conv_call(pass_name, *tensors, arguments[0], padding, arguments[1], c.groups)
+        call = layers_torch.conv_call(pass_name, *tensors, arguments[0], padding, arguments[1], c.groups)
         out = call()
         return out if pass_name == "forward" else next(t for t in out if t is not None)
 
@@ -92,6 +95,24 @@ def test_worker_measures_both_layouts(worker):
         samples = worker.turn(Effort(2, 0.0))
         assert set(samples) == {"nchw", "channels_last"}
         assert all(len(times) == 2 and min(times) > 0 for times in samples.values())
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's malloc takes these settings")
+def test_kept_memory_comes_without_page_faults():
+    """The output of 48 MB takes 12,288 pages of 4 KiB."""
+    code = (
+        "import resource, torch; torch.set_num_threads(1); x = torch.ones(12 << 20)\n"
+        "def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "for _ in range(3): torch.relu(x)\n"
+        "before = faults(); torch.relu(x); print(faults() - before)"
+    )
+    for memory, few in (("kept", True), ("fresh", False)):
+        environment = os.environ | peers.MEMORY[memory]
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+        assert (int(done.stdout) < 100) == few, memory
+    with peers.Peer("torch", 1, "kept") as found:
+        settings = Path(f"/proc/{found._process.pid}/environ").read_text().replace("\0", ":")  # as glibc splits it
+    assert all(f"{name}={value}" in settings for name, value in peers.MEMORY["kept"].items())
 
 
 def test_worker_outlives_what_it_cannot_do(worker):

@@ -4,62 +4,28 @@ import csv
 import io
 import json
 
+import numpy as np
 import pytest
 from rich.console import Console
 
 from fastcnn.bench import report
 from fastcnn.bench.case import Case
-from fastcnn.bench.machine import Machine, cache_sizes, cpu_name
-from fastcnn.bench.run import Report, Row, against_roofs, geometric_mean, measure
+from fastcnn.bench.machine import cache_sizes
+from fastcnn.bench.run import Report, against_roofs, measure
 from fastcnn.bench.timing import Effort
-from fastcnn.errors import DataError
+from fastcnn.kernels.cpu import workspace
 
 
-def machine():
-    return Machine("a CPU", "float32", 512, 2, "omp", {"L1": "32K"}, {"numba": "1"}, 100.0, 10.0)
-
-
-def row(**changes):
-    fields = {
-        "name": "net:conv1", "descriptor": "mb1ic1ih5oc1kh3", "pass_name": "forward",
-        "algorithm": "direct", "dtype": "float32", "threads": 2, "count": 1, "batch": 1,
-        "flops": 2_000_000, "bytes": 100_000, "compile_ms": 12.0, "median_ms": 0.1,
-        "spread_ms": 0.01, "gflops": 20.0, "percent_of_peak": 0.0, "gbytes_per_s": 1.0,
-        "bound": "", "max_relative_error": 1e-6, "images_per_s": 1e4,
-    }  # fmt: skip
-    return Row(**(fields | changes))
-
-
-def compared(ratio, **changes):
-    return row(
-        ratio=ratio,
-        peer_median_ms=0.1 * ratio,
-        peer_layout="channels_last",
-        peer_spread_ms=0.0,
-        **changes,
-    )
-
-
-def printed(found, show=report.show, width=200):
-    out = io.StringIO()
-    show(found, Console(file=out, width=width))
-    return out.getvalue()
-
-
-def test_bound_is_the_roof_that_takes_longer():
-    for flops, bound in ((2_000_000, "compute"), (900_000, "memory")):
+def test_bound_is_the_roof_that_takes_longer(machine, row):
+    for flops, bound, percent in ((2_000_000, "compute", 20.0), (900_000, "memory", 10.0)):
         one = row(flops=flops)
         against_roofs(one, machine())
         assert one.bound == bound
         assert one.percent_of_peak == 20.0
+        assert one.percent_of_roof == pytest.approx(percent)
 
 
-def test_geometric_mean():
-    assert geometric_mean([2.0, None, 8.0]) == pytest.approx(4.0)
-    assert geometric_mean([None]) is None
-
-
-def test_json_keys():
+def test_json_keys(machine, compared):
     found = Report(machine(), [compared(2.0), compared(8.0, pass_name="backward_input")])
     content = json.loads(json.dumps(found.as_dict(), allow_nan=False))
     assert set(content) >= {"machine", "rows", "geomean_ratio"}
@@ -67,35 +33,93 @@ def test_json_keys():
     assert content["geomean_ratio_by_pass"] == pytest.approx({"forward": 2.0, "backward_input": 8.0})
     assert set(content["rows"][0]) >= {
         "name", "descriptor", "pass", "algorithm", "median_ms", "gflops", "percent_of_peak",
-        "gbytes_per_s", "bound", "max_relative_error", "peer_median_ms", "ratio",
+        "gbytes_per_s", "bound", "max_relative_error", "peer_median_ms", "ratio", "layer", "scratch_bytes",
     }  # fmt: skip
     assert content["rows"][0]["pass"] == "forward"
     assert content["machine"]["peak_gflops"] == 100.0
 
 
-def test_a_nan_error_is_null_in_json_and_seen_in_the_table():
+def test_totals_weigh_rows_by_their_count(machine, compared):
+    found = Report(machine(), [compared(2.0, count=3), compared(0.25), compared(4.0, pass_name="backward_input")])
+    content = found.as_dict()
+    assert content["total_ratio"] == pytest.approx((3 * 2.0 + 0.25 + 4.0) / 5)
+    assert content["total_ratio_by_pass"] == pytest.approx({"forward": 6.25 / 4, "backward_input": 4.0})
+    assert content["ratio_distribution"]["rows"] == 3
+    assert content["ratio_distribution_by_pass"]["forward"]["share_below_1"] == 0.5
+    lines = report.summary(found)
+    assert lines[0].startswith("forward: 0.400 ms in all, counts included (20 GFLOP/s); peer 0.625 ms, ratio 1.56; ")
+    assert lines[0].endswith("geometric mean of the ratios, each row once: 0.707")
+    assert lines[2].startswith("all passes: 0.500 ms in all, counts included (20 GFLOP/s); peer 1.03 ms, ratio 2.05; ")
+
+
+def test_a_report_without_a_peer_has_no_ratios(machine, row, printed):
+    found = Report(machine(), [row(), row(pass_name="backward_input")])
+    content = found.as_dict()
+    assert content["total_ratio"] is None
+    assert content["ratio_distribution"] is None
+    text = printed(report.show, found)
+    assert "peer" not in text
+    assert "ratio" not in text
+
+
+@pytest.mark.parametrize(("memory", "words"), [("fresh", "as users have it"), ("kept", "kept by its process")])
+def test_the_peer_is_told_with_its_memory(machine, compared, printed, memory, words):
+    peer = {"name": "torch", "version": "2", "memory": memory}
+    found = Report(machine(), [compared(2.0)], peer)
+    assert f"against torch 2, its memory {words}" in printed(report.show, found)
+    assert found.as_dict()["peer"] == peer
+
+
+def test_slower_rows_are_listed(machine, compared, printed):
+    rows = [compared(ratio, descriptor=f"mb1ic{n}ih5oc1kh3") for n, ratio in enumerate((0.5, 1.5, 0.25), 1)]
+    text = printed(report.show, Report(machine(), rows))
+    assert "slower than the peer: 2 of 3 rows" in text
+    listed = text[text.index("lowest ratios") :]
+    assert listed.index("mb1ic3ih5oc1kh3") < listed.index("mb1ic1ih5oc1kh3")
+    assert "mb1ic2ih5oc1kh3" not in listed
+    assert "below 1" not in text
+    faster = printed(report.show, Report(machine(), [compared(1.5)]))
+    assert "slower than the peer: 0 of 1 rows" in faster
+    assert "lowest ratios" not in faster
+
+
+def test_many_rows_get_percentiles_and_their_ten_lowest(machine, compared, printed):
+    ratios = [1 + n / 100 for n in range(report.ENOUGH - 1)] + [0.75]
+    rows = [compared(ratio, descriptor=f"mb{n}ic1ih5oc1kh3") for n, ratio in enumerate(ratios, 1)]
+    text = printed(report.show, Report(machine(), rows))
+    spread = next(line for line in text.splitlines() if line.startswith("|forward") and "5.0%" in line)
+    assert [cell.strip() for cell in spread.strip("|").split("|")] == [
+        "forward", "20", "0.750", "0.988", "1.04", "1.08", "1.13", "1.17", "1.18", "5.0%",
+    ]  # fmt: skip
+    listed = text[text.index("lowest ratios") :]
+    assert listed.count("forward") == report.MOST_SLOWEST
+    assert listed.index("mb20ic1") < listed.index("mb1ic1")
+
+
+def test_a_nan_error_is_null_in_json_and_seen_in_the_table(machine, row, printed):
     found = Report(machine(), [row(max_relative_error=float("nan"))])
     assert found.as_dict()["rows"][0]["max_relative_error"] is None
-    assert "nan" in printed(found)
+    assert "nan" in printed(report.show, found)
 
 
-def test_table_is_ascii_and_whole_in_a_pipe():
-    text = printed(
-        Report(machine(), [compared(2.0, name="resnet50:res2a_shortcut", count=4)]),
-        width=report.PIPE_WIDTH,
-    )
+def test_table_is_ascii_and_whole_in_a_pipe(machine, compared, printed):
+    found = Report(machine(), [compared(2.0, name="resnet50:res2a_shortcut", count=4)])
+    text = printed(report.show, found, width=report.PIPE_WIDTH)
     assert text.isascii()
     assert "resnet50:res2a_shortcut x4" in text
     assert "nhwc" in text
     assert "measured peak 100 GFLOP/s" in text
     assert "forward: 0.400 ms in all" in text
     assert "peer 0.800 ms" in text
+    assert "scratch" in text
+    assert "1.50" in text  # MiB of it
 
 
 @pytest.mark.parametrize(
-    ("width", "there", "gone"), [(80, "ratio", "error"), (120, "error", "compile"), (170, "compile", "")]
+    ("width", "there", "gone"),
+    [(80, "ratio", "error"), (120, "error", "compile"), (153, "compile", "scratch"), (170, "scratch", "")],
 )
-def test_a_narrow_table_leaves_out_columns_and_cuts_no_cell(width, there, gone):
+def test_a_narrow_table_leaves_out_columns_and_cuts_no_cell(width, there, gone, machine, compared):
     rows = [compared(2.0, name="lenet:conv1", pass_name=p, spread_ms=0.000748) for p in ("forward", "backward_weight")]
     out = io.StringIO()
     Console(file=out, width=width).print(report.table(Report(machine(), rows), Console(width=width)))
@@ -106,38 +130,22 @@ def test_a_narrow_table_leaves_out_columns_and_cuts_no_cell(width, there, gone):
     assert all(cell in text for cell in ("lenet:conv1", "backward_weight", "0.100", "0.200", "2.00"))
 
 
-def test_csv_reads_back():
+def test_csv_reads_back(machine, row):
     found = Report(machine(), [row(name='a,"b"'), row(name="c")])
     rows = list(csv.DictReader(io.StringIO(report.as_csv(found))))
     assert [r["name"] for r in rows] == ['a,"b"', "c"]
     assert float(rows[0]["median_ms"]) == 0.1
 
 
-def test_comparison_with_an_older_report(tmp_path):
-    path = tmp_path / "old.json"
-    path.write_text(json.dumps(Report(machine(), [row(median_ms=0.4), row(name="gone")]).as_dict()))
-    old = report.read_old(path)
-    text = printed(
-        Report(machine(), [row(), row(name="new"), row(dtype="float64")]),
-        lambda found, out: report.show_comparison(found, old, out),
-    )
-    assert "4.00" in text
-    assert "1 of 3 rows stand in the older report; geometric mean of old / new: 4.00" in text
+def test_scratch_is_that_of_the_call_alone(machine):
+    workspace.scratch("left from before", 1000, np.dtype(np.float32))
 
+    def call():
+        workspace.scratch("needed", 100, np.dtype(np.float32))
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"rows": [{}]}', '{"rows": 3}', '{"rows": [3]}'])
-def test_what_is_no_report_is_refused(tmp_path, content):
-    path = tmp_path / "old.json"
-    path.write_text(content)
-    with pytest.raises(DataError, match="is not a report to compare with"):
-        report.read_old(path)
-
-
-def test_roofline_plot(tmp_path):
-    pytest.importorskip("matplotlib", reason="the plot is drawn by matplotlib")
-    path = tmp_path / "roofline.png"
-    report.plot_roofline(Report(machine(), [row(), row(pass_name="backward_input")]), path)
-    assert path.read_bytes().startswith(b"\x89PNG")
+    case = Case("conv", "n", "d", "forward", "direct", 1, 10, 10, call, lambda: 0.0, {})
+    assert measure(case, machine(), Effort(1, 0.0), None).scratch_bytes == 400
+    workspace.release()
 
 
 class FakePeer:
@@ -153,9 +161,10 @@ class FakePeer:
         return {"nchw": [3.0, 3.0], "channels_last": [2.0, 2.0]}
 
 
-def test_the_better_layout_counts():
+def test_the_better_layout_counts(machine):
     peer = FakePeer()
     case = Case(
+        "conv",
         "n",
         "d",
         "forward",
@@ -176,6 +185,5 @@ def test_the_better_layout_counts():
     assert found.max_relative_error == 0.5
 
 
-def test_the_machine_has_a_name():
-    assert cpu_name()
-    assert all(name.startswith("L") and size for name, size in cache_sizes().items())
+def test_cache_sizes_have_a_unit():
+    assert all(name.startswith("L") and size.endswith("iB") for name, size in cache_sizes().items())

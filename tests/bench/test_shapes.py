@@ -4,12 +4,15 @@ import pytest
 
 from fastcnn.bench import shapes
 from fastcnn.bench.descriptor import parse
+from fastcnn.bench.layers import LAYERS
 from fastcnn.errors import DataError, ShapeError
+
+resolve = LAYERS["conv"].resolve
 
 
 def macs(name):
     """Multiply-adds of a network's convolutions for one image."""
-    return sum(c.count * c.multiply_adds // c.batch for c in shapes.resolve(name))
+    return sum(c.count * c.multiply_adds // c.batch for c in resolve(name))
 
 
 @pytest.mark.parametrize(
@@ -24,26 +27,26 @@ def macs(name):
 )
 def test_multiply_adds_are_the_published_ones(name, convolutions, linear, published, digits):
     """The published totals count the fully connected layers, given here, with the convolutions."""
-    assert sum(c.count for c in shapes.resolve(name)) == convolutions
+    assert sum(c.count for c in resolve(name)) == convolutions
     assert abs(macs(name) + linear - published) <= digits
 
 
 def test_parameters_are_the_published_ones():
     """ResNet-50 has 25,557,032, of them two per channel of batch normalization."""
-    found = shapes.resolve("resnet50")
+    found = resolve("resnet50")
     weights = sum(c.count * c.filters * c.channels // c.groups * c.window[1] * c.window[2] for c in found)
     normalized = sum(c.count * 2 * c.filters for c in found)
     assert weights + normalized + 2048 * 1000 + 1000 == 25_557_032
 
 
 def test_lenet_shapes():
-    first, second = shapes.resolve("lenet")
+    first, second = resolve("lenet")
     assert first.y_shape == (128, 1, 28, 28, 20)
     assert second.y_shape == (128, 1, 14, 14, 50)
 
 
 def test_deepbench_holds_the_training_list():
-    found = shapes.resolve("deepbench")
+    found = resolve("deepbench")
     assert sum(c.count for c in found) == 94
     speech = found[0]
     assert (speech.image, speech.window, speech.output) == ((1, 161, 700), (1, 5, 20), (1, 79, 341))
@@ -51,33 +54,42 @@ def test_deepbench_holds_the_training_list():
 
 def test_sets_give_each_shape_once():
     for name in shapes.SETS:
-        descriptors = [c.descriptor() for c in shapes.resolve(name)]
+        descriptors = [c.descriptor() for c in resolve(name)]
         assert len(set(descriptors)) == len(descriptors)
 
 
 def test_file_of_descriptors(tmp_path):
     path = tmp_path / "list.txt"
     path.write_text('# two layers\nic3ih8oc4kh3n"a"  # the first\n\nic3ih8oc4kh3n"b"*2\nic4ih6oc4kh3\n')
-    assert shapes.resolve(str(path)) == [parse('ic3ih8oc4kh3n"a"*3'), parse("ic4ih6oc4kh3")]
+    assert resolve(str(path)) == [parse('ic3ih8oc4kh3n"a"*3'), parse("ic4ih6oc4kh3")]
 
 
 def test_file_error_names_the_line(tmp_path):
     path = tmp_path / "list.txt"
     path.write_text("ic3ih8oc4kh3\nic3ih8\n")
     with pytest.raises(DataError, match=r"list\.txt, line 2: .*lacks oc"):
-        shapes.resolve(str(path))
+        resolve(str(path))
 
 
 def test_empty_and_binary_files_are_refused(tmp_path):
     path = tmp_path / "list"
     path.write_text("# nothing\n")
     with pytest.raises(DataError, match="holds no descriptor"):
-        shapes.resolve(str(path))
+        resolve(str(path))
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(DataError, match="cannot be read"):
-        shapes.resolve(str(path))
+        resolve(str(path))
 
 
 def test_neither_set_nor_file_nor_descriptor():
     with pytest.raises(ShapeError, match="resnet51"):
-        shapes.resolve("resnet51")
+        resolve("resnet51")
+
+
+def test_depthwise_rows_are_those_of_mobilenet():
+    found = LAYERS["depthwise"].resolve("mobilenet")
+    assert sum(c.count for c in found) == 13
+    assert all(c.groups == c.channels == c.filters for c in found)
+    assert LAYERS["depthwise"].resolve("g8ic8ih5oc16kh3")[0].filters == 16
+    with pytest.raises(ShapeError, match=r"has g \(=1\) equal to ic \(=8\)"):
+        LAYERS["depthwise"].resolve("ic8ih5oc8kh3")

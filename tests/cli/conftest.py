@@ -1,7 +1,7 @@
 """What the tests of the commands share: a runner, small data on disk, a trained model."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,20 @@ def model(tmp_path_factory: pytest.TempPathFactory, run: Run, images: Path) -> P
     assert result.exit_code == 0, result.output
     assert "test accuracy 100.00%" in result.output
     return path
+
+
+@pytest.fixture
+def quick_roofs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """Measure the roofs with as little work as there can be, keep them apart; leave the thread count as it was."""
+    from fastcnn.kernels.cpu import ceilings, peak
+    from fastcnn.kernels.cpu.threads import set_thread_count, thread_count
+
+    before = thread_count()
+    monkeypatch.setattr(ceilings, "ceilings_file", lambda: tmp_path / ceilings.FILE)
+    for name, value in {"CALLS": 1, "REPEATS": 1, "TRIAD_BYTES": 1 << 20}.items():
+        monkeypatch.setattr(peak, name, value)
+    yield
+    set_thread_count(before)
 
 
 @pytest.fixture

@@ -7,21 +7,14 @@ from click.testing import CliRunner
 
 from fastcnn.bench import peer
 from fastcnn.cli.main import main
-from fastcnn.kernels.cpu import peak
-from fastcnn.kernels.cpu.threads import set_thread_count, thread_count
+from fastcnn.kernels.cpu import ceilings
+from fastcnn.kernels.cpu.threads import thread_count
 
 QUICK = ["--seconds", "0", "--repeats", "1"]
 SHAPE = "mb1ic2ih5oc3kh3ph1"
 
 
-@pytest.fixture(autouse=True)
-def quick_roofs(monkeypatch):
-    """Measure the roofs with as little work as there can be; leave the thread count as it was."""
-    before = thread_count()
-    for name, value in {"CALLS": 1, "REPEATS": 1, "TRIAD_BYTES": 1 << 20}.items():
-        monkeypatch.setattr(peak, name, value)
-    yield
-    set_thread_count(before)
+pytestmark = pytest.mark.usefixtures("quick_roofs")
 
 
 def run(*arguments):
@@ -61,6 +54,52 @@ def test_layer_report(tmp_path):
     again = run("--layer", "conv", "--shapes", f'{SHAPE}n"small"*2', *QUICK, "--compare", str(files["json"]))
     assert again.exit_code == 0, again.output
     assert "3 of 3 rows stand in the older report" in again.output
+    assert "only in the older report: mb2ic4iw9oc4ow7kw3pw0 forward" in again.output
+
+
+def test_ceilings_are_kept_and_only_rise(read):
+    threads = thread_count()
+    high = ceilings.Ceilings(1e9, 1e-6)
+    ceilings.keep(threads, "float32", high)
+    result = run("--layer", "conv", "--shapes", SHAPE, "--pass", "forward", *QUICK)
+    assert result.exit_code == 0, result.output
+    assert "measured peak 1000000000 GFLOP/s" in result.output
+    (entry,) = read(ceilings.ceilings_file()).values()
+    assert entry["peak_gflops"] == 1e9
+    assert entry["bandwidth_gbytes_per_s"] > 1e-6
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape", "passes"),
+    [
+        ("depthwise", "mb1g3ic3ih5oc3kh3ph1", 3),
+        ("conv_transpose", "mb1ic2ih5oc3kh4sh2ph1", 3),
+        ("pool", "avg_np:mb1ic3ih6kh3sh2ph1", 2),
+        ("linear", "mb3ic7oc5", 3),
+        ("activation", "mb2ic3ih5", 2),
+    ],
+)
+def test_every_layer(layer, shape, passes, tmp_path, read):
+    out = tmp_path / "out.json"
+    result = run("--layer", layer, "--shapes", shape, "--batch", "2", *QUICK, "--json", str(out))
+    assert result.exit_code == 0, result.output
+    rows = read(out)["rows"]
+    assert len(rows) == passes
+    for one in rows:
+        assert one["batch"] == 2
+        assert one["max_relative_error"] < 1e-5
+        assert one["scratch_bytes"] >= 0
+        assert one["flops"] > 0
+
+
+def test_random_shapes(tmp_path, read):
+    out = tmp_path / "out.json"
+    choices = ("--layer", "conv", "--shapes", "random:3:4", "--pass", "forward", "--batch", "1")
+    result = run(*choices, *QUICK, "--json", str(out))
+    assert result.exit_code == 0, result.output
+    rows = read(out)["rows"]
+    assert [one["name"] for one in rows] == ["random:4:1", "random:4:2", "random:4:3"]
+    assert all(one["flops"] <= 4e9 and one["batch"] == 1 for one in rows)
 
 
 def test_choices_narrow_the_rows(tmp_path):
@@ -80,7 +119,9 @@ def test_choices_narrow_the_rows(tmp_path):
 def test_model_report_against_torch(tmp_path):
     pytest.importorskip("torch", reason="PyTorch is the peer")
     out = tmp_path / "out.json"
-    result = run("--model", "lenet5", "--batch", "2", "--against", "torch", *QUICK, "--json", str(out))
+    result = run(
+        "--model", "lenet5", "--batch", "2", "--against", "torch", "--peer-memory", "kept", *QUICK, "--json", str(out)
+    )
     assert result.exit_code == 0, result.output
     content = json.loads(out.read_text())
     assert [r["pass"] for r in content["rows"]] == ["train", "infer"]
@@ -90,6 +131,7 @@ def test_model_report_against_torch(tmp_path):
         assert one["max_relative_error"] < 1e-4
     assert content["geomean_ratio"] > 0
     assert "torch" in content["machine"]["versions"]
+    assert content["peer"]["memory"] == "kept"
 
 
 def test_plot(tmp_path):
@@ -104,7 +146,7 @@ def test_plot(tmp_path):
     [
         ([], "Give either --layer"),
         (["--layer", "conv", "--model", "lenet5"], "Give either --layer"),
-        (["--layer", "pool"], "is not 'conv'"),
+        (["--layer", "norm"], "is not one of 'conv', 'depthwise', 'conv_transpose', 'pool'"),
         (["--layer", "conv", "--shapes", "resnet51"], "The sets are lenet, alexnet"),
         (["--layer", "conv", "--shapes", "ic3ih5oc4kh6"], "more than the padded image"),
         (["--layer", "conv", "--shapes", "ic3" * 200], "ic is given twice"),
@@ -114,6 +156,17 @@ def test_plot(tmp_path):
         ),
         (["--layer", "conv", "--algorithm", "fast"], "choose of auto, direct"),
         (["--layer", "conv", "--batch", "0"], "--batch"),
+        (["--layer", "conv", "--shapes", "random:x"], "write random:N or random:N:SEED"),
+        (["--layer", "conv", "--shapes", "random:1", "--batch", "1000000000"], "give a smaller --batch"),
+        (["--layer", "pool", "--shapes", "random:3"], "The sets are lenet, alexnet"),
+        (["--layer", "pool", "--pass", "backward_weight"], "choose of forward, backward_input"),
+        (["--layer", "linear", "--algorithm", "winograd"], "choose of auto, direct"),
+        (["--layer", "depthwise", "--shapes", SHAPE], "has g (=1) equal to ic (=2)"),
+        (
+            ["--layer", "conv", "--shapes", "ic3ih8oc4kh3", "--shapes", "ic3ih8oc4kh4", "--algorithm", "winograd"],
+            "mb2ic3ih8oc4oh5kh4ph0, forward: algorithm 'winograd' takes 3x3",
+        ),
+        (["--layer", "conv", "--shapes", SHAPE, "--plot", "roofline.txt"], "use one of"),
         (["--layer", "conv", "--shapes", SHAPE, "--threads", "100000"], "must lie between 1 and"),
         (["--model", "lenet6"], "lenet5"),
         (["--model", "lenet5", "--shapes", SHAPE], "--shapes goes with --layer"),
@@ -140,3 +193,6 @@ def test_help_has_examples():
     text = run("--help").output
     assert "fastcnn bench --model lenet5 --batch 128 --against torch" in text
     assert "deepbench" in text
+    assert "random:100:7" in text
+    assert "[dcgan], [unet]" in text
+    assert "allocates its own at every call" in " ".join(text.split())

@@ -12,17 +12,21 @@ import pytest
 import fastcnn as fc
 from fastcnn import host
 
-NAMES = ("python", "packages", "optional", "cpu", "threads", "cache", "kernels")
+NAMES = ("python", "packages", "optional", "cpu", "threads", "cache", "kernels", "ceilings")
 
 
+@pytest.mark.usefixtures("quick_roofs")
 def test_doctor_finds_all_well(run: Callable[..., Any]) -> None:
     result = run("doctor")
     assert result.exit_code == 0, result.output
     assert [line.split()[0] for line in result.stdout.splitlines()[:-1]] == list(NAMES)
     assert result.stdout.endswith("All is well.\n")
     assert f"fastcnn {fc.__version__}" in result.stdout
+    assert "measured now" in result.stdout
+    assert "the highest measured so far" in run("doctor").stdout
 
 
+@pytest.mark.usefixtures("quick_roofs")
 def test_doctor_finds_a_kernel_that_computes_wrong(run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     from fastcnn.kernels.cpu import conv
 

@@ -1,0 +1,94 @@
+"""Tensors that an activation passes over, in the keys of `descriptor.py`: `relu:mb16ic64ih56`.
+
+The named sets are the outputs of the convolutions in the sets of `shapes.py`, where networks rectify.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from math import prod
+
+from fastcnn.bench import shapes
+from fastcnn.bench.descriptor import AXES, DEFAULT_BATCH, Convolution, Triple, name_and_count, rank_of, read, refusal
+
+KINDS = ("relu",)
+_KIND = re.compile(r"([a-z_]+):")
+
+
+@dataclass(frozen=True)
+class Elementwise:
+    """One activation: its kind, and a tensor of `batch` images of size (depth, height, width)."""
+
+    kind: str
+    batch: int
+    channels: int
+    image: Triple
+    rank: int = 2
+    name: str = ""
+    count: int = 1
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of input and output: (N, D, H, W, C)."""
+        return (self.batch, *self.image, self.channels)
+
+    @property
+    def elements(self) -> int:
+        """Number of elements of the tensor."""
+        return prod(self.shape)
+
+    def with_batch(self, batch: int) -> "Elementwise":
+        """Return the same for another number of images."""
+        return replace(self, batch=batch)
+
+    def counted(self, name: str, count: int) -> "Elementwise":
+        """Return the same under a name and count."""
+        return replace(self, name=name, count=count)
+
+    def descriptor(self) -> str:
+        """Return the shortest descriptor, without name and count."""
+        first = 3 - self.rank
+        shown = range(first, first + 1) if len(set(self.image[first:])) == 1 else range(first, 3)
+        sizes = "".join(f"i{AXES[a]}{self.image[a]}" for a in shown)
+        return f"{self.kind}:mb{self.batch}ic{self.channels}{sizes}"
+
+    def __str__(self) -> str:
+        """Return the descriptor with its name and count."""
+        return self.descriptor() + name_and_count(self.name, self.count)
+
+
+def parse(text: str) -> Elementwise:
+    """Read one descriptor; no kind means relu, and no image size one pixel.
+
+    Raises
+    ------
+    ShapeError
+        If the text is no descriptor, or describes no tensor.
+
+    >>> parse("ic64ih56").descriptor()
+    'relu:mb2ic64ih56'
+    """
+    text = text.strip()
+    match = _KIND.match(text)
+    kind = match[1] if match else "relu"
+    if kind not in KINDS:
+        raise refusal(text, f"{kind!r} is no activation: choose of {', '.join(KINDS)}")
+    numbers, name, count = read(text[match.end() :] if match else text)
+    if "ic" not in numbers:
+        raise refusal(text, "it lacks ic; write a descriptor such as relu:mb16ic64ih56")
+    for key in numbers:
+        if key not in ("mb", "ic", "id", "ih", "iw"):
+            raise refusal(text, f"an activation has no {key}; leave it out")
+    image = [numbers.get(f"i{axis}", 0) for axis in AXES]
+    for a in (1, 2):  # an axis with no key of its own copies the one before it
+        image[a] = image[a] or image[a - 1]
+    d, h, w = (size or 1 for size in image)
+    rank = rank_of(numbers) if any(image) else 1
+    return Elementwise(kind, numbers.get("mb", DEFAULT_BATCH), numbers["ic"], (d, h, w), rank, name, count)
+
+
+def _outputs(convolutions: Callable[[], list[Convolution]]) -> Callable[[], list[Elementwise]]:
+    return lambda: [Elementwise("relu", c.batch, c.filters, c.output, c.rank, c.name, c.count) for c in convolutions()]
+
+
+SETS: dict[str, Callable[[], list[Elementwise]]] = {name: _outputs(found) for name, found in shapes.SETS.items()}

@@ -1,0 +1,137 @@
+"""PyTorch's side of the layers beside convolution: the same numbers as the reference room, in each layout."""
+
+import numpy as np
+import pytest
+
+from fastcnn.bench import elementwise, fully_connected, pooling, transposed
+from fastcnn.bench.layers import LAYERS
+from fastcnn.kernels.reference import activation, conv, linear, pool
+
+torch = pytest.importorskip("torch", reason="PyTorch is the peer")
+from fastcnn.bench import layers_torch  # noqa: E402 - it imports torch
+
+TRANSPOSED = [
+    "mb2ic3ih5oc4kh4sh2ph1", "mb1g2ic4ih3iw4oc6oh6ow9kh3kw2sh2sw2ph1pw0", "mb2ic3iw5oc2kw3dw1", "mb1ic2id3oc3kd2sd2",
+]  # fmt: skip
+POOLS = [
+    "max:mb2ic3ih9kh3sh2ph1", "max:mb1ic2ih8oh4kh3sh2ph0", "avg_p:mb2ic3ih9kh3sh2ph1", "avg_np:mb2ic3ih9kh3sh2ph1",
+    "avg_p:mb1ic2ih8oh5kh3sh2ph1", "max:mb1ic3iw20kw3sw2pw1dw2", "avg_np:mb1ic2id5kd3pd1",
+]  # fmt: skip
+
+
+@pytest.fixture(params=layers_torch.LAYOUTS)
+def layout(request):
+    return request.param
+
+
+@pytest.fixture
+def tensor(layout):
+    """Return a maker of tensors from channels-last arrays, in the layout."""
+
+    def make(array, rank, axes=(0, 4, 1, 2, 3)):
+        array = array.transpose(axes)
+        if rank < 3:
+            array = array.squeeze(2)
+        return layers_torch.laid_out(layout, [torch.from_numpy(array.copy())])[0]
+
+    return make
+
+
+def array_of(result, axes=(0, 2, 3, 4, 1)):
+    """Return a result as a channels-last array of five axes."""
+    out = result if isinstance(result, torch.Tensor) else next(t for t in result if t is not None)
+    out = out if out.dim() == 5 else out[:, :, None]
+    return out.numpy().transpose(axes)
+
+
+def whole(seed, *shapes):
+    random = np.random.default_rng(seed)
+    return [random.integers(-3, 4, shape).astype(np.float64) for shape in shapes]
+
+
+@pytest.mark.parametrize("text", TRANSPOSED)
+def test_transposed_convolution(text, tensor):
+    problem = transposed.parse(text)
+    c = problem.adjoint
+    x, w, dy = whole(0, c.y_shape, c.w_shape, c.x_shape)
+    y, dx, dw = (np.empty(shape) for shape in (c.x_shape, c.y_shape, c.w_shape))
+    geometry = (c.stride, c.pads, c.dilation, c.groups)
+    conv.conv_backward_input(x, w, *geometry, y)
+    conv.conv_forward(dy, w, None, *geometry, False, dx)
+    conv.conv_backward_weight(dy, x, *geometry, dw)
+    tensors = tensor(x, c.rank), tensor(w, c.rank, (4, 3, 0, 1, 2)), tensor(dy, c.rank)
+    stride, padding, dilation, more = layers_torch.sizes(c, c.stride, c.padding, c.dilation, problem.output_padding)
+
+    def result(pass_name):
+        return layers_torch.conv_call(pass_name, *tensors, stride, padding, dilation, c.groups, more)()
+
+    assert np.array_equal(array_of(result("forward")), y)
+    assert np.array_equal(array_of(result("backward_input")), dx)
+    assert np.array_equal(array_of(result("backward_weight"), (2, 3, 4, 1, 0)), dw)
+
+
+@pytest.mark.parametrize("text", POOLS)
+def test_pooling(text, tensor):
+    problem = pooling.parse(text)
+    c = problem.windows
+    x = np.random.default_rng(0).permutation(np.prod(c.x_shape)).astype(np.float64).reshape(c.x_shape)
+    (dy,) = whole(1, c.y_shape)
+    y, winner, dx = np.empty(c.y_shape), np.empty(c.y_shape, np.int32), np.empty(c.x_shape)
+    if problem.kind == "max":
+        how = (c.window, c.stride, problem.pads, c.dilation)
+        pool.max_pool_forward(x, *how, y, winner)
+        pool.max_pool_backward_input(dy, winner, *how, dx)
+        call = layers_torch.max_pool_call
+    else:
+        how = (c.window, c.stride, problem.pads, problem.kind == "avg_p", 0)
+        pool.avg_pool_forward(x, *how, y)
+        pool.avg_pool_backward_input(dy, *how, dx)
+        call = layers_torch.avg_pool_call
+    tensors = tensor(x, c.rank), tensor(dy, c.rank)
+    np.testing.assert_allclose(array_of(call(problem, "forward", *tensors)()), y, rtol=1e-14)
+    np.testing.assert_allclose(array_of(call(problem, "backward_input", *tensors)()), dx, rtol=1e-14, atol=1e-14)
+
+
+def test_linear():
+    x, w, dy = whole(0, (3, 7), (7, 5), (3, 5))
+    y, dx, dw = np.empty((3, 5)), np.empty((3, 7)), np.empty((7, 5))
+    linear.linear_forward(x, w, None, False, y)
+    linear.linear_backward_input(dy, w, dx)
+    linear.linear_backward_weight(x, dy, dw)
+    for weight in (torch.from_numpy(w.T.copy()), torch.from_numpy(w).t()):
+        arrays = torch.from_numpy(x), weight, torch.from_numpy(dy)
+        assert np.array_equal(layers_torch.linear_call("forward", *arrays)(), y)
+        assert np.array_equal(layers_torch.linear_call("backward_input", *arrays)(), dx)
+        gradient = layers_torch.linear_call("backward_weight", *arrays)()
+        assert np.array_equal(gradient.t(), dw)
+        assert gradient.stride() == weight.stride()
+
+
+def test_activation(tensor):
+    x, dy = whole(0, (2, 1, 4, 5, 3), (2, 1, 4, 5, 3))
+    y, dx = np.empty_like(x), np.empty_like(x)
+    activation.relu_forward(x, y)
+    activation.relu_backward_input(y, dy, dx)
+    tensors = tensor(x, 2), tensor(dy, 2)
+    assert np.array_equal(array_of(layers_torch.relu_call("forward", *tensors)()), y)
+    assert np.array_equal(array_of(layers_torch.relu_call("backward_input", *tensors)()), dx)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_every_request_is_answered_in_two_layouts(name):
+    layer = LAYERS[name]
+    shape = {
+        "conv": "mb1ic2ih5oc3kh3", "depthwise": "mb1g2ic2ih5oc2kh3", "conv_transpose": "mb1ic2ih5oc3kh3",
+        "pool": "mb1ic2ih4kh2sh2", "linear": "mb1ic4oc3", "activation": "mb1ic2ih4",
+    }[name]  # fmt: skip
+    kernels = layer.kernels()
+    for pass_name in kernels.PASSES:
+        request = kernels.case(layer.parse(shape), pass_name, "auto", "float32").request
+        calls = layers_torch.WORK[request["work"]](request)
+        assert len(calls) == 2
+        assert all(call() is not None for call in calls.values())
+
+
+def test_descriptors_reach_the_worker_whole():
+    for module, text in ((fully_connected, "mb1ic4oc3"), (elementwise, "relu:mb1ic2id3ih4iw5")):
+        assert module.parse(module.parse(text).descriptor()) == module.parse(text)
