@@ -10,11 +10,14 @@ from numba.np.unsafe.ndarray import to_fixed_tuple
 
 from fastcnn.kernels.cpu.compiler import jit
 from fastcnn.kernels.cpu.geometry import Gather
+from fastcnn.kernels.cpu.host import cache_bytes
 from fastcnn.kernels.cpu.tasks import share
 from fastcnn.kernels.cpu.threads import call_parallel, threads_for
 from fastcnn.kernels.cpu.tile import (
     DOT_ROWS,
     MAX_VECTORS,
+    PAST_CACHES,
+    RELU,
     Tiles,
     call_copy,
     call_copy_rows,
@@ -124,8 +127,8 @@ def block_start(index, depth, rows_blocks, rows_block, columns_blocks, columns_b
 
 
 @jit(inner=True)
-def _gather_task(task, thread, addresses, dots, dot, lanes, source, packed, bias, relu, numbers, batch, a_rows, c_rows,
-                 lines, buffers, target):  # fmt: skip
+def _gather_task(task, thread, addresses, dots, dot, lanes, source, packed, bias, epilogue, numbers, batch, a_rows,
+                 c_rows, lines, buffers, target):  # fmt: skip
     """Compute one block of output pixels for one chunk of panels."""
     (groups, reduce_channels, out_channels, run, panels, merge, start_d, start_h, start_w, step_d, step_h, step_w,
      out_start_d, out_start_h, out_start_w, out_step_d, out_step_h, out_step_w, count_d, count_h, count_w, extent_d,
@@ -154,7 +157,7 @@ def _gather_task(task, thread, addresses, dots, dot, lanes, source, packed, bias
         for m in range(0, pixels, DOT_ROWS):
             call_dot(dots[min(DOT_ROWS, pixels - m), K], a, a_table + 8 * m, batch.ctypes.data, packed.ctypes.data,
                      batch.size * run, c, c_table + 8 * m, run, batch.size, bias.ctypes.data if bias.size > 0 else 0,
-                     relu)  # fmt: skip
+                     epilogue & RELU)  # fmt: skip
         return
     # While this block is computed, the source of the next one is asked for: most likely this thread will take it.
     next_n, o, p, q = block_start(index + 1, count_d, rows_blocks, rows_block, columns_blocks, columns_block)
@@ -175,17 +178,22 @@ def _gather_task(task, thread, addresses, dots, dot, lanes, source, packed, bias
                 batch.ctypes.data, 1, packed.ctypes.data + itemsize * panel * batch.size * run * block, run * block,
                 block, c + itemsize * channel, c_table + 8 * m, run, batch.size,
                 bias.ctypes.data + itemsize * channel if bias.size > 0 else 0, channels - (vectors - 1) * lanes, 0,
-                relu, fetch, lines.ctypes.data + 8 * min(cursor, lines.size - steps),
+                epilogue, fetch, lines.ctypes.data + 8 * min(cursor, lines.size - steps),
                 np.int64(cursor < lines.size - steps),
             )  # fmt: skip
             cursor += steps
 
 
 @jit
-def _gather_tasks(team, tasks, addresses, dots, dot, lanes, source, packed, bias, relu, numbers, batch, a_rows,
+def _gather_tasks(team, tasks, addresses, dots, dot, lanes, source, packed, bias, epilogue, numbers, batch, a_rows,
                   c_rows, lines, buffers, target):  # fmt: skip
-    share(team, tasks, _gather_task, (addresses, dots, dot, lanes, source, packed, bias, relu, numbers, batch,
+    share(team, tasks, _gather_task, (addresses, dots, dot, lanes, source, packed, bias, epilogue, numbers, batch,
                                          a_rows, c_rows, lines, buffers, target))  # fmt: skip
+
+
+def past_caches(target: np.ndarray, lanes: int) -> bool:
+    """Say whether an array should be stored past the caches: it is larger than they are, and whole vectors align."""
+    return target.nbytes > cache_bytes().L3 and target.ctypes.data % (lanes * target.itemsize) == 0
 
 
 def pack_filter(
@@ -223,8 +231,10 @@ def gather(
     else:
         packed, given = pack_filter(tiles, w, bias, plan.taps, plan.groups, transposed, plan.batch.size, plan.merge,
                                     plan.merge_step)  # fmt: skip
+    whole = plan.merge == 1 and not plan.dot and target.shape[4] // plan.groups % tiles.lanes == 0
+    epilogue = relu * RELU + (whole and past_caches(target, tiles.lanes)) * PAST_CACHES
     threads = threads_for(plan.parallel)
     buffers = scratch("source", threads * plan.scratch, dtype)[: threads * plan.scratch].reshape(threads, plan.scratch)
     call_parallel(plan.parallel, _gather_tasks, plan.tasks, tiles.addresses, tiles.dots, plan.dot, tiles.lanes, source,
-                  packed, given, relu, plan.numbers, plan.batch, plan.a_rows, plan.c_rows, plan.lines, buffers,
+                  packed, given, epilogue, plan.numbers, plan.batch, plan.a_rows, plan.c_rows, plan.lines, buffers,
                   target)  # fmt: skip

@@ -5,8 +5,8 @@
 for m < MR rows and v < NV vectors of lanes: a batch-reduce matrix product whose MR x NV accumulators stay in vector
 registers from the first product to the store. `a_rows`, `a_batch` and `c_rows` are tables of offsets, so the rows of
 a tile may be any pixels (of several image rows, of a strided grid) and the batch any filter taps. `init` is zero, C
-itself (accumulate) or the bias; the epilogue may apply ReLU. Lanes of the last vector from `tail` on are neither loaded
-from C and the bias nor stored; B is padded to whole vectors.
+itself (accumulate) or the bias; the epilogue may apply ReLU, and store past the caches a C that would not fit them.
+Lanes of the last vector from `tail` on are neither loaded from C and the bias nor stored; B is padded to whole vectors.
 
 While a tile computes, it asks for the cache lines that will be needed next: one a step, at `fetch` + fetch_table[i]
 bytes, i growing by fetch_step (0 or 1).
@@ -56,6 +56,7 @@ MAX_VECTORS = 2  # B's panels are two vectors wide: two loads feed 2 * MR multip
 MAX_PATCH_ROWS, MAX_PATCH_VECTORS = 5, 4  # of a patch taken at once; larger ones are taken in parts
 DOT_ROWS = 8  # of a tile of dot products: at most 8 * 3 accumulators
 MIN_FETCH = 64  # steps from which on a tile has the time to ask for the lines of C before it stores them
+RELU, PAST_CACHES = 1, 2  # bits of the epilogue: cut at zero; store whole vectors past the caches
 TILE_ARGUMENTS = 18
 
 
@@ -93,7 +94,7 @@ class _Tile:
         """Offsets, initial accumulators, the two loops, ReLU, stores."""
         f, b = self.f, self.f.b
         (a, a_rows, a_batch, a_step, bb, b_batch, b_step, c, c_rows, J, R, bias, tail, accumulate,
-         relu, fetch, fetch_table, fetch_step) = f.function.args  # fmt: skip
+         epilogue, fetch, fetch_table, fetch_step) = f.function.args  # fmt: skip
         a, bb, c, bias_row = (f.pointer(p) for p in (a, bb, c, bias))
         a_rows, a_batch, c_rows = (f.pointer(p, i64) for p in (a_rows, a_batch, c_rows))
         self.fetch, self.fetch_step = f.pointer(fetch, i8), fetch_step
@@ -104,7 +105,9 @@ class _Tile:
             for offset in (b.load(b.gep(c_rows, [i64(m)])) for m in range(self.MR))
             for v in range(self.NV)
         ]
-        start = self._initial(places, bias_row, bias, accumulate, b.mul(J, R))
+        past_caches = b.icmp_signed("!=", b.and_(epilogue, i64(PAST_CACHES)), i64(0))
+        waits = b.select(past_caches, i64(0), b.mul(J, R))
+        start = self._initial(places, bias_row, bias, accumulate, waits)
 
         def batch(i: Value, carried: list[Value]) -> list[Value]:
             b_i, *carried = carried
@@ -112,12 +115,16 @@ class _Tile:
             return [b.gep(b_i, [b_batch]), *self._run(a_i, a_step, b_i, b_step, J, carried)]
 
         _, _, *total = f.loop(R, [bb, f.pointer(fetch_table, i64), *start], batch)
-        wanted = f.splat(b.icmp_signed("!=", relu, i64(0)))
-        for value, (place, mask) in zip(total, places, strict=True):
-            # A NaN is not below zero and stays.
-            cut = b.and_(b.fcmp_ordered("<", value, f.zero), wanted)
-            f.store(b.select(cut, f.zero, value), place, mask)
-        b.ret_void()
+        wanted = f.splat(b.icmp_signed("!=", b.and_(epilogue, i64(RELU)), i64(0)))
+        # A NaN is not below zero and stays.
+        cut = [b.select(b.and_(b.fcmp_ordered("<", v, f.zero), wanted), f.zero, v) for v in total]
+        past, through = (f.function.append_basic_block(name) for name in ("past", "through"))
+        b.cbranch(past_caches, past, through)
+        for block in (past, through):
+            b.position_at_end(block)
+            for value, (place, mask) in zip(cut, places, strict=True):
+                f.store(value, place, mask, block is past)
+            b.ret_void()
 
     def mask(self, v: int) -> Value | None:
         """Return the mask of vector v of C: whole vectors but for the last."""
@@ -260,7 +267,7 @@ def caller(arguments: int):
 
 @intrinsic
 def call_tile(typingctx, address, a, a_rows, a_batch, a_step, b, b_batch, b_step, c, c_rows, J, R, bias, tail,
-              accumulate, relu, fetch, fetch_table, fetch_step):  # fmt: skip
+              accumulate, epilogue, fetch, fetch_table, fetch_step):  # fmt: skip
     """Call the tile at `address`; all arguments are int64: addresses in bytes, steps and offsets in elements."""
     return caller(TILE_ARGUMENTS)
 

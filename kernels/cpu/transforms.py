@@ -24,7 +24,7 @@ from llvmlite import ir
 from llvmlite.ir import Value
 from numba.extending import intrinsic
 
-from fastcnn.kernels.cpu.tile import caller, tile_shape
+from fastcnn.kernels.cpu.tile import PAST_CACHES, RELU, caller, tile_shape
 from fastcnn.kernels.cpu.vector import VectorFunction, i64, load_functions
 
 POINT_ARGUMENTS, WEIGHT_ARGUMENTS, OUTPUT_ARGUMENTS = 6, 6, 10
@@ -177,22 +177,31 @@ class _Transform:
         self.over_channels(channels, body)
 
     def emit_output(self, size: int) -> None:
-        """output(M, step, bias, relu, y, row pitch, pixel pitch, channels, high, wide): high x wide of a patch."""
+        """output(M, step, bias, epilogue, y, row pitch, pixel pitch, channels, high, wide): high x wide of a patch."""
         f, b = self.f, self.f.b
-        M, step, bias, relu, y, row_pitch, pixel_pitch, channels, high, wide = self.arguments
+        M, step, bias, epilogue, y, row_pitch, pixel_pitch, channels, high, wide = self.arguments
         M, bias, y = f.pointer(M), f.pointer(bias), f.pointer(y)
-        cut, nothing = f.splat(b.icmp_signed("!=", relu, i64(0))), f.mask_below(i64(0))
+        cut, nothing = f.splat(b.icmp_signed("!=", b.and_(epilogue, i64(RELU)), i64(0))), f.mask_below(i64(0))
+        whole = b.icmp_signed("==", b.add(high, wide), i64(2 * size))
+        past_caches = b.and_(whole, b.icmp_signed("!=", b.and_(epilogue, i64(PAST_CACHES)), i64(0)))
 
         def body(first: Value, mask: Value) -> None:
             points = self.load_points(M, first, step, mask)
-            add = f.load(f.at(bias, first), mask)
+            add, pixels = f.load(f.at(bias, first), mask), []
             for r, row in enumerate(self.both(partial(self.along_output, size), points)):
                 for s, pixel in enumerate(row):
                     value = b.fadd(pixel, add)
                     value = b.select(b.and_(cut, b.fcmp_ordered("<", value, f.zero)), f.zero, value)
                     inside = b.and_(b.icmp_signed("<", i64(r), high), b.icmp_signed("<", i64(s), wide))
                     offset = b.add(b.mul(row_pitch, i64(r)), b.mul(pixel_pitch, i64(s)))
-                    f.store(value, f.at(y, b.add(first, offset)), b.select(inside, mask, nothing))
+                    pixels.append((value, f.at(y, b.add(first, offset)), b.select(inside, mask, nothing)))
+            with b.if_else(past_caches) as (past, through):
+                with past:
+                    for value, place, _ in pixels:
+                        f.store(value, place, past_caches=True)
+                with through:
+                    for value, place, kept in pixels:
+                        f.store(value, place, kept)
 
         self.over_channels(channels, body)
 
@@ -236,6 +245,6 @@ def call_weights(typingctx, address, points, step, w, tap_pitch, channels, accum
 
 
 @intrinsic
-def call_output(typingctx, address, M, step, bias, relu, y, row_pitch, pixel_pitch, channels, high, wide):
+def call_output(typingctx, address, M, step, bias, epilogue, y, row_pitch, pixel_pitch, channels, high, wide):
     """Call the output transform at `address`."""
     return caller(OUTPUT_ARGUMENTS)

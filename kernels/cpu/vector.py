@@ -100,9 +100,12 @@ class VectorFunction:
             return self.b.load(place, align=self.size)
         return self.b.call(self._masked_load, [place, i32(self.size), mask, self.zero])
 
-    def store(self, value: Value, place: Value, mask: Value | None = None) -> None:
-        """Store a vector, or the lanes of it that the mask names."""
-        if mask is None:
+    def store(self, value: Value, place: Value, mask: Value | None = None, past_caches: bool = False) -> None:
+        """Store a vector, or the lanes that the mask names; `past_caches`: a whole one, at a multiple of its size."""
+        if past_caches:
+            one = self.function.module.add_metadata([i32(1)])
+            self.b.store(value, place, align=self.size * self.lanes).set_metadata("nontemporal", one)
+        elif mask is None:
             self.b.store(value, place, align=self.size)
         else:
             self.b.call(self._masked_store, [value, place, i32(self.size), mask])

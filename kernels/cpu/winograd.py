@@ -20,11 +20,11 @@ from typing import NamedTuple
 import numpy as np
 
 from fastcnn.kernels.cpu.compiler import jit
-from fastcnn.kernels.cpu.gather import copy_padded
+from fastcnn.kernels.cpu.gather import copy_padded, past_caches
 from fastcnn.kernels.cpu.geometry import LINE, Padding, Triple
 from fastcnn.kernels.cpu.tasks import share
 from fastcnn.kernels.cpu.threads import call_parallel, threads_for
-from fastcnn.kernels.cpu.tile import Tiles, call_tile, call_transpose, zero_bytes
+from fastcnn.kernels.cpu.tile import PAST_CACHES, RELU, Tiles, call_tile, call_transpose, zero_bytes
 from fastcnn.kernels.cpu.transforms import call_output, call_to_points, transforms
 from fastcnn.kernels.cpu.workspace import scratch
 
@@ -197,8 +197,8 @@ def _multiply(e, panel, count, addresses, lanes, size, C, K, U, u_pitch, V, v_pi
 
 
 @jit(inner=True)
-def _to_pixels(first, count, transform, M, places, m_pitch, pixels, bias, relu, down, across, first_channel, channels,
-               y):  # fmt: skip
+def _to_pixels(first, count, transform, M, places, m_pitch, pixels, bias, epilogue, down, across, first_channel,
+               channels, y):  # fmt: skip
     """Fill `count` patches of y, from patch `first` on, with the products' pixels plus bias."""
     _, _, P, Q, K = y.shape
     size = y.itemsize
@@ -206,13 +206,13 @@ def _to_pixels(first, count, transform, M, places, m_pitch, pixels, bias, relu, 
         q, rest = (first + i) % across * pixels, (first + i) // across
         p, n = rest % down * pixels, rest // down
         place = y.ctypes.data + size * (((n * P + p) * Q + q) * K + first_channel)
-        call_output(transform, M + size * places[i], m_pitch, bias.ctypes.data + size * first_channel, relu, place,
+        call_output(transform, M + size * places[i], m_pitch, bias.ctypes.data + size * first_channel, epilogue, place,
                     Q * K, K, channels, min(pixels, P - p), min(pixels, Q - q))  # fmt: skip
 
 
 @jit(inner=True)
-def _block(task, thread, addresses, codes, lanes, x, c0, C, pixels, top, left, U, u_pitch, bias, relu, down, across,
-           block, patch_pitch, v_pitch, m_pitch, rows, products, lines, k0, K, buffers, y):  # fmt: skip
+def _block(task, thread, addresses, codes, lanes, x, c0, C, pixels, top, left, U, u_pitch, bias, epilogue, down,
+           across, block, patch_pitch, v_pitch, m_pitch, rows, products, lines, k0, K, buffers, y):  # fmt: skip
     """Take one block of patches through all steps."""
     size, first = x.itemsize, task * block
     count = min(block, x.shape[0] * down * across - first)
@@ -224,14 +224,14 @@ def _block(task, thread, addresses, codes, lanes, x, c0, C, pixels, top, left, U
         for panel in range((K + 2 * lanes - 1) // (2 * lanes)):
             _multiply(e, panel, count, addresses, lanes, size, C, K, U.ctypes.data, u_pitch, V, v_pitch, M, m_pitch,
                       rows, products, lines)  # fmt: skip
-    _to_pixels(first, count, codes[1], M, products, m_pitch, pixels, bias, relu, down, across, k0, K, y)
+    _to_pixels(first, count, codes[1], M, products, m_pitch, pixels, bias, epilogue, down, across, k0, K, y)
 
 
 @jit
-def _blocks(team, tasks, addresses, codes, lanes, x, c0, C, pixels, top, left, U, u_pitch, bias, relu, down, across,
-            block, patch_pitch, v_pitch, m_pitch, rows, products, lines, k0, K, buffers, y):  # fmt: skip
-    share(team, tasks, _block, (addresses, codes, lanes, x, c0, C, pixels, top, left, U, u_pitch, bias, relu, down,
-                                   across, block, patch_pitch, v_pitch, m_pitch, rows, products, lines, k0, K, buffers,
+def _blocks(team, tasks, addresses, codes, lanes, x, c0, C, pixels, top, left, U, u_pitch, bias, epilogue, down,
+            across, block, patch_pitch, v_pitch, m_pitch, rows, products, lines, k0, K, buffers, y):  # fmt: skip
+    share(team, tasks, _block, (addresses, codes, lanes, x, c0, C, pixels, top, left, U, u_pitch, bias, epilogue, down,
+                                  across, block, patch_pitch, v_pitch, m_pitch, rows, products, lines, k0, K, buffers,
                                    y))  # fmt: skip
 
 
@@ -251,16 +251,17 @@ def _multiply_task(task, thread, panels, count, addresses, lanes, size, C, K, U,
 
 
 @jit(inner=True)
-def _pixels_task(task, thread, first, count, run, transform, M, products, m_pitch, pixels, bias, relu, down, across, k0,
-                 K, y):  # fmt: skip
+def _pixels_task(task, thread, first, count, run, transform, M, products, m_pitch, pixels, bias, epilogue, down, across,
+                 k0, K, y):  # fmt: skip
     begin = task * run
-    _to_pixels(first + begin, min(run, count - begin), transform, M, products[begin:], m_pitch, pixels, bias, relu,
+    _to_pixels(first + begin, min(run, count - begin), transform, M, products[begin:], m_pitch, pixels, bias, epilogue,
                down, across, k0, K, y)  # fmt: skip
 
 
 @jit
-def _groups(team, groups, addresses, codes, lanes, x, c0, C, pixels, top, left, U, u_pitch, bias, relu, down, across,
-            block, patch_pitch, v_pitch, m_pitch, rows, products, lines, k0, K, points, buffers, y):  # fmt: skip
+def _groups(team, groups, addresses, codes, lanes, x, c0, C, pixels, top, left, U, u_pitch, bias, epilogue, down,
+            across, block, patch_pitch, v_pitch, m_pitch, rows, products, lines, k0, K, points, buffers,
+            y):  # fmt: skip
     """Take group after group of patches through the steps, all threads together."""
     patches, V, size = x.shape[0] * down * across, points.ctypes.data, x.itemsize
     M, panels, run = V + size * POINTS * v_pitch, (K + 2 * lanes - 1) // (2 * lanes), min(across, block)
@@ -272,7 +273,7 @@ def _groups(team, groups, addresses, codes, lanes, x, c0, C, pixels, top, left, 
         share(team, POINTS * panels, _multiply_task, (panels, count, addresses, lanes, size, C, K, U.ctypes.data,
               u_pitch, V, v_pitch, M, m_pitch, rows, products, lines))  # fmt: skip
         share(team, (count + run - 1) // run, _pixels_task, (first, count, run, codes[1], M, products, m_pitch, pixels,
-              bias, relu, down, across, k0, K, y))  # fmt: skip
+              bias, epilogue, down, across, k0, K, y))  # fmt: skip
 
 
 @jit(inner=True)
@@ -316,6 +317,7 @@ def winograd(
     buffers = scratch("source", threads * held, x.dtype)[: threads * held].reshape(threads, held)
     add = np.zeros(y.shape[4], x.dtype) if bias is None else bias
     codes = np.array([code.input, code.output])
+    epilogue = relu * RELU + (K % tiles.lanes == 0 and past_caches(y, tiles.lanes)) * PAST_CACHES
     for group, first in product(range(groups), range(0, K, plan.chunk)):
         channels = min(plan.chunk, K - first)
         column = group * K + first
@@ -325,8 +327,8 @@ def winograd(
             )
         how = (turned, taps, C, 0) if transposed else (filters, taps, C, column)
         call_parallel(large, _filters, code.filter, *how, channels, 2 * tiles.lanes, U, plan.u_pitch)
-        common = (tiles.addresses, codes, tiles.lanes, x, group * C, C, 7 - taps, top, left, U, plan.u_pitch, add, relu,
-                  plan.down, plan.across, plan.block, plan.patch_pitch, plan.v_pitch, plan.m_pitch, plan.rows,
+        common = (tiles.addresses, codes, tiles.lanes, x, group * C, C, 7 - taps, top, left, U, plan.u_pitch, add,
+                  epilogue, plan.down, plan.across, plan.block, plan.patch_pitch, plan.v_pitch, plan.m_pitch, plan.rows,
                   plan.products, plan.lines, column, channels)  # fmt: skip
         if plan.fused:
             call_parallel(plan.blocks > 1, _blocks, plan.blocks, *common, buffers, y)
