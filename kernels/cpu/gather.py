@@ -192,8 +192,8 @@ def _gather_tasks(team, tasks, addresses, dots, dot, lanes, source, packed, bias
 
 
 def past_caches(target: np.ndarray, lanes: int) -> bool:
-    """Say whether an array should be stored past the caches: it is larger than they are, and whole vectors align."""
-    return target.nbytes > cache_bytes().L3 and target.ctypes.data % (lanes * target.itemsize) == 0
+    """Say whether an array should be stored past the caches: it and its source exceed them, and whole vectors align."""
+    return 2 * target.nbytes > cache_bytes().L3 and target.ctypes.data % (lanes * target.itemsize) == 0
 
 
 def pack_filter(
