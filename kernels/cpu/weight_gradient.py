@@ -50,7 +50,7 @@ from fastcnn.kernels.cpu.workspace import scratch
 
 BLOCK_PIXELS = 224  # of one tile call: dy's panel (28 KiB of float32) and the x it meets share L1
 CHUNK_PIXELS = 1500  # fewer cost more for writing and adding up a chunk's sums than a twentieth of its products
-PARTIAL_BYTES = 320 * 1024  # of a task's own sums, which should stay in L2
+WORKING_BYTES = 800 * 1024  # of a task's sums, its block of x and dy, and the next block: they should stay in L2
 ALL_PARTIAL_BYTES = 32 * 1024 * 1024  # of the sums of all chunks
 
 
@@ -169,8 +169,9 @@ def plan_product(
     patch_cycles = K * patch_rows.size * -(-patch_run // lanes)
     tile_cycles = len(taps) * C / merge * (0.6 if merge * K <= lanes else 1.0)
     patches = channel_block == C and patch_cycles < 0.9 * tile_cycles and columns == width.outputs
-    region = len(taps) * channel_block * block_lanes * itemsize
-    panel_blocks = -(-panels // max(1, PARTIAL_BYTES // region))
+    block_bytes = images * _source_pixels(axes, rows, columns) * pitch_w * itemsize
+    panel_bytes = (len(taps) * channel_block + 2 * images * rows * wide // merge) * block_lanes * itemsize
+    panel_blocks = -(-panels // max(1, (WORKING_BYTES - 2 * block_bytes) // panel_bytes))
     regions = groups * channel_blocks * panel_blocks
     blocks = image_blocks * depth.outputs * rows_blocks * columns_blocks
     sums = groups * panels * len(taps) * group_channels * block_lanes
