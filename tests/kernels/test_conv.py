@@ -1,11 +1,17 @@
 """All passes of convolution: rooms against each other, PyTorch, adjoints, differences, threads."""
 
 from functools import partial
+from math import prod
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from fastcnn.kernels.cpu import gather
+from fastcnn.kernels.cpu.gather import past_caches
+from fastcnn.kernels.cpu.host import CacheSizes
+from fastcnn.kernels.cpu.workspace import aligned_empty
 
 
 def shapes(geometry, N, C, K, groups):
@@ -57,6 +63,30 @@ def test_any_channel_count_is_exact(reference, cpu, fill, integers, fit, dtype, 
     want = passes(reference.conv, fill, geometry, 1, False, x, w, b, dy)
     for name, value in want.items():
         np.testing.assert_array_equal(got[name], value, name)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("strides", [(1, 1, 1), (1, 2, 3)])
+def test_outputs_stored_past_the_caches_are_exact(reference, cpu, integers, fit, monkeypatch, dtype, groups, strides):
+    """Arrays larger than the caches are stored so where their channels fill whole vectors."""
+    monkeypatch.setattr(gather, "cache_bytes", lambda: CacheSizes(0, 0, 0))
+
+    def fill(kernel, *inputs, shapes, dtype):
+        (shape,) = shapes
+        out = aligned_empty(prod(shape), np.dtype(dtype)).reshape(shape)
+        assert past_caches(out, 4)
+        out.fill(np.nan)
+        kernel(*inputs, out)
+        return out
+
+    for C, K in ((32, 64), (64, 32), (40, 33)):
+        geometry = fit((1, 9, 8), (1, 3, 3), strides, ((0, 0), (1, 1), (1, 1)), (1, 1, 1))
+        x, w, dy = (integers(C, s, dtype) for s in shapes(geometry, 2, C * groups, K * groups, groups))
+        b = integers(C, (K * groups,), dtype)
+        got = passes(cpu.conv, fill, geometry, groups, True, x, w, b, dy)
+        want = passes(reference.conv, fill, geometry, groups, True, x, w, b, dy)
+        for name, value in want.items():
+            np.testing.assert_array_equal(got[name], value, name)
 
 
 LARGE = {
