@@ -29,6 +29,7 @@ from fastcnn.kernels.cpu.threads import call_parallel, threads_for
 from fastcnn.kernels.cpu.workspace import scratch
 
 SOURCE_BYTES = 512 * 1024  # of the rows that a row of outputs meets, in one task's channels
+FETCH_BYTES = 16 * 1024 * 1024  # of both arrays: more does not stay in caches, and is fetched ahead
 BLOCK_VECTORS = 64  # of output channels of a task, at most
 
 Met = tuple[tuple[int, int], ...]  # (tap, source pixel) pairs that an output of an axis meets
@@ -56,7 +57,7 @@ class Lanewise(NamedTuple):
     parallel: bool
 
 
-NUMBERS = "reduce taps_h taps_w rows_block rows_blocks units_block units units_blocks period unit_in".split()
+NUMBERS = "reduce taps_h taps_w rows_block rows_blocks units_block units units_blocks period unit_in fetch".split()
 
 
 def serves(group_in: int, group_out: int, groups: int, lanes: int) -> bool:
@@ -109,10 +110,11 @@ def segments_of(met: list[Met], most: int, stride: int) -> list[Segment]:
 
 
 def _table(met: list[Met], taps: int) -> np.ndarray:
+    """Return what outputs meet as one array: the last source pixel first, which is the one not met before."""
     table = np.zeros((len(met), 1 + 2 * taps), np.int64)
     for i, pairs in enumerate(met):
         table[i, 0] = len(pairs)
-        table[i, 1 : 1 + 2 * len(pairs)] = np.array(pairs, np.int64).ravel()
+        table[i, 1 : 1 + 2 * len(pairs)] = np.array(sorted(pairs, key=lambda pair: -pair[1]), np.int64).ravel()
     return table
 
 
@@ -145,6 +147,7 @@ def plan_lanewise(
     values = dict(
         reduce=reduce, taps_h=filters[1], taps_w=filters[2], rows_block=rows, rows_blocks=rows_blocks,
         units_block=held, units=units, units_blocks=-(-units // held), period=period, unit_in=unit_in,
+        fetch=(np.prod(source) + np.prod(target)) * dtype.itemsize > FETCH_BYTES,
     )  # fmt: skip
     products = min(np.prod(source), np.prod(target)) * np.prod(filters) * max(reduce, out)
     return Lanewise(
@@ -184,7 +187,7 @@ def _pack(w, reduce, taps_w, transposed, lanes, packed):
 def _task(task, thread, lanes, source, packed, bias, relu, numbers, segments, depths, heights, tables, target):
     """Compute one block of output rows, for one block of channels."""
     (reduce, taps_h, taps_w, rows_block, rows_blocks, units_block, units, units_blocks, period, unit_in,
-     ) = to_fixed_tuple(numbers, 10)  # fmt: skip
+     fetch) = to_fixed_tuple(numbers, 11)  # fmt: skip
     (_, D, H, W, C), (_, O, P, Q, K) = source.shape, target.shape
     rows_met = tables[thread]
     # Addresses are taken once: a look at an array in the loops would count its references.
@@ -201,10 +204,9 @@ def _task(task, thread, lanes, source, packed, bias, relu, numbers, segments, de
     end = min(p0 + rows_block, P)
     for p in range(p0, end):
         met, ahead, ahead_rows = 0, np.int64(0), np.int64(0)
-        if p + 1 < end and depths[o, 0] > 0 and heights[p, 0] > 0 and heights[p + 1, 0] > 0:
-            newest = heights[p, 2 * heights[p, 0]]
-            ahead = (depths[o, 2 * depths[o, 0]] * H + newest + 1) * W * C
-            ahead_rows = heights[p + 1, 2 * heights[p + 1, 0]] - newest
+        if fetch and p + 1 < end and depths[o, 0] > 0 and heights[p, 0] > 0 and heights[p + 1, 0] > 0:
+            ahead = (depths[o, 2] * H + heights[p, 2] + 1) * W * C
+            ahead_rows = heights[p + 1, 2] - heights[p, 2]
         for a in range(depths[o, 0]):
             for b in range(heights[p, 0]):
                 place = (depths[o, 2 + 2 * a] * H + heights[p, 2 + 2 * b]) * W * C
