@@ -185,10 +185,13 @@ def _pack(w, reduce, taps_w, transposed, lanes, packed):
         for j in range(reduce):
             at = ((tap // taps_w * reduce + j) * taps_w + tap % taps_w) * lanes
             if transposed and (C > 1 or reduce > 1):
+                lane = 0
                 for k in range(j, K, reduce):
                     for c in range(C):
-                        channel = k // reduce * C + c
-                        packed[at + channel // lanes * vector + channel % lanes] = w[tap, c, k]
+                        packed[at + lane] = w[tap, c, k]
+                        lane += 1
+                        if lane == lanes:
+                            at, lane = at + vector, 0
             else:
                 for k in range(0, K, lanes):
                     for lane in range(min(lanes, K - k)):
