@@ -68,8 +68,8 @@ class Passes(click.ParamType):
 )
 @click.option(
     "--algorithm",
-    help="Algorithm of the layer: auto, direct, or for convolutions depthwise or winograd, whose GFLOP/s count the "
-    "products of direct sums and may pass the peak.  [default: auto]",
+    help="Algorithm of the layer: auto, direct, or for convolutions depthwise (groups of few channels) or winograd, "
+    "whose GFLOP/s count the products of direct sums and may pass the peak.  [default: auto]",
 )
 @click.option(
     "--batch",

@@ -42,7 +42,10 @@ def algorithm_of(
     """
     if algorithm not in ALGORITHMS:
         raise ValueError(f"algorithm {algorithm!r} was given: choose one of {', '.join(ALGORITHMS)}.")
-    few = depthwise.serves(source[4] // groups, target[4] // groups, groups, tiles(dtype).lanes)
+    group, lanes = (source[4] // groups, target[4] // groups), tiles(dtype).lanes
+    few = depthwise.serves(*group, groups, lanes)
+    if pass_name == "backward_weight" and min(group) >= lanes:
+        few = False  # x would be read again for each of many channels
     if algorithm == "depthwise" and not few:
         raise ValueError("algorithm 'depthwise' takes groups of few channels: choose 'auto'.")
     if algorithm != "winograd" and few:

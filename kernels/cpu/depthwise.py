@@ -29,6 +29,7 @@ from fastcnn.kernels.cpu.threads import call_parallel, threads_for
 from fastcnn.kernels.cpu.workspace import scratch
 
 SOURCE_BYTES = 512 * 1024  # of the rows that a row of outputs meets, in one task's channels
+FETCH_BYTES = 16 * 1024 * 1024  # of both arrays: more does not stay in caches, and is fetched ahead
 BLOCK_VECTORS = 64  # of output channels of a task, at most
 
 Met = tuple[tuple[int, int], ...]  # (tap, source pixel) pairs that an output of an axis meets
@@ -56,17 +57,19 @@ class Lanewise(NamedTuple):
     parallel: bool
 
 
-NUMBERS = "reduce taps_h taps_w rows_block rows_blocks units_block units units_blocks period unit_in".split()
+NUMBERS = "reduce taps_h taps_w rows_block rows_blocks units_block units units_blocks period unit_in fetch".split()
 
 
 def serves(group_in: int, group_out: int, groups: int, lanes: int) -> bool:
     """Say whether convolutions from groups of `group_in` to groups of `group_out` channels are faster lane by lane.
 
-    A tile's lanes are one group's channels: it wastes the others, where here loads and shuffles are wasted.
+    A tile's lanes are one group's channels and its loop is one group's: groups of up to a vector and a half, whose
+    lanes are shuffled from few vectors in a short pattern, are faster here (measured).
     """
-    if groups == 1 or (period_of(group_out, lanes) > 3 and group_in > 1) or group_out > 4 * lanes:
+    if groups == 1 or group_out > 4 * lanes:
         return False
-    return group_in == 1 or sources_of(group_in, group_out, lanes) * group_out <= 0.7 * lanes
+    short = period_of(group_out, lanes) <= 5 and sources_of(group_in, group_out, lanes) <= 8
+    return group_in == 1 or (short and 2 * group_out <= 3 * lanes)
 
 
 def meetings(
@@ -108,11 +111,23 @@ def segments_of(met: list[Met], most: int, stride: int) -> list[Segment]:
     return segments
 
 
+def _tile_outputs(filters: Triple, reduce: int, out: int, neighbours_differ: bool, width: int) -> int:
+    """Return how many outputs side by side a tile should hold, at most.
+
+    Depthwise, memory counts: pixels stand apart by all channels, often a power of two, so that many columns at once
+    fall on few sets of the caches (measured). Four outputs of small filters keep the multipliers busy all the same.
+    """
+    if reduce > 1 or out > 1 or neighbours_differ:
+        return most_outputs(filters[2])
+    return 4 if np.prod(filters) <= 9 and width > 8 else min(8, most_outputs(filters[2]))
+
+
 def _table(met: list[Met], taps: int) -> np.ndarray:
+    """Return what outputs meet as one array: the last source pixel first, which is the one not met before."""
     table = np.zeros((len(met), 1 + 2 * taps), np.int64)
     for i, pairs in enumerate(met):
         table[i, 0] = len(pairs)
-        table[i, 1 : 1 + 2 * len(pairs)] = np.array(pairs, np.int64).ravel()
+        table[i, 1 : 1 + 2 * len(pairs)] = np.array(sorted(pairs, key=lambda pair: -pair[1]), np.int64).ravel()
     return table
 
 
@@ -130,10 +145,11 @@ def plan_lanewise(
     period = period_of(out, lanes)
     units = -(-K // (period * lanes))
     ragged, unit_in = K % (period * lanes) != 0, period * lanes // out * reduce
+    most = _tile_outputs(filters, reduce, out, transposed and stride[2] > 1, target[3])
     segments = [
         (products_code(Pattern(s.outputs, reduce, out, ragged), dtype), s.first, s.column, s.tiles, s.step,
          len(s.outputs))
-        for s in segments_of(widths, most_outputs(filters[2]), stride[2] if transposed else 1)
+        for s in segments_of(widths, most, stride[2] if transposed else 1)
     ]  # fmt: skip
     high = min(source[2], (filters[1] - 1) * dilation[1] + 1)
     fitting = SOURCE_BYTES // (high * source[3] * unit_in * dtype.itemsize)
@@ -145,6 +161,7 @@ def plan_lanewise(
     values = dict(
         reduce=reduce, taps_h=filters[1], taps_w=filters[2], rows_block=rows, rows_blocks=rows_blocks,
         units_block=held, units=units, units_blocks=-(-units // held), period=period, unit_in=unit_in,
+        fetch=(np.prod(source) + np.prod(target)) * dtype.itemsize > FETCH_BYTES,
     )  # fmt: skip
     products = min(np.prod(source), np.prod(target)) * np.prod(filters) * max(reduce, out)
     return Lanewise(
@@ -170,10 +187,13 @@ def _pack(w, reduce, taps_w, transposed, lanes, packed):
         for j in range(reduce):
             at = ((tap // taps_w * reduce + j) * taps_w + tap % taps_w) * lanes
             if transposed and (C > 1 or reduce > 1):
+                lane = 0
                 for k in range(j, K, reduce):
                     for c in range(C):
-                        channel = k // reduce * C + c
-                        packed[at + channel // lanes * vector + channel % lanes] = w[tap, c, k]
+                        packed[at + lane] = w[tap, c, k]
+                        lane += 1
+                        if lane == lanes:
+                            at, lane = at + vector, 0
             else:
                 for k in range(0, K, lanes):
                     for lane in range(min(lanes, K - k)):
@@ -184,7 +204,7 @@ def _pack(w, reduce, taps_w, transposed, lanes, packed):
 def _task(task, thread, lanes, source, packed, bias, relu, numbers, segments, depths, heights, tables, target):
     """Compute one block of output rows, for one block of channels."""
     (reduce, taps_h, taps_w, rows_block, rows_blocks, units_block, units, units_blocks, period, unit_in,
-     ) = to_fixed_tuple(numbers, 10)  # fmt: skip
+     fetch) = to_fixed_tuple(numbers, 11)  # fmt: skip
     (_, D, H, W, C), (_, O, P, Q, K) = source.shape, target.shape
     rows_met = tables[thread]
     # Addresses are taken once: a look at an array in the loops would count its references.
@@ -201,10 +221,9 @@ def _task(task, thread, lanes, source, packed, bias, relu, numbers, segments, de
     end = min(p0 + rows_block, P)
     for p in range(p0, end):
         met, ahead, ahead_rows = 0, np.int64(0), np.int64(0)
-        if p + 1 < end and depths[o, 0] > 0 and heights[p, 0] > 0 and heights[p + 1, 0] > 0:
-            newest = heights[p, 2 * heights[p, 0]]
-            ahead = (depths[o, 2 * depths[o, 0]] * H + newest + 1) * W * C
-            ahead_rows = heights[p + 1, 2 * heights[p + 1, 0]] - newest
+        if fetch and p + 1 < end and depths[o, 0] > 0 and heights[p, 0] > 0 and heights[p + 1, 0] > 0:
+            ahead = (depths[o, 2] * H + heights[p, 2] + 1) * W * C
+            ahead_rows = heights[p + 1, 2] - heights[p, 2]
         for a in range(depths[o, 0]):
             for b in range(heights[p, 0]):
                 place = (depths[o, 2 + 2 * a] * H + heights[p, 2 + 2 * b]) * W * C

@@ -20,7 +20,6 @@ from fastcnn.kernels.cpu.lanewise import (
     Pattern,
     call_gradients,
     gradients_code,
-    most_outputs,
     most_sums,
     period_of,
 )
@@ -31,7 +30,9 @@ from fastcnn.kernels.cpu.tile import zero_bytes
 from fastcnn.kernels.cpu.workspace import scratch
 
 BLOCK_VECTORS = 8  # of output channels of a task, at most
-BAND_BYTES = 16 * 1024  # of one vector's source: all sums over it find it in L1
+BAND_BYTES = 128 * 1024  # of one vector's source, which is read for all rows of taps that registers hold
+REPEATED_BAND_BYTES = 16 * 1024  # where it is read again for each channel of a group
+MOST_OUTPUTS = 8  # side by side: more would leave too few registers for what is loaded ahead
 
 
 class LanewiseGradient(NamedTuple):
@@ -78,14 +79,15 @@ def plan_gradient(
     period = period_of(out, lanes)
     units = -(-K // (period * lanes))
     ragged, unit_in = K % (period * lanes) != 0, period * lanes // out * reduce
-    bands = _bands(heights, max(1, BAND_BYTES // (source[3] * lanes * dtype.itemsize * stride[1])))
+    band_bytes = BAND_BYTES if reduce == 1 else REPEATED_BAND_BYTES
+    bands = _bands(heights, max(1, band_bytes // (source[3] * lanes * dtype.itemsize * stride[1])))
     taps = blocks_of(filters[2], most_sums())[0]
     most = max(1, most_sums() // taps)
     heights_used = {after - tap for band in bands for tap, after in _parts(band[3], most)}
     segments, code = [], []
     for first in range(0, filters[2], taps):
         part = [tuple(pair for pair in met if first <= pair[0] < first + taps) for met in widths]
-        for s in segments_of(part, most_outputs(taps), 1):
+        for s in segments_of(part, MOST_OUTPUTS, 1):
             if not any(s.outputs):
                 continue
             pattern = Pattern(s.outputs, reduce, out, ragged)
@@ -96,9 +98,12 @@ def plan_gradient(
                     for u in range(period)
                 ]
             )
-    held = blocks_of(units, max(1, BLOCK_VECTORS // period))[0]
+    # Many chunks have many sums to add: where these would outweigh x, tasks take fewer channels instead.
+    most_chunks = max(1, int(np.prod(source)) // (4 * reduce * int(np.prod(filters)) * K))
+    blocks = max(-(-units * period // BLOCK_VECTORS), min(units, -(-MIN_TASKS // most_chunks)))
+    held = blocks_of(units, units // blocks)[0]
     units_blocks = -(-units // held)
-    chunks = max(1, min(N * target[1] * len(bands), -(-MIN_TASKS // units_blocks)))
+    chunks = max(1, min(N * target[1] * len(bands), most_chunks, -(-MIN_TASKS // units_blocks)))
     values = dict(
         reduce=reduce, taps_h=filters[1], taps_w=filters[2], most=most, step_h=stride[1], dilation_h=dilation[1],
         units_block=held, units_blocks=units_blocks, period=period, unit_in=unit_in, chunks=chunks,

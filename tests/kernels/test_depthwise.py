@@ -43,7 +43,7 @@ def assert_exact(reference, cpu, fill, integers, geometry, N, channels, dtype, s
 def small_groups(draw):
     """Draw (C, K, groups): depthwise, multiplied and grouped; channel counts that fill vectors and that do not."""
     inner, outer = draw(st.sampled_from([(1, 1), (1, 1), (1, 2), (2, 1), (1, 3), (3, 1), (1, 5), (2, 2), (4, 4), (8, 8),
-                                         (3, 3), (2, 4), (4, 2), (8, 4)]))  # fmt: skip
+                                         (3, 3), (2, 4), (4, 2), (12, 12), (16, 4), (16, 16), (5, 24)]))  # fmt: skip
     groups = draw(st.sampled_from([2, 3, 8, 16, 17, 32, 35]))
     return groups * inner, groups * outer, groups
 
