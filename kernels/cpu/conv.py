@@ -18,7 +18,7 @@ import numpy as np
 
 from fastcnn.kernels.cpu import depthwise, winograd, winograd_gradient
 from fastcnn.kernels.cpu.depthwise_gradient import lanewise_gradient
-from fastcnn.kernels.cpu.gather import gather
+from fastcnn.kernels.cpu.gather import clear, gather
 from fastcnn.kernels.cpu.geometry import Padding, Triple, forward_gather, input_gradient_gathers
 from fastcnn.kernels.cpu.reduce import sum_pixels
 from fastcnn.kernels.cpu.tile import tiles
@@ -109,7 +109,11 @@ def conv_adjoint(
         last = filters[1] - 1
         winograd.winograd(block, dy, w, b, last - padding[1][0], last - padding[2][0], groups, True, relu, dx)
         return
-    for plan in input_gradient_gathers(*how, block.lanes, block.rows, dy.itemsize):
+    plans = input_gradient_gathers(*how, block.lanes, block.rows, dy.itemsize)
+    meeting = [plan for plan in plans if b is not None or plan.batch.size]
+    if len(meeting) < len(plans):
+        clear(dx)  # pixels that no tap meets, and the others between them
+    for plan in meeting:
         gather(block, dy, w, b, plan, True, relu, dx)
 
 

@@ -29,6 +29,8 @@ from fastcnn.kernels.cpu.tile import (
 )
 from fastcnn.kernels.cpu.workspace import scratch
 
+CLEARED = 16384  # elements that one task sets to zero
+PARALLEL_CLEARED = 8  # such tasks that one thread does as fast
 SERIAL_WEIGHTS = 65536  # elements; fewer are packed by one thread
 
 
@@ -189,6 +191,23 @@ def _gather_tasks(team, tasks, addresses, dots, dot, lanes, source, packed, bias
                   c_rows, lines, buffers, target):  # fmt: skip
     share(team, tasks, _gather_task, (addresses, dots, dot, lanes, source, packed, bias, epilogue, numbers, batch,
                                          a_rows, c_rows, lines, buffers, target))  # fmt: skip
+
+
+@jit(inner=True)
+def _clear_part(task, thread, a):
+    first, after = task * CLEARED, min((task + 1) * CLEARED, a.size)
+    zero_bytes(a.ctypes.data + a.itemsize * first, a.itemsize * (after - first))
+
+
+@jit
+def _clear_parts(team, tasks, a):
+    share(team, tasks, _clear_part, (a,))
+
+
+def clear(target: np.ndarray) -> None:
+    """Fill target with zeros."""
+    tasks = -(-target.size // CLEARED)
+    call_parallel(tasks > PARALLEL_CLEARED, _clear_parts, tasks, target.reshape(-1))
 
 
 def past_caches(target: np.ndarray, lanes: int) -> bool:

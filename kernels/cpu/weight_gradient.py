@@ -11,6 +11,7 @@ and the arrays are added in order: the same bits for any number of threads.
 
 from functools import lru_cache
 from itertools import product
+from math import prod
 from typing import NamedTuple
 
 import numpy as np
@@ -145,7 +146,8 @@ def plan_product(
     whole_rows = groups == 1 and width.offsets == tuple(range(filters[2]))
     merge = merged_pixels(width, K, filters[2] if whole_rows else 0, width.outputs, lanes)
     channel_block = group_channels
-    if merge == 1 and K > DOT_CHANNELS:
+    whole = _block(N, axes, BLOCK_PIXELS * merge, _pixel_pitch(group_channels, itemsize) * itemsize)
+    if merge == 1 and (K > DOT_CHANNELS or prod(whole) < BLOCK_PIXELS // 4):
         channel_block = _channel_block(N, axes, BLOCK_PIXELS, group_channels, lanes, itemsize)
     channel_blocks = -(-group_channels // channel_block)
     pitch_w = _pixel_pitch(channel_block, itemsize)
