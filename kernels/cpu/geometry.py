@@ -52,6 +52,15 @@ def forward_axis(taps: int, stride: int, before: int, dilation: int, count: int)
     return Axis(tuple(range(taps)), offsets, -before, stride, 0, 1, count)
 
 
+def reaching(axis: Axis, size: int) -> Axis:
+    """Return the axis without the taps that meet padding alone on a source axis of this size."""
+    last = (axis.outputs - 1) * axis.step
+    met = [(tap, at) for tap, at in zip(axis.taps, axis.offsets, strict=True) if -last <= axis.start + at < size]
+    first = met[0][1] if met else 0
+    taps, offsets = tuple(tap for tap, _ in met), tuple(at - first for _, at in met)
+    return axis._replace(taps=taps, offsets=offsets, start=axis.start + first)
+
+
 def sampled(axis: Axis) -> tuple[Axis, int]:
     """Return the axis on every skip-th source pixel alone, and skip, where the taps meet no others."""
     skip = gcd(axis.step, *axis.offsets)
@@ -209,7 +218,7 @@ def make_gather(
     """Plan one gather from an array of shape `source` (N, D, H, W, C) into one of shape `target` (N, O, P, Q, K)."""
     N, D, H, W, C = source
     K = target[4]
-    depth, height, width = axes
+    depth, height, width = axes = reaching(axes[0], D), reaching(axes[1], H), reaching(axes[2], W)
     block_lanes = 2 * lanes
     panels = groups * -(-(K // groups) // block_lanes)
     rows, columns = block_shape(N, axes, C, itemsize, tile_rows)
