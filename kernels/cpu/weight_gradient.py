@@ -50,6 +50,7 @@ from fastcnn.kernels.cpu.tile import (
 from fastcnn.kernels.cpu.workspace import scratch
 
 BLOCK_PIXELS = 224  # of one tile call: dy's panel (28 KiB of float32) and the x it meets share L1
+IN_PLACE_PANELS = 3  # of output channels up to which x is read in place where one tap meets it
 CHUNK_PIXELS = 1500  # fewer cost more for writing and adding up a chunk's sums than a twentieth of its products
 WORKING_BYTES = 800 * 1024  # of a task's sums, its block of x and dy, and the next block: they should stay in L2
 ALL_PARTIAL_BYTES = 32 * 1024 * 1024  # of the sums of all chunks
@@ -138,10 +139,8 @@ def plan_product(
     """Plan the gradient by weights (*filters, C / groups, K) from x of shape `source` and dy of shape `target`."""
     N, C, K = source[0], source[4], target[4]
     group_channels, group_filters, block_lanes = C // groups, K // groups, 2 * lanes
-    axes, skips = zip(
-        *(sampled(forward_axis(filters[i], stride[i], padding[i][0], dilation[i], target[i + 1])) for i in range(3)),
-        strict=True,
-    )
+    whole_axes = [forward_axis(filters[i], stride[i], padding[i][0], dilation[i], target[i + 1]) for i in range(3)]
+    axes, skips = zip(*(sampled(axis) for axis in whole_axes), strict=True)
     depth, height, width = axes
     whole_rows = groups == 1 and width.offsets == tuple(range(filters[2]))
     merge = merged_pixels(width, K, filters[2] if whole_rows else 0, width.outputs, lanes)
@@ -161,6 +160,14 @@ def plan_product(
     pitch_h = ((wide - 1) * width.step + width.extent) * pitch_w
     pitch_d = ((rows - 1) * height.step + height.extent) * pitch_h
     pitch_n = depth.extent * pitch_d
+    # Few products a pixel would not pay for its copy.
+    few = prod(filters) == merge == 1 and group_filters <= IN_PLACE_PANELS * block_lanes
+    inside = not any(axis.outside(size) for axis, size in zip(whole_axes, source[1:4], strict=True))
+    in_place = inside and few
+    if in_place:
+        pitch_n, pitch_d, pitch_h, pitch_w = (prod(source[i:]) for i in range(1, 5))
+        pitch_d, pitch_h, pitch_w = pitch_d * skips[0], pitch_h * skips[1], pitch_w * skips[2]
+    scratch_x = 0 if in_place else images * pitch_n
     panels = -(-group_filters // block_lanes)
     places = width.offsets if merge == 1 else range(filters[2] + (merge - 1) * width.step)
     taps = [d * pitch_d + h * pitch_h + w * pitch_w for d, h, w in product(depth.offsets, height.offsets, places)]
@@ -195,7 +202,7 @@ def plan_product(
         start_d=depth.start, start_h=height.start, start_w=width.start,
         step_d=depth.step, step_h=height.step, step_w=width.step, skip_d=skips[0], skip_h=skips[1], skip_w=skips[2],
         extent_d=depth.extent, extent_h=height.extent, extent_w=width.extent,
-        pitch_n=pitch_n, pitch_d=pitch_d, pitch_h=pitch_h, pitch_w=pitch_w, scratch_x=images * pitch_n, merge=merge,
+        pitch_n=pitch_n, pitch_d=pitch_d, pitch_h=pitch_h, pitch_w=pitch_w, scratch_x=scratch_x, merge=merge,
         patch_run=patch_run if patches else 0, direct=int(direct), x_lines=x_lines.size,
     )  # fmt: skip
     batch = [n * pitch_n + p * height.step * pitch_h for n in range(images) for p in range(rows)]
@@ -214,7 +221,7 @@ def plan_product(
         (np.array(batch)[:, None] + np.arange(columns) * width.step * pitch_w).ravel(),
         np.array(batch, np.int64),
         np.concatenate([x_lines, dy_lines, np.zeros(steps, np.int64)]),
-        images * pitch_n,
+        scratch_x,
         -(-panels // panel_blocks) * images * rows * wide // merge * block_lanes,
         (chunks, groups * panels, len(taps) * group_channels, block_lanes),
         chunks * regions,
@@ -312,15 +319,20 @@ def _product_task(task, thread, addresses, functions, lanes, x, dy, numbers, row
         n, o, p, q = block_start(index, O, rows_blocks, rows_block, columns_blocks, columns_block)
         n *= images_block
         images, rows, columns = min(images_block, N - n), min(rows_block, P - p), min(columns_block, Q - q)
-        for i in range(images):
+        pixel = (n * D + start_d + o * step_d * skip_d) * H + start_h + p * step_h * skip_h
+        pixel = pixel * W + start_w + q * step_w * skip_w
+        a = padded.ctypes.data
+        if scratch_x == 0:
+            a = x.ctypes.data + size * (pixel * C + g * group_channels + c0)
+        for i in range(images if scratch_x > 0 else 0):
             copy_padded(addresses[1, 0], x, n + i, start_d + o * step_d * skip_d, start_h + p * step_h * skip_h,
                         start_w + q * step_w * skip_w, g * group_channels + c0, skip_d, skip_h, skip_w, extent_d,
                         (rows - 1) * step_h + extent_h,
                         ((columns + merge - 1) // merge * merge - 1) * step_w + extent_w, channels, pitch_d, pitch_h,
-                        pitch_w, padded.ctypes.data + size * i * pitch_n)  # fmt: skip
+                        pitch_w, a + size * i * pitch_n)  # fmt: skip
         if patch_run > 0:
             for k in range(group_filters):
-                _add_patches(functions, lanes, dy, n, images, o, p, rows, k, padded.ctypes.data, patch_rows,
+                _add_patches(functions, lanes, dy, n, images, o, p, rows, k, a, patch_rows,
                              patch_sums, patch_run, pixels, packed,
                              by_patches[k * patch_rows.size * patch_run :])  # fmt: skip
             continue
@@ -341,7 +353,7 @@ def _product_task(task, thread, addresses, functions, lanes, x, dy, numbers, row
             for i in range(needed):
                 m, m_after = dw_rows * i // needed, dw_rows * (i + 1) // needed
                 call_tile(
-                    addresses[m_after - m, vectors], padded.ctypes.data, rows_table[edge].ctypes.data + 8 * m,
+                    addresses[m_after - m, vectors], a, rows_table[edge].ctypes.data + 8 * m,
                     x_batch.ctypes.data, merge * step_w * pitch_w,
                     packed.ctypes.data + size * panel * images * rows * steps * block, steps * block, block,
                     sums.ctypes.data + size * (base + panel * panel_pitch), sum_rows[edge].ctypes.data + 8 * m, steps,
