@@ -12,6 +12,7 @@ import atexit
 import ctypes
 import os
 import sys
+import threading
 import time
 from _thread import start_new_thread
 
@@ -146,21 +147,23 @@ class Pool:
         self._words.fill(0)
         self._words[C_LOCK // 8 : C_LOCK // 8 + len(self._functions)] = self._functions
         self.helpers = 0
+        self._growing = threading.Lock()  # a new one: the fork may have copied one that is held
         if sys.platform != "win32":
             self._system.pthread_mutex_init(ctypes.c_void_p(self.address + LOCK), None)
             self._system.pthread_cond_init(ctypes.c_void_p(self.address + BELL), None)
 
     def grow(self, helpers: int) -> None:
         """Have so many helpers, or as many as the system grants."""
-        if self.helpers < helpers:
-            _help.compile((types.int64,))
-        while self.helpers < helpers:
-            try:
-                start_new_thread(_help, (self.address,))
-            except RuntimeError:
-                break
-            self.helpers += 1
-            self._words[HELPERS // 8] = self.helpers
+        with self._growing:
+            if self.helpers < helpers:
+                _help.compile((types.int64,))
+            while self.helpers < helpers:
+                try:
+                    start_new_thread(_help, (self.address,))
+                except RuntimeError:
+                    break
+                self.helpers += 1
+                self._words[HELPERS // 8] = self.helpers
 
     def _stop(self) -> None:
         """End the helpers before the machine code they run goes."""

@@ -14,6 +14,7 @@ Written on `VectorFunction`, as the tile is, and compiled when a pattern is firs
 
 import hashlib
 import threading
+from functools import partial
 from math import lcm
 from typing import NamedTuple
 
@@ -130,7 +131,7 @@ def emit_products(module: ir.Module, pattern: Pattern, dtype: np.dtype, lanes: i
     taps = sorted({tap for met in pattern.outputs for tap, _ in met})
     wanted = f.splat(b.icmp_signed("!=", relu, i64(0)))
 
-    def vector(u: int, x_v: Value, w_v: Value, y_v: Value, bias_v: Value, left: Value) -> None:
+    def vector(u: int, x_v: Value, w_v: Value, y_v: Value, bias_v: Value, left: Value, *_: object) -> list[Value]:
         mask = f.mask_below(b.sub(left, i64(u * lanes))) if pattern.ragged else None
         columns = _Columns(f, pattern, u)
 
@@ -160,11 +161,15 @@ def emit_products(module: ir.Module, pattern: Pattern, dtype: np.dtype, lanes: i
             # A NaN is not below zero and stays.
             cut = b.and_(b.fcmp_ordered("<", total, f.zero), wanted)
             f.store(b.select(cut, f.zero, total), f.at(y_v, b.mul(K, i64(m)), u), mask)
+        return []
 
     def unit(_: Value, carried: list[Value]) -> list[Value]:
         x_v, w_v, y_v, bias_v, left = carried
         for u in range(period):
-            vector(u, x_v, b.gep(w_v, [b.mul(w_vector, i64(u))]), y_v, bias_v, left)
+            # In a last unit that is cut short, vectors without a channel have no weights either.
+            exists = b.zext(b.icmp_signed("<", i64(u * lanes), left), i64) if pattern.ragged and u else i64(1)
+            w_u = b.gep(w_v, [b.mul(w_vector, i64(u))])
+            f.loop(exists, [], partial(vector, u, x_v, w_u, y_v, bias_v, left))
         wide = period * lanes
         return [
             b.gep(x_v, [i64(wide // pattern.group_out * pattern.group_in)]), b.gep(w_v, [b.mul(w_vector, i64(period))]),

@@ -116,6 +116,11 @@ def applies(
     return plain and reaches and dtype == np.float32
 
 
+def slices_as_images(a: np.ndarray) -> np.ndarray:
+    """View (N, D, H, W, C) as N * D images of one slice: a filter of depth 1 meets every slice alone."""
+    return a.reshape(a.shape[0] * a.shape[1], 1, *a.shape[2:])
+
+
 @lru_cache(maxsize=512)
 def is_faster(costs: Costs, N: int, P: int, Q: int, C: int, K: int, taps: int, lanes: int) -> bool:
     """Compare the cycles of this way, from C to K channels and N images of P x Q outputs, with those of direct sums."""
@@ -299,10 +304,11 @@ def winograd(
     tiles: Tiles, x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, top: int, left: int, groups: int,
     transposed: bool, relu: bool, y: np.ndarray,
 ) -> None:  # fmt: skip
-    """Fill y (N, 1, P, Q, K) from x (N, 1, H, W, C), float32, w (1, r, r, C / groups, K), padded by top and left zeros.
+    """Fill y (N, O, P, Q, K) from x (N, O, H, W, C), float32, w (1, r, r, C / groups, K), padded by top and left zeros.
 
     With `transposed`, x is dy, w the forward filter (1, r, r, K / groups, C) and y is dx.
     """
+    x, y = slices_as_images(x), slices_as_images(y)
     C, K, taps = x.shape[4] // groups, y.shape[4] // groups, w.shape[1]
     code = transforms(x.dtype, taps)
     plan = plan_patches(x.shape[0], y.shape[2], y.shape[3], C, K, 7 - taps, tiles.lanes, x.itemsize)

@@ -20,7 +20,7 @@ from fastcnn.kernels.cpu.tasks import share
 from fastcnn.kernels.cpu.threads import call_parallel, threads_for
 from fastcnn.kernels.cpu.tile import Tiles, call_tile
 from fastcnn.kernels.cpu.transforms import call_to_points, call_weights, transforms
-from fastcnn.kernels.cpu.winograd import POINTS, Costs, odd_lines, to_points
+from fastcnn.kernels.cpu.winograd import POINTS, Costs, odd_lines, slices_as_images, to_points
 from fastcnn.kernels.cpu.workspace import scratch
 
 GROUP_BYTES = 8 * 1024 * 1024  # of the points of a group of patches
@@ -113,7 +113,8 @@ def _groups(team, addresses, codes, lanes, x, c0, C, dy, k0, K, pixels, top, lef
 def winograd_weight_gradient(
     tiles: Tiles, x: np.ndarray, dy: np.ndarray, top: int, left: int, groups: int, dw: np.ndarray
 ) -> None:
-    """Fill dw (1, r, r, C / groups, K) from x (N, 1, H, W, C), padded by top and left zeros, and dy (N, 1, P, Q, K)."""
+    """Fill dw (1, r, r, C / groups, K) from x (N, O, H, W, C), padded by top and left zeros, and dy (N, O, P, Q, K)."""
+    x, dy = slices_as_images(x), slices_as_images(dy)
     C, K, taps, block = x.shape[4] // groups, dy.shape[4] // groups, dw.shape[1], 2 * tiles.lanes
     code, pixels = transforms(x.dtype, taps), 7 - taps
     plan = plan_groups(x.shape[0], dy.shape[2], dy.shape[3], C, K, pixels, x.itemsize)

@@ -10,7 +10,7 @@ from fastcnn.bench.run import Row
 
 
 def made_up_machine():
-    return Machine("a CPU", "float32", 512, 2, "omp", {"L1": "32 KiB"}, {"numba": "1"}, 100.0, 10.0)
+    return Machine("a CPU", "float32", 512, 2, "pool", {"L1": "32 KiB"}, {"numba": "1"}, 100.0, 10.0)
 
 
 def made_up_row(**changes):

@@ -11,7 +11,7 @@ import numba
 import numpy as np
 import pytest
 
-from fastcnn.kernels.cpu import activation, conv, linear, threads
+from fastcnn.kernels.cpu import activation, conv, helpers, linear, threads
 from fastcnn.kernels.cpu.tasks import share
 
 ONE, PADDING = (1, 1, 1), ((0, 0), (1, 1), (1, 1))
@@ -138,6 +138,23 @@ def run_script(script, **environment):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 def test_forked_children_compute_with_helpers_of_their_own():
     assert run_script(FORK) == "forked\n"
+
+
+def test_callers_at_once_make_no_more_helpers_than_one(monkeypatch):
+    pool, made = helpers.Pool(), []
+
+    def start(function, arguments):
+        time.sleep(0.01)
+        made.append(function)
+
+    monkeypatch.setattr(helpers, "start_new_thread", start)
+    callers = [threading.Thread(target=pool.grow, args=(2,)) for _ in range(4)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert (len(made), pool.helpers) == (2, 2)
+    pool.helpers = 0  # none of them came, and none will end
 
 
 ALONE = """

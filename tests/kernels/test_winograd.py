@@ -17,12 +17,12 @@ def rms(a):
     return float(np.sqrt(np.mean(np.square(a, dtype=np.float64))))
 
 
-def problem(seed, N, H, W, C, K, pads, taps=3, groups=1):
+def problem(seed, N, H, W, C, K, pads, taps=3, groups=1, D=1):
     """Return x, w, b, dy in float64 and how the convolution is padded; C and K are those of a group."""
     (top, bottom), (left, right) = pads
     rng = np.random.default_rng(seed)
-    to_y = (N, 1, H + top + bottom - taps + 1, W + left + right - taps + 1, groups * K)
-    shapes = ((N, 1, H, W, groups * C), (1, taps, taps, C, groups * K), (groups * K,), to_y)
+    to_y = (N, D, H + top + bottom - taps + 1, W + left + right - taps + 1, groups * K)
+    shapes = ((N, D, H, W, groups * C), (1, taps, taps, C, groups * K), (groups * K,), to_y)
     return [rng.normal(size=shape) for shape in shapes], (ONE, ((0, 0), *pads), ONE, groups)
 
 
@@ -60,6 +60,11 @@ def passes(conv, fill, arrays, how, relu, dtype, algorithm):
 @settings(max_examples=100)
 def test_error_is_bounded_on_any_shape(reference, cpu, fill, seed, N, H, W, C, K, pads, taps, groups, relu):
     check(cpu, fill, *problem(seed, N, H, W, C, K, pads, taps, groups), relu, reference)
+
+
+@pytest.mark.parametrize("taps", [3, 5])
+def test_every_slice_of_a_volume_is_an_image(reference, cpu, fill, taps):
+    check(cpu, fill, *problem(8, 2, 9, 12, 20, 24, ((1, 1), (1, 0)), taps, D=3), True, reference)
 
 
 @pytest.mark.parametrize(("taps", "groups"), [(3, 1), (5, 1), (3, 2)])
