@@ -36,7 +36,7 @@ def share(typingctx, team, tasks, body, arguments):
         compiled = body.dispatcher.get_compile_result(call_type)
         context.active_code_library.add_linking_library(compiled.library)
         kinds = zip(cgutils.unpack_tuple(builder, given), arguments.types, call_type.args[2:], strict=True)
-        values = [context.cast(builder, value, have, want) for value, have, want in kinds]
+        values = [_borrowed(context, builder, context.cast(builder, *kind), kind[2]) for kind in kinds]
         packed = ir.LiteralStructType([value.type for value in values])
         job_type = ir.LiteralStructType([i64, i64, i64.as_pointer(), packed])
         stack = _intrinsic(builder, "llvm.stacksave.p0", i8p)  # in a loop, the counters would pile up
@@ -55,6 +55,16 @@ def share(typingctx, team, tasks, body, arguments):
         return context.get_dummy_value()
 
     return signature, codegen
+
+
+def _borrowed(context, builder, value, kind):
+    """Return an array without its owner: its caller keeps it alive, and counting references takes turns at one word."""
+    if not isinstance(kind, types.Array):
+        return value
+    array = context.make_array(kind)(context, builder, value)
+    for owner in ("meminfo", "parent"):
+        setattr(array, owner, cgutils.get_null_value(getattr(array, owner).type))
+    return array._getvalue()
 
 
 def _intrinsic(builder, name, result, *arguments):
