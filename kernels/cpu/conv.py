@@ -57,10 +57,9 @@ def algorithm_of(
         raise ValueError(
             "algorithm 'winograd' takes 3x3 and 5x5 filters at stride 1 in float32: choose 'auto' or 'direct'."
         )
-    N, O, P, Q, K = target
+    N, O, P, Q, _ = target
     costs = winograd_gradient.COSTS if pass_name == "backward_weight" else winograd.FORWARD
-    channels, lanes = (source[4] // groups, K // groups), tiles(dtype).lanes
-    faster = possible and winograd.is_faster(costs, N * O, P, Q, *channels, filters[1], lanes)
+    faster = possible and winograd.is_faster(costs, N * O, P, Q, *group, filters[1], lanes)
     return "winograd" if faster or algorithm == "winograd" else "direct"
 
 

@@ -112,6 +112,32 @@ def test_layers_of_networks_are_exact(reference, cpu, fill, integers, fit, name)
         np.testing.assert_array_equal(got[key], value, key)
 
 
+EXTREME = {  # image, window, stride, padding, dilation
+    "one pixel": ((1, 1), (1, 1), 1, 0, 1),
+    "one pixel under a filter": ((1, 1), (5, 5), 1, 2, 1),
+    "filter larger than the image": ((2, 3), (9, 11), 1, 5, 1),
+    "stride past the image": ((40, 40), (3, 3), 64, 1, 1),
+    "large stride": ((60, 70), (2, 3), 17, 1, 1),
+    "outputs that meet padding alone": ((3, 3), (2, 2), 9, 9, 1),
+    "taps far apart": ((50, 50), (3, 3), 1, 20, 20),
+}
+
+
+@pytest.mark.parametrize("channels", [(1, 1, 1), (16, 1, 1), (1, 32, 1), (16, 16, 16), (3, 21, 3), (2, 14, 2)])
+@pytest.mark.parametrize("name", EXTREME)
+def test_extreme_windows_are_exact(reference, cpu, fill, integers, fit, name, channels):
+    image, window, stride, pad, dilation = EXTREME[name]
+    pads = ((0, 0), (pad, pad), (pad, pad))
+    geometry = fit((1, *image), (1, *window), (1, stride, stride), pads, (1, dilation, dilation))
+    C, K, groups = channels
+    x, w, dy = (integers(3, s, "float32") for s in shapes(geometry, 1, C, K, groups))
+    b = integers(4, (K,), "float32")
+    got = passes(cpu.conv, fill, geometry, groups, False, x, w, b, dy)
+    want = passes(reference.conv, fill, geometry, groups, False, x, w, b, dy)
+    for key, value in want.items():
+        np.testing.assert_array_equal(got[key], value, key)
+
+
 @given(data=st.data(), seed=st.integers(0, 9), N=st.integers(1, 2), sizes=channels())
 @settings(max_examples=40)
 def test_reference_matches_pytorch(reference, fill, draw_geometry, data, seed, N, sizes):
