@@ -12,6 +12,7 @@ from fastcnn.errors import ArgumentError, BackendError
 
 MOST_NAMES = 24  # labels that a plot of this size can hold; the rows farthest below their roof get them
 MARKERS = "osD^v<>P"
+FORMATS = ("jpg", "pdf", "png", "svg")
 
 
 def check(path: Path) -> None:
@@ -19,20 +20,19 @@ def check(path: Path) -> None:
 
     Raises
     ------
+    ArgumentError
+        If the file's ending names none of FORMATS.
     BackendError
         If matplotlib is not installed.
-    ArgumentError
-        If the file's ending names no format that matplotlib writes.
     """
+    if path.suffix.removeprefix(".").lower() not in FORMATS:
+        raise ArgumentError(f"--plot {path} has no ending that can be drawn: use one of {', '.join(FORMATS)}.")
     try:
-        from matplotlib.figure import Figure
+        import matplotlib  # noqa: F401
     except ImportError as error:
         raise BackendError(
             'A roofline plot needs matplotlib, which is not installed; run: pip install "fastcnn[plot]"'
         ) from error
-    formats = Figure().canvas.get_supported_filetypes()
-    if path.suffix.removeprefix(".").lower() not in formats:
-        raise ArgumentError(f"--plot {path} has no ending that can be drawn: use one of {', '.join(sorted(formats))}.")
 
 
 def plot_roofline(report: Report, path: Path) -> None:

@@ -41,7 +41,6 @@ def test_a_file_of_each_kind(tmp_path, found, ending, monkeypatch):
 
 @pytest.mark.parametrize("name", ["roofline", "roofline.txt", "a.png.json"])
 def test_an_unknown_ending_is_refused(tmp_path, name):
-    pytest.importorskip("matplotlib", reason="it knows the endings")
     with pytest.raises(ArgumentError, match=r"use one of .*png"):
         plot.check(tmp_path / name)
 
