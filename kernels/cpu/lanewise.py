@@ -13,7 +13,6 @@ Written on `VectorFunction`, as the tile is, and compiled when a pattern is firs
 """
 
 import hashlib
-import threading
 from functools import partial
 from math import lcm
 from typing import NamedTuple
@@ -24,7 +23,7 @@ from llvmlite.ir import Value
 from numba.extending import intrinsic
 
 from fastcnn.kernels.cpu.tile import caller, tile_shape
-from fastcnn.kernels.cpu.vector import VectorFunction, i32, i64, load_functions, vector_registers
+from fastcnn.kernels.cpu.vector import VectorFunction, i32, i64, load_functions, load_once, vector_registers
 
 PRODUCT_ARGUMENTS, GRADIENT_ARGUMENTS = 18, 15
 COLUMNS_A_BASE = 3  # columns loaded from one address: base, base + pitch, base + 2 * pitch
@@ -231,7 +230,6 @@ def emit_gradients(module: ir.Module, pattern: Pattern, G: int, u: int, dtype: n
 
 
 _loaded: dict[tuple, int] = {}
-_lock = threading.Lock()
 
 
 def products_code(pattern: Pattern, dtype: np.dtype) -> int:
@@ -247,11 +245,8 @@ def gradients_code(pattern: Pattern, G: int, u: int, dtype: np.dtype) -> int:
 
 
 def _load(key: tuple, emit) -> int:
-    with _lock:
-        if key not in _loaded:
-            name = hashlib.sha256(repr(key).encode()).hexdigest()[:20]
-            _loaded[key] = load_functions(f"lanewise-{name}", emit)("run")
-        return _loaded[key]
+    name = hashlib.sha256(repr(key).encode()).hexdigest()[:20]
+    return load_once(_loaded, key, lambda: load_functions(f"lanewise-{name}", emit)("run"))
 
 
 def most_outputs(taps: int) -> int:

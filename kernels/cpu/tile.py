@@ -20,7 +20,6 @@ arguments: each is compiled once, whatever the number of kernels.
 After Georganas et al., "High-Performance Deep Learning via a Single Building Block", 2019 (batch-reduce GEMM).
 """
 
-import threading
 from typing import NamedTuple
 
 import numpy as np
@@ -49,6 +48,7 @@ from fastcnn.kernels.cpu.vector import (
     i8,
     i64,
     load_functions,
+    load_once,
     vector_registers,
 )
 
@@ -204,19 +204,12 @@ class _Tile:
 
 
 _loaded: dict[np.dtype, Tiles] = {}
-_lock = threading.Lock()
 
 
 def tiles(dtype: np.dtype | type) -> Tiles:
     """Return the tiles of float32 or float64, from the cache folder where they are already compiled."""
     dtype = np.dtype(dtype)
-    held = _loaded.get(dtype)
-    if held is not None:
-        return held
-    with _lock:
-        if dtype not in _loaded:
-            _loaded[dtype] = _load(dtype)
-        return _loaded[dtype]
+    return load_once(_loaded, dtype, lambda: _load(dtype))
 
 
 def _load(dtype: np.dtype) -> Tiles:

@@ -14,7 +14,6 @@ Point e = 6 * r + s of a patch stands at e * step from its first. Written on `Ve
 Source: Lavin, Gray, "Fast Algorithms for Convolutional Neural Networks", 2016.
 """
 
-import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
@@ -25,7 +24,7 @@ from llvmlite.ir import Value
 from numba.extending import intrinsic
 
 from fastcnn.kernels.cpu.tile import PAST_CACHES, RELU, caller, tile_shape
-from fastcnn.kernels.cpu.vector import VectorFunction, i64, load_functions
+from fastcnn.kernels.cpu.vector import VectorFunction, i64, load_functions, load_once
 
 POINT_ARGUMENTS, WEIGHT_ARGUMENTS, OUTPUT_ARGUMENTS = 6, 6, 10
 
@@ -207,29 +206,29 @@ class _Transform:
 
 
 _loaded: dict[tuple[np.dtype, int], Transforms] = {}
-_lock = threading.Lock()
 
 
 def transforms(dtype: np.dtype, taps: int) -> Transforms:
     """Return the transforms of one dtype for filters of 3x3 or 5x5 taps, from the cache folder where they are."""
-    with _lock:
-        if (dtype, taps) not in _loaded:
-            _, lanes = tile_shape(dtype.itemsize)
-            pixels = 7 - taps
+    return load_once(_loaded, (dtype, taps), lambda: _load(dtype, taps))
 
-            def emit(module: ir.Module) -> None:
-                new = lambda name, arguments: _Transform(module, name, arguments, dtype, lanes)  # noqa: E731
-                for name, along, size, whole in (("input", _Transform.along_input, 6, False),
-                                                 ("filter", _Transform.along_filter, taps, True),
-                                                 ("gradient", _Transform.along_gradient, pixels, True)):  # fmt: skip
-                    transform = new(name, POINT_ARGUMENTS)
-                    transform.emit_to_points(partial(along, transform), size, whole)
-                new("output", OUTPUT_ARGUMENTS).emit_output(pixels)
-                new("weights", WEIGHT_ARGUMENTS).emit_weights(taps)
 
-            address = load_functions(f"transforms-{dtype.name}-{taps}", emit)
-            _loaded[dtype, taps] = Transforms(*map(address, Transforms._fields))
-        return _loaded[dtype, taps]
+def _load(dtype: np.dtype, taps: int) -> Transforms:
+    _, lanes = tile_shape(dtype.itemsize)
+    pixels = 7 - taps
+
+    def emit(module: ir.Module) -> None:
+        new = lambda name, arguments: _Transform(module, name, arguments, dtype, lanes)  # noqa: E731
+        for name, along, size, whole in (("input", _Transform.along_input, 6, False),
+                                         ("filter", _Transform.along_filter, taps, True),
+                                         ("gradient", _Transform.along_gradient, pixels, True)):  # fmt: skip
+            transform = new(name, POINT_ARGUMENTS)
+            transform.emit_to_points(partial(along, transform), size, whole)
+        new("output", OUTPUT_ARGUMENTS).emit_output(pixels)
+        new("weights", WEIGHT_ARGUMENTS).emit_weights(taps)
+
+    address = load_functions(f"transforms-{dtype.name}-{taps}", emit)
+    return Transforms(*map(address, Transforms._fields))
 
 
 @intrinsic

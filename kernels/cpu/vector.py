@@ -4,8 +4,11 @@
 takes their object code from the cache folder. Only `tile.py` uses this file.
 """
 
+import os
 import platform
+import threading
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import llvmlite.binding as llvm
 import numpy as np
@@ -13,6 +16,9 @@ from llvmlite import ir
 from llvmlite.ir import Value
 
 from fastcnn.kernels.cpu.compiler import cache_folder, host, write_atomically
+
+Key = TypeVar("Key")
+Code = TypeVar("Code")
 
 i8, i32, i64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)
 
@@ -165,6 +171,27 @@ class VectorFunction:
 def function_type(arguments: int) -> ir.FunctionType:
     """Return the type of a function of so many int64 arguments and no result."""
     return ir.FunctionType(ir.VoidType(), [i64] * arguments)
+
+
+_loading = threading.Lock()
+
+
+def _renew_lock() -> None:
+    global _loading
+    _loading = threading.Lock()  # the fork may have copied one that another thread held
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
+
+
+def load_once(loaded: dict[Key, Code], key: Key, load: Callable[[], Code]) -> Code:
+    """Return loaded[key]; where it is missing, one thread at a time loads it."""
+    if key not in loaded:
+        with _loading:
+            if key not in loaded:
+                loaded[key] = load()
+    return loaded[key]
 
 
 _engines: list[llvm.ExecutionEngine] = []  # the engines own the code, for as long as the process lives
