@@ -1,7 +1,8 @@
 """The gather kernel: forward convolution, and the gradient by the input, as Numba loops around the register tile.
 
-A task is a block of output pixels of one image. Where taps fall outside the image, the block's source pixels are first
-copied into a zero-padded buffer that stays in L2; else they are read in place. Then each panel of packed weights (two
+A task is a block of output pixels of one image. Where taps fall outside the image, or its pixels lie so far apart that
+those of a tile share a few sets of L1, the block's source pixels are first copied into a buffer that stays in L2,
+zero-padded and an odd number of cache lines apart; else they are read in place. Then each panel of packed weights (two
 vectors of output channels wide) meets all pixels of the block, as many to a tile as the registers hold.
 """
 
@@ -135,7 +136,7 @@ def _gather_task(task, thread, addresses, dots, dot, lanes, source, packed, bias
     (groups, reduce_channels, out_channels, run, panels, merge, start_d, start_h, start_w, step_d, step_h, step_w,
      out_start_d, out_start_h, out_start_w, out_step_d, out_step_h, out_step_w, count_d, count_h, count_w, extent_d,
      extent_h, extent_w, rows_block, columns_block, rows_blocks, columns_blocks, panel_chunks, pitch_d, pitch_h,
-     ) = to_fixed_tuple(numbers, 31)  # fmt: skip
+     pitch_w, skip_d, skip_h, skip_w) = to_fixed_tuple(numbers, 35)  # fmt: skip
     N, D, H, W, C = source.shape
     _, O, P, Q, K = target.shape
     buffer = buffers[thread]
@@ -143,10 +144,11 @@ def _gather_task(task, thread, addresses, dots, dot, lanes, source, packed, bias
     chunk, index = task % panel_chunks, task // panel_chunks
     n, o, p, q = block_start(index, count_d, rows_blocks, rows_block, columns_blocks, columns_block)
     rows, columns = min(rows_block, count_h - p), min(columns_block, count_w - q)
-    d0, h0, w0 = start_d + o * step_d, start_h + p * step_h, start_w + q * step_w
+    d0, h0, w0 = start_d + o * step_d * skip_d, start_h + p * step_h * skip_h, start_w + q * step_w * skip_w
     if buffer.size > 0:
-        copy_padded(0, source, n, d0, h0, w0, 0, 1, 1, 1, extent_d, (rows - 1) * step_h + extent_h,
-                    (columns - 1) * step_w + extent_w, C, pitch_d, pitch_h, C, buffer.ctypes.data)  # fmt: skip
+        copy_padded(addresses[1, 0], source, n, d0, h0, w0, 0, skip_d, skip_h, skip_w, extent_d,
+                    (rows - 1) * step_h + extent_h, (columns - 1) * step_w + extent_w, C, pitch_d, pitch_h, pitch_w,
+                    buffer.ctypes.data)  # fmt: skip
         a = buffer.ctypes.data
     else:
         a = source.ctypes.data + itemsize * ((((n * D + d0) * H + h0) * W + w0) * C)
@@ -163,7 +165,8 @@ def _gather_task(task, thread, addresses, dots, dot, lanes, source, packed, bias
         return
     # While this block is computed, the source of the next one is asked for: most likely this thread will take it.
     next_n, o, p, q = block_start(index + 1, count_d, rows_blocks, rows_block, columns_blocks, columns_block)
-    pixel = ((next_n * D + start_d + o * step_d) * H + start_h + p * step_h) * W + start_w + q * step_w
+    pixel = (next_n * D + start_d + o * step_d * skip_d) * H + start_h + p * step_h * skip_h
+    pixel = pixel * W + start_w + q * step_w * skip_w
     fetch, steps = source.ctypes.data + itemsize * pixel * C, run * batch.size
     cursor = 0 if next_n < N and panel_chunks == 1 else lines.size
     tiles_needed = (pixels + tile_rows - 1) // tile_rows

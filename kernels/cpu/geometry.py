@@ -18,6 +18,9 @@ Triple = tuple[int, int, int]
 Padding = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 
 LINE = 64  # bytes of a cache line
+L1_PERIOD = 4096  # bytes after which addresses fall into the same set of L1
+CROWD = 6  # lines of one set that the rows of a tile may take: B's pass through the rest (measured)
+COPY_PANELS = 4  # of output channels from which on a copy that spreads the lines over the sets pays
 SOURCE_BYTES = 256 * 1024  # of one task's input pixels: with a weight panel they stay in a 512 KiB to 1 MiB L2
 MIN_TASKS = 32  # enough to keep 16 threads busy to the end
 DOT_CHANNELS = 3  # output channels up to which dot products may serve
@@ -96,7 +99,7 @@ class Gather(NamedTuple):
     a_rows: np.ndarray  # (2, pixels / merge): offset of a block's pixels in the source; row 1: blocks at the right edge
     c_rows: np.ndarray  # the same in the output
     lines: np.ndarray  # offsets in bytes of the cache lines of a block's source pixels from the first
-    scratch: int  # elements of padded source one task holds; 0: no padding, the source itself is read
+    scratch: int  # elements of the source's copy that one task holds; 0: the source itself is read
     tasks: int
     parallel: bool
 
@@ -104,7 +107,8 @@ class Gather(NamedTuple):
 GATHER_NUMBERS = (
     "groups reduce_channels out_channels run panels merge start_d start_h start_w step_d step_h step_w "
     "out_start_d out_start_h out_start_w out_step_d out_step_h out_step_w count_d count_h count_w extent_d "
-    "extent_h extent_w rows_block columns_block rows_blocks columns_blocks panel_chunks pitch_d pitch_h"
+    "extent_h extent_w rows_block columns_block rows_blocks columns_blocks panel_chunks pitch_d pitch_h pitch_w "
+    "skip_d skip_h skip_w"
 ).split()
 
 
@@ -140,10 +144,15 @@ def block_shape(N: int, axes: Sequence[Axis], channels: int, itemsize: int, tile
     return blocks_of(height.outputs, rows)[0], blocks_of(width.outputs, columns)[0]
 
 
+def crowds(pitch: int, rows: int) -> bool:
+    """Say whether the rows of a tile, `pitch` bytes apart, fall into so few sets of L1 that they evict one another."""
+    return rows * gcd(L1_PERIOD, pitch) > CROWD * L1_PERIOD
+
+
 def runs_of(axes: Sequence[Axis], pitches: Triple, channels: int, groups: int) -> tuple[np.ndarray, int]:
     """Return the offsets of the batch and the length of the run each one reads."""
     depth, height, width = axes
-    contiguous = groups == 1 and width.offsets == tuple(range(len(width.offsets)))
+    contiguous = groups == 1 and pitches[2] == channels and width.offsets == tuple(range(len(width.offsets)))
     columns = (0,) if contiguous and width.taps else width.offsets
     offsets = [
         d * pitches[0] + h * pitches[1] + w * pitches[2] for d, h, w in product(depth.offsets, height.offsets, columns)
@@ -218,24 +227,29 @@ def make_gather(
     """Plan one gather from an array of shape `source` (N, D, H, W, C) into one of shape `target` (N, O, P, Q, K)."""
     N, D, H, W, C = source
     K = target[4]
-    depth, height, width = axes = reaching(axes[0], D), reaching(axes[1], H), reaching(axes[2], W)
+    depth, height, width = axes = whole_axes = reaching(axes[0], D), reaching(axes[1], H), reaching(axes[2], W)
     block_lanes = 2 * lanes
     panels = groups * -(-(K // groups) // block_lanes)
     rows, columns = block_shape(N, axes, C, itemsize, tile_rows)
     rows_blocks, columns_blocks = -(-height.outputs // rows), -(-width.outputs // columns)
-    source_rows = (rows - 1) * height.step + height.extent
-    source_columns = (columns - 1) * width.step + width.extent
-    padded = any(axis.outside(size) for axis, size in zip(axes, (D, H, W), strict=True))
-    if padded:
-        pitch_h = source_columns * C
-        pitch_d = source_rows * pitch_h
-    else:
-        pitch_h, pitch_d = W * C, H * W * C
-    batch, run = runs_of(axes, (pitch_d, pitch_h, C), C, groups)
     last_columns = width.outputs - (columns_blocks - 1) * columns
-    whole_rows = groups == 1 and batch.size > 0 and run == C * len(width.taps)
+    _, run = runs_of(axes, (0, 0, C), C, groups)
+    whole_rows = groups == 1 and run == C * len(width.taps)
     dot = groups == 1 and K <= DOT_CHANNELS and run >= DOT_MIN_RUN
     merge = merged_pixels(width, K, len(width.taps) if whole_rows and not dot else 0, last_columns, lanes)
+    crowded = merge == 1 and not dot and crowds(width.step * C * itemsize, tile_rows)
+    padded = any(axis.outside(size) for axis, size in zip(axes, (D, H, W), strict=True))
+    copied = padded or (crowded and panels >= COPY_PANELS)
+    skips = (1, 1, 1)
+    if copied:
+        axes, skips = zip(*(sampled(axis) for axis in axes), strict=True)
+        depth, height, width = axes
+        pitch_w = C + LINE // itemsize if crowded else C
+        pitch_h = ((columns - 1) * width.step + width.extent) * pitch_w
+        pitch_d = ((rows - 1) * height.step + height.extent) * pitch_h
+    else:
+        pitch_w, pitch_h, pitch_d = C, W * C, H * W * C
+    batch, run = runs_of(axes, (pitch_d, pitch_h, pitch_w), C, groups)
     run += (merge - 1) * width.step * C
     blocks = N * depth.outputs * rows_blocks * columns_blocks
     panel_chunks = min(panels, -(-MIN_TASKS // max(1, blocks))) if blocks < MIN_TASKS // 2 else 1
@@ -249,12 +263,13 @@ def make_gather(
         count_d=depth.outputs, count_h=height.outputs, count_w=width.outputs,
         extent_d=depth.extent, extent_h=height.extent, extent_w=width.extent,
         rows_block=rows, columns_block=columns, rows_blocks=rows_blocks, columns_blocks=columns_blocks,
-        panel_chunks=panel_chunks, pitch_d=pitch_d, pitch_h=pitch_h,
+        panel_chunks=panel_chunks, pitch_d=pitch_d, pitch_h=pitch_h, pitch_w=pitch_w,
+        skip_d=skips[0], skip_h=skips[1], skip_w=skips[2],
     )  # fmt: skip
-    sampled_axes, skips = zip(*(sampled(axis) for axis in axes), strict=True)
+    sampled_axes, line_skips = zip(*(sampled(axis) for axis in whole_axes), strict=True)
     box = [(count - 1) * axis.step + axis.extent for axis, count in zip(sampled_axes, (1, rows, columns), strict=True)]
     steps = run * batch.size
-    lines = line_table(source, (1, *box), skips, C, steps, itemsize)
+    lines = line_table(source, (1, *box), line_skips, C, steps, itemsize)
     flops = 2 * N * depth.outputs * height.outputs * width.outputs * K * max(1, len(taps)) * C // groups
     return Gather(
         np.array([values[name] for name in GATHER_NUMBERS], np.int64),
@@ -264,10 +279,10 @@ def make_gather(
         dot,
         np.array(taps, np.int64),
         batch,
-        _pixel_table(rows, columns, last_columns, merge, height.step * pitch_h, width.step * C),
+        _pixel_table(rows, columns, last_columns, merge, height.step * pitch_h, width.step * pitch_w),
         _pixel_table(rows, columns, last_columns, merge, height.out_step * target[3] * K, width.out_step * K),
         np.append(lines, np.zeros(steps, np.int64)),
-        depth.extent * pitch_d if padded else 0,
+        depth.extent * pitch_d if copied else 0,
         blocks * panel_chunks,
         flops > SERIAL_FLOPS,
     )
