@@ -10,13 +10,16 @@ runs. The three passes are gathers (`geometry.py`, `gather.py`) and a product ov
 Signals and images come with leading axes of length 1.
 
 `algorithm` is "direct" (the sums of the definition), "winograd" (3x3 and 5x5 at stride 1 in float32, see
-`winograd.py`) or "auto": the one that is faster for the shape. Direct sums run on the register tile or, "depthwise",
-lane by lane where groups hold few channels (`depthwise.py`).
+`winograd.py`) or "auto": the one that is faster for the shape. Direct sums run as gathers on the register tile or,
+"depthwise", lane by lane where groups hold few channels (`depthwise.py`), or, "scatter", pixel by pixel where a gather
+would mostly meet padding or idle lanes (`scatter.py`).
 """
+
+from functools import lru_cache
 
 import numpy as np
 
-from fastcnn.kernels.cpu import depthwise, winograd, winograd_gradient
+from fastcnn.kernels.cpu import depthwise, scatter, winograd, winograd_gradient
 from fastcnn.kernels.cpu.depthwise_gradient import lanewise_gradient
 from fastcnn.kernels.cpu.gather import clear, gather
 from fastcnn.kernels.cpu.geometry import Padding, Triple, forward_gather, input_gradient_gathers
@@ -24,7 +27,8 @@ from fastcnn.kernels.cpu.reduce import sum_pixels
 from fastcnn.kernels.cpu.tile import tiles
 from fastcnn.kernels.cpu.weight_gradient import weight_gradient
 
-ALGORITHMS = ("auto", "direct", "depthwise", "winograd")
+ALGORITHMS = ("auto", "direct", "depthwise", "scatter", "winograd")
+SCATTER_GAIN = 0.9  # of a gather's estimated cycles below which a scatter is taken
 
 
 def algorithm_of(
@@ -42,16 +46,23 @@ def algorithm_of(
     """
     if algorithm not in ALGORITHMS:
         raise ValueError(f"algorithm {algorithm!r} was given: choose one of {', '.join(ALGORITHMS)}.")
-    group, lanes = (source[4] // groups, target[4] // groups), tiles(dtype).lanes
-    few = depthwise.serves(*group, groups, lanes)
-    if pass_name == "backward_weight" and min(group) >= lanes:
+    if algorithm == "scatter":
+        if pass_name == "backward_weight" or (pass_name == "forward" and stride != (1, 1, 1)):
+            raise ValueError(
+                "algorithm 'scatter' takes input gradients, and forward passes at stride 1: choose 'auto'."
+            )
+        return algorithm
+    group, block = (source[4] // groups, target[4] // groups), tiles(dtype)
+    few = depthwise.serves(*group, groups, block.lanes)
+    if pass_name == "backward_weight" and min(group) >= block.lanes:
         few = False  # x would be read again for each of many channels
     if algorithm == "depthwise" and not few:
         raise ValueError("algorithm 'depthwise' takes groups of few channels: choose 'auto'.")
     if algorithm != "winograd" and few:
         return "depthwise"
     if algorithm == "direct":
-        return algorithm
+        how = (source, target, filters, stride, padding, dilation, groups)
+        return "scatter" if scatters(pass_name, *how, block.lanes, block.rows, dtype.itemsize) else "direct"
     possible = winograd.applies(filters, stride, padding, dilation, dtype, pass_name == "backward_input")
     if algorithm == "winograd" and not possible:
         raise ValueError(
@@ -59,8 +70,37 @@ def algorithm_of(
         )
     N, O, P, Q, _ = target
     costs = winograd_gradient.COSTS if pass_name == "backward_weight" else winograd.FORWARD
-    faster = possible and winograd.is_faster(costs, N * O, P, Q, *group, filters[1], lanes)
-    return "winograd" if faster or algorithm == "winograd" else "direct"
+    faster = possible and winograd.is_faster(costs, N * O, P, Q, *group, filters[1], block.lanes)
+    if faster or algorithm == "winograd":
+        return "winograd"
+    return algorithm_of(pass_name, source, target, filters, stride, padding, dilation, groups, dtype, "direct")
+
+
+def scatter_plan(
+    transposed: bool, source: tuple[int, ...], target: tuple[int, ...], filters: Triple, stride: Triple,
+    padding: Padding, dilation: Triple, groups: int, lanes: int, rows: int, itemsize: int,
+) -> scatter.Scatter:  # fmt: skip
+    """Return the scatter of an input gradient, or of a forward pass at stride 1 as one with the filter turned."""
+    before = tuple(pair[0] for pair in padding)
+    if not transposed:
+        before = tuple((filters[i] - 1) * dilation[i] - before[i] for i in range(3))
+    return scatter.plan_scatter(source, target, filters, stride, before, dilation, groups, lanes, rows, itemsize)
+
+
+@lru_cache(maxsize=1024)
+def scatters(
+    pass_name: str, source: tuple[int, ...], target: tuple[int, ...], filters: Triple, stride: Triple, padding: Padding,
+    dilation: Triple, groups: int, lanes: int, rows: int, itemsize: int,
+) -> bool:  # fmt: skip
+    """Say whether a scatter takes fewer cycles than gathers."""
+    transposed = pass_name == "backward_input"
+    if pass_name == "backward_weight" or (not transposed and stride != (1, 1, 1)) or not all(source):
+        return False
+    how = (source, target, filters, stride, padding, dilation, groups)
+    plan = scatter_plan(transposed, *how, lanes, rows, itemsize)
+    made = (*how, lanes, rows, itemsize)
+    plans = input_gradient_gathers(*made) if transposed else (forward_gather(*made),)
+    return plan.cycles < SCATTER_GAIN * scatter.gather_cycles(plans, target, lanes)
 
 
 def conv_forward(
@@ -78,6 +118,10 @@ def conv_forward(
         return
     if used == "winograd":
         winograd.winograd(block, x, w, b, padding[1][0], padding[2][0], groups, False, relu, y)
+        return
+    if used == "scatter":
+        scattered = scatter_plan(False, *how, block.lanes, block.rows, x.itemsize)
+        scatter.scatter(block, x, w, b, scattered, groups, False, relu, y)
         return
     plan = forward_gather(*how, block.lanes, block.rows, x.itemsize)
     gather(block, x, w, b, plan, False, relu, y)
@@ -107,6 +151,10 @@ def conv_adjoint(
     if used == "winograd":
         last = filters[1] - 1
         winograd.winograd(block, dy, w, b, last - padding[1][0], last - padding[2][0], groups, True, relu, dx)
+        return
+    if used == "scatter":
+        scattered = scatter_plan(True, *how, block.lanes, block.rows, dy.itemsize)
+        scatter.scatter(block, dy, w, b, scattered, groups, True, relu, dx)
         return
     plans = input_gradient_gathers(*how, block.lanes, block.rows, dy.itemsize)
     meeting = [plan for plan in plans if b is not None or plan.batch.size]

@@ -25,7 +25,7 @@ SOURCE_BYTES = 256 * 1024  # of one task's input pixels: with a weight panel the
 MIN_TASKS = 32  # enough to keep 16 threads busy to the end
 DOT_CHANNELS = 3  # output channels up to which dot products may serve
 DOT_MIN_RUN = 24  # contiguous elements below which their last, partly filled vector costs too much (measured)
-SERIAL_FLOPS = 2_000_000  # below this a second thread costs more to wake (9 us) than it saves
+SERIAL_FLOPS = 2_000_000  # below this a second thread costs more to wake than it saves
 
 
 class Axis(NamedTuple):
@@ -96,10 +96,12 @@ class Gather(NamedTuple):
     dot: bool  # very few output channels: the lanes run along the reduction
     taps: np.ndarray  # filter taps in the order the packed weights hold them
     batch: np.ndarray  # offset of every tap, or of every run of taps that lies contiguous in the source
+    run: int  # elements of the source that one entry of the batch reads
     a_rows: np.ndarray  # (2, pixels / merge): offset of a block's pixels in the source; row 1: blocks at the right edge
     c_rows: np.ndarray  # the same in the output
     lines: np.ndarray  # offsets in bytes of the cache lines of a block's source pixels from the first
     scratch: int  # elements of the source's copy that one task holds; 0: the source itself is read
+    outputs: int  # of one image
     tasks: int
     parallel: bool
 
@@ -279,10 +281,12 @@ def make_gather(
         dot,
         np.array(taps, np.int64),
         batch,
+        run,
         _pixel_table(rows, columns, last_columns, merge, height.step * pitch_h, width.step * pitch_w),
         _pixel_table(rows, columns, last_columns, merge, height.out_step * target[3] * K, width.out_step * K),
         np.append(lines, np.zeros(steps, np.int64)),
         depth.extent * pitch_d if copied else 0,
+        depth.outputs * height.outputs * width.outputs,
         blocks * panel_chunks,
         flops > SERIAL_FLOPS,
     )
