@@ -177,3 +177,23 @@ def numerical_gradient(function, x, step: float = 1e-6):
 def differences():
     """Return `numerical_gradient`."""
     return numerical_gradient
+
+
+@pytest.fixture(scope="session")
+def pytorch_passes():
+    """Return a caller of PyTorch in float64: y, dx, dw and db of an operation on (x, w, b), channels first inside.
+
+    The arrays are ours, channels last; `operation` takes PyTorch's tensors and module.
+    """
+    torch = pytest.importorskip("torch", reason="PyTorch is the oracle of this test")
+
+    def call(operation, x, w, b, dy):
+        xt = torch.tensor(x).permute(0, 4, 1, 2, 3).requires_grad_()
+        wt = torch.tensor(w).permute(4, 3, 0, 1, 2).requires_grad_()
+        bt = torch.tensor(b, requires_grad=True)
+        yt = operation(torch, xt, wt, bt)
+        yt.backward(torch.tensor(dy).permute(0, 4, 1, 2, 3))
+        last = {"y": yt.detach().permute(0, 2, 3, 4, 1), "dx": xt.grad.permute(0, 2, 3, 4, 1)}
+        return {key: a.numpy() for key, a in (last | {"dw": wt.grad.permute(2, 3, 4, 1, 0), "db": bt.grad}).items()}
+
+    return call

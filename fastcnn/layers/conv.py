@@ -103,6 +103,28 @@ class FilterLayer(WeightedLayer):
         lead = (1,) * (3 - self.rank)
         return lead + self.stride, ((0, 0),) * len(lead) + self.pairs, lead + self.dilation
 
+    def bind(self, backend: Backend, xs: Sequence[Array], y: Array, relu: bool = False) -> Bound:
+        """Return the calls of the kernels named after the layer's kind, on five-axis views of the arrays."""
+        kernels, geometry = getattr(backend, self.kind), (*self.geometry(), self.groups)
+        forward, by_input, by_weight, by_bias = (
+            getattr(kernels, f"{self.kind}_{name}")
+            for name in ("forward", "backward_input", "backward_weight", "backward_bias")
+        )
+        algorithm = resolve_algorithm(self.algorithm)
+        x5, y5 = five_axes(xs[0]), five_axes(y)
+        w5 = filter_axes(self.params["weight"])
+
+        def backward(dy: Array, dxs: Sequence[Array | None], grads: Mapping[str, Array]) -> list[Call]:
+            dy5, dw5 = five_axes(dy), filter_axes(grads["weight"])
+            calls: list[Call] = [(by_weight, (x5, dy5, *geometry, dw5, algorithm))]
+            if self.has_bias:
+                calls.append((by_bias, (dy5, grads["bias"])))
+            if dxs[0] is not None:
+                calls.append((by_input, (dy5, w5, *geometry, five_axes(dxs[0]), algorithm)))
+            return calls
+
+        return Bound(backward, [(forward, (x5, w5, self.params.get("bias"), *geometry, relu, y5, algorithm))])
+
 
 class Conv(FilterLayer):
     """Convolution with PyTorch's arguments.
@@ -160,27 +182,6 @@ class Conv(FilterLayer):
     def window(self) -> Window:
         """Return the dilated filter's extent and the stride."""
         return tuple(map(extent, self.kernel_size, self.dilation)), self.stride
-
-    def bind(self, backend: Backend, xs: Sequence[Array], y: Array, relu: bool = False) -> Bound:
-        """Return the convolution's calls on five-axis views of the arrays."""
-        conv, geometry = backend.conv, (*self.geometry(), self.groups)
-        algorithm = resolve_algorithm(self.algorithm)
-        x5, y5 = five_axes(xs[0]), five_axes(y)
-        w5 = filter_axes(self.params["weight"])
-
-        def backward(dy: Array, dxs: Sequence[Array | None], grads: Mapping[str, Array]) -> list[Call]:
-            dy5 = five_axes(dy)
-            dw5 = grads["weight"].reshape(w5.shape)
-            calls: list[Call] = [(conv.conv_backward_weight, (x5, dy5, *geometry, dw5, algorithm))]
-            if self.has_bias:
-                calls.append((conv.conv_backward_bias, (dy5, grads["bias"])))
-            if dxs[0] is not None:
-                dx5 = five_axes(dxs[0])
-                calls.append((conv.conv_backward_input, (dy5, w5, *geometry, dx5, algorithm)))
-            return calls
-
-        arguments = (x5, w5, self.params.get("bias"), *geometry, relu, y5, algorithm)
-        return Bound(backward, [(conv.conv_forward, arguments)])
 
     def bind_pooled(self, backend: Backend, x: Array, y: Array, window: Shape) -> Bound:
         """Return the calls of convolution, ReLU and max-pooling by windows side by side, in one kernel."""

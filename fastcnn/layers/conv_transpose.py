@@ -7,20 +7,17 @@ that of the convolution from K to C channels which this one transposes.
 Source: Zeiler et al. 2010; Dumoulin and Visin 2016.
 """
 
-from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from math import prod
 from typing import Any
 
 from numpy.typing import DTypeLike
 
-from fastcnn.algorithms import resolve_algorithm
-from fastcnn.arrays import Array, Shape
-from fastcnn.backend import Backend
+from fastcnn.arrays import Shape
 from fastcnn.errors import ArgumentError
 from fastcnn.initializers import Initializer
-from fastcnn.layers.base import Bound, Call, Window
-from fastcnn.layers.conv import FilterLayer, filter_axes, five_axes
+from fastcnn.layers.base import Window
+from fastcnn.layers.conv import FilterLayer
 from fastcnn.shapes import IntOrAxes, Padding, compact, extent, per_axis, transposed_size
 
 
@@ -101,26 +98,6 @@ class ConvTranspose(FilterLayer):
     def window(self) -> Window:
         """Return the dilated filter's extent on the output, and 1 / stride."""
         return tuple(map(extent, self.kernel_size, self.dilation)), [Fraction(1, s) for s in self.stride]
-
-    def bind(self, backend: Backend, xs: Sequence[Array], y: Array, relu: bool = False) -> Bound:
-        """Return the transposed convolution's calls on five-axis views of the arrays."""
-        kernels, geometry = backend.conv_transpose, (*self.geometry(), self.groups)
-        algorithm = resolve_algorithm(self.algorithm)
-        x5, y5 = five_axes(xs[0]), five_axes(y)
-        w5 = filter_axes(self.params["weight"])
-
-        def backward(dy: Array, dxs: Sequence[Array | None], grads: Mapping[str, Array]) -> list[Call]:
-            dy5, dw5 = five_axes(dy), filter_axes(grads["weight"])
-            calls: list[Call] = [(kernels.conv_transpose_backward_weight, (x5, dy5, *geometry, dw5, algorithm))]
-            if self.has_bias:
-                calls.append((kernels.conv_transpose_backward_bias, (dy5, grads["bias"])))
-            if dxs[0] is not None:
-                dx5 = five_axes(dxs[0])
-                calls.append((kernels.conv_transpose_backward_input, (dy5, w5, *geometry, dx5, algorithm)))
-            return calls
-
-        arguments = (x5, w5, self.params.get("bias"), *geometry, relu, y5, algorithm)
-        return Bound(backward, [(kernels.conv_transpose_forward, arguments)])
 
 
 class ConvTranspose1d(ConvTranspose):

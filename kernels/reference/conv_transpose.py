@@ -13,8 +13,13 @@ Source: Zeiler et al. 2010; Dumoulin and Visin 2016.
 
 import numpy as np
 
-from fastcnn.kernels.reference.conv import conv_backward_bias, conv_backward_weight, conv_forward, each_group
-from fastcnn.kernels.reference.taps import Array, Padding, Triple, each_tap, inside, pad, tap_view
+from fastcnn.kernels.reference.conv import (
+    conv_backward_bias,
+    conv_backward_input,
+    conv_backward_weight,
+    conv_forward,
+)
+from fastcnn.kernels.reference.taps import Array, Padding, Triple
 
 
 def conv_transpose_forward(
@@ -30,12 +35,7 @@ def conv_transpose_forward(
     algorithm: str = "auto",
 ) -> None:
     """Fill y with the transposed convolution of x, plus bias, cut at 0 where `relu` asks for it; sums are direct."""
-    padded = pad(np.zeros_like(y), padding)
-    for tap in each_tap(w.shape[:3]):
-        pixels = tap_view(padded, tap, x.shape[1:4], stride, dilation)
-        for k, c in each_group(y.shape[4], x.shape[4], groups):
-            pixels[..., k] += x[..., c] @ w[tap][:, c].T
-    y[...] = inside(padded, padding, y.shape)
+    conv_backward_input(x, w, stride, padding, dilation, groups, y)
     if b is not None:
         y += b
     if relu:
