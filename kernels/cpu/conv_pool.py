@@ -93,7 +93,7 @@ def _forward(team, addresses, lanes, x, packed, bias, channels, numbers, batch, 
     N, O, P, Q, K = y.shape
     rows = (N, O, P, Q * K)
     share(team, N, _forward_image, (addresses, lanes, x, packed, bias, channels, numbers, batch, run, a_rows, c_rows,
-                                       image, buffers, leaders, y.reshape(rows), winner.reshape(rows)))  # fmt: skip
+                                    image, buffers, leaders, y.reshape(rows), winner.reshape(rows)))  # fmt: skip
 
 
 def conv_pool_forward(

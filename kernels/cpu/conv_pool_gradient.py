@@ -175,8 +175,8 @@ def _gradient_chunk(
 def _backward(team, chunks, functions, lanes, x, w, dy, winner, numbers, batch, rows, patches, image, buffers,
               counts, offsets, scales, dx, partial_w, partial_b):  # fmt: skip
     share(team, chunks, _gradient_chunk, (chunks, functions, lanes, x, w, dy, winner, numbers, batch, rows, patches,
-                                             image, buffers, counts, offsets, scales, dx, partial_w,
-                                             partial_b))  # fmt: skip
+                                          image, buffers, counts, offsets, scales, dx, partial_w,
+                                          partial_b))  # fmt: skip
 
 
 @jit

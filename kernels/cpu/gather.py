@@ -193,7 +193,7 @@ def _gather_task(task, thread, addresses, dots, dot, lanes, source, packed, bias
 def _gather_tasks(team, tasks, addresses, dots, dot, lanes, source, packed, bias, epilogue, numbers, batch, a_rows,
                   c_rows, lines, buffers, target):  # fmt: skip
     share(team, tasks, _gather_task, (addresses, dots, dot, lanes, source, packed, bias, epilogue, numbers, batch,
-                                         a_rows, c_rows, lines, buffers, target))  # fmt: skip
+                                      a_rows, c_rows, lines, buffers, target))  # fmt: skip
 
 
 @jit(inner=True)

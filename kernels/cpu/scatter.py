@@ -276,7 +276,7 @@ def _scatter_tasks(team, tasks, addresses, functions, lanes, source, packed, bia
                    product_rows, target_taps, product_taps, lines, one, buffers, target):  # fmt: skip
     share(team, tasks, _scatter_task,
           (addresses, functions, lanes, source, packed, bias, relu, numbers, source_rows, product_rows, target_taps,
-           product_taps, lines, one, buffers, target))  # fmt: skip
+          product_taps, lines, one, buffers, target))  # fmt: skip
 
 
 def scatter(

@@ -368,7 +368,7 @@ def _product_task(task, thread, addresses, functions, lanes, x, dy, numbers, row
 def _product_tasks(team, tasks, addresses, functions, lanes, x, dy, numbers, rows_table, sum_rows, x_batch,
                    patch_rows, patch_sums, pixels, lines, buffers, sums):  # fmt: skip
     share(team, tasks, _product_task, (addresses, functions, lanes, x, dy, numbers, rows_table, sum_rows, x_batch,
-                                          patch_rows, patch_sums, pixels, lines, buffers, sums))  # fmt: skip
+                                       patch_rows, patch_sums, pixels, lines, buffers, sums))  # fmt: skip
 
 
 def weight_gradient(

@@ -236,8 +236,8 @@ def _block(task, thread, addresses, codes, lanes, x, c0, C, pixels, top, left, U
 def _blocks(team, tasks, addresses, codes, lanes, x, c0, C, pixels, top, left, U, u_pitch, bias, epilogue, down,
             across, block, patch_pitch, v_pitch, m_pitch, rows, products, lines, k0, K, buffers, y):  # fmt: skip
     share(team, tasks, _block, (addresses, codes, lanes, x, c0, C, pixels, top, left, U, u_pitch, bias, epilogue, down,
-                                  across, block, patch_pitch, v_pitch, m_pitch, rows, products, lines, k0, K, buffers,
-                                   y))  # fmt: skip
+                                across, block, patch_pitch, v_pitch, m_pitch, rows, products, lines, k0, K, buffers,
+                                y))  # fmt: skip
 
 
 @jit(inner=True)
@@ -278,7 +278,7 @@ def _groups(team, groups, addresses, codes, lanes, x, c0, C, pixels, top, left, 
         share(team, POINTS * panels, _multiply_task, (panels, count, addresses, lanes, size, C, K, U.ctypes.data,
               u_pitch, V, v_pitch, M, m_pitch, rows, products, lines))  # fmt: skip
         share(team, (count + run - 1) // run, _pixels_task, (first, count, run, codes[1], M, products, m_pitch, pixels,
-              bias, epilogue, down, across, k0, K, y))  # fmt: skip
+                                                             bias, epilogue, down, across, k0, K, y))  # fmt: skip
 
 
 @jit(inner=True)

@@ -107,7 +107,7 @@ def _groups(team, addresses, codes, lanes, x, c0, C, dy, k0, K, pixels, top, lef
               down, across, patch_pitch, v_pitch, y_pitch, patches, block, buffers, V, Y))  # fmt: skip
         share(team, regions * panels, _product, (addresses, codes[2], lanes, patch_pitch, v_pitch, y_pitch, s_pitch,
               patches, count * across, C, k0, K, panels, channel_block, rows, sum_rows, np.int64(first > 0), V, Y,
-              buffers, dw))  # fmt: skip
+                                                 buffers, dw))  # fmt: skip
 
 
 def winograd_weight_gradient(
