@@ -1,12 +1,10 @@
 """The one place that picks a room of kernels: `get("cpu")`, `get("reference")`.
 
-A Backend is what graph, plan and trainer see of a device: eight modules of kernels under the same
-names in every room, and the few array operations that are not kernels. Its room is imported when
-first asked for, so `import fastcnn` loads no compiler.
+A Backend is what graph, plan and trainer see of a device: modules of kernels under the same names in
+every room, and the few array operations that are not kernels. A module is imported when first asked
+for, so `import fastcnn` loads no compiler.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
 from functools import cache
 from importlib import import_module
 from math import prod
@@ -23,19 +21,21 @@ DEVICES = ("cpu", "reference")
 CACHE_LINE = 64
 
 
-@dataclass(frozen=True)
 class Backend:
-    """One device: its kernels by operation, and its arrays, which are NumPy's in both rooms."""
+    """One device: its kernels by operation (`backend.conv`, ...), and its arrays, NumPy's in both rooms.
 
-    name: str
-    conv: Any
-    conv_pool: Any
-    conv_transpose: Any
-    linear: Any
-    pool: Any
-    activation: Any
-    loss: Any
-    optimizer: Any
+    A module of kernels is imported at the first look.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __getattr__(self, operation: str) -> Any:
+        if operation.startswith("_"):
+            raise AttributeError(operation)
+        module = import_kernels(self.name, operation)
+        setattr(self, operation, module)
+        return module
 
     def empty(self, shape: Shape, dtype: np.dtype[Any]) -> Array:
         """Return a C-contiguous array whose first element stands on a cache line, not filled."""
@@ -84,12 +84,6 @@ def _aligned(allocate: Any, shape: Shape, dtype: np.dtype[Any]) -> Array:
     return aligned
 
 
-@cache
-def _load(device: str) -> Backend:
-    operations: Sequence[str] = tuple(f.name for f in fields(Backend) if f.name != "name")
-    return Backend(device, *(import_kernels(device, operation) for operation in operations))
-
-
 def import_kernels(device: str, name: str) -> Any:
     """Return a module of a room; BackendError where the environment asks it for the impossible."""
     try:
@@ -106,9 +100,12 @@ def check_device(device: str) -> str:
 
 
 def get(device: str) -> Backend:
-    """Return the backend of a device by name; the first call imports its kernels.
+    """Return the backend of a device by name; its kernels are imported as they are needed.
 
     >>> get("reference").name
     'reference'
     """
     return _load(check_device(device))
+
+
+_load = cache(Backend)

@@ -1,4 +1,4 @@
-"""Model files: safetensors that hold the parameters, and the architecture as JSON in their header.
+"""Model files: safetensors that hold parameters and states, and the architecture as JSON in their header.
 
     "fastcnn"   {"version", "dtype", "sequential", "layers": {name: {"class", "arguments"}},
                  "nodes": [{"input": shape} or {"layer": name, "inputs": [node, ...]}],
@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from fastcnn.arrays import Array, float_dtype
+from fastcnn.arrays import Array, Shape, float_dtype
 from fastcnn.backend import check_device
 from fastcnn.errors import ArgumentError, CheckpointError, FastcnnError
 from fastcnn.files import write_atomically
@@ -126,8 +126,8 @@ def _read(file: Any, path: str, device: str) -> Graph:
 
 
 def _compare(file: Any, net: Graph, path: str) -> None:
-    """Refuse a file whose tensors are not exactly the network's parameters."""
-    needed = {f"{layer.name}.{key}": shape for layer in net.layers for key, shape in layer.parameter_shapes().items()}
+    """Refuse a file whose tensors are not exactly the network's parameters and states."""
+    needed = {f"{layer.name}.{key}": shape for layer in net.layers for key, shape in _shapes(layer).items()}
     found = set(file.keys())
     for names, problem in ((needed.keys() - found, "lacks"), (found - needed.keys(), "also holds")):
         if names:
@@ -212,9 +212,12 @@ def _build_layer(name: str, dtype: str, **entry: Any) -> Layer:
 
 def _tensors(net: Graph) -> dict[str, Array]:
     store = net.own_store()
-    return {
-        f"{layer.name}.{key}": store.host_value(layer, key) for layer in net.layers for key in layer.parameter_shapes()
-    }
+    return {f"{layer.name}.{key}": store.host_value(layer, key) for layer in net.layers for key in _shapes(layer)}
+
+
+def _shapes(layer: Layer) -> dict[str, Shape]:
+    """Return the shapes of all that a layer keeps in a file."""
+    return layer.parameter_shapes() | layer.state_shapes()
 
 
 def _json(text: str, path: str) -> dict[str, Any]:

@@ -59,7 +59,8 @@ class Graph:
         self.dtype = common_dtype(self.layers)
         self.device = common_device(self.layers)
         self._store: Store | None = None
-        self._plans: OrderedDict[tuple[int, bool], Plan] = OrderedDict()
+        self.training = True
+        self._plans: OrderedDict[tuple[int, bool, bool], Plan] = OrderedDict()
         self._last: tuple[Plan, int] | None = None
 
     # What it is
@@ -136,29 +137,43 @@ class Graph:
 
     # Execution
 
-    def plan(self, batch: int, training: bool) -> Plan:
-        """Return the plan for a batch size; a training plan keeps what the way back needs.
+    def train(self, mode: bool = True) -> Graph:
+        """Let `forward` work as in training (or, by `mode` False, as in prediction), and return the network.
 
-        Prediction has plans of its own: a forward pass that waits for its backward is left alone.
+        A Trainer and `predict` choose by themselves.
         """
+        self.training = bool(mode)
+        return self
+
+    def eval(self) -> Graph:
+        """Let `forward` work as in prediction, and return the network."""
+        return self.train(False)
+
+    def plan(self, batch: int, training: bool, returns: bool | None = None) -> Plan:
+        """Return the plan for a batch size, in training or prediction.
+
+        Passes without a way back (`returns`, by default as `training`) have plans of their own: a
+        forward pass that waits for its backward is left alone.
+        """
+        key = (batch, training, training if returns is None else returns)
         store = self.own_store()
-        plan = self._plans.pop((batch, training), None)
+        plan = self._plans.pop(key, None)
         if plan is None:
-            plan = Plan(self.nodes, self.inputs, self.outputs, store, batch, self.fuse)
-        self._plans[batch, training] = plan
+            plan = Plan(self.nodes, self.inputs, self.outputs, store, batch, self.fuse, training)
+        self._plans[key] = plan
         while len(self._plans) > PLANS_KEPT:
             self._plans.popitem(last=False)
         return plan
 
     def forward(self, *xs: ArrayLike) -> Any:
-        """Return the outputs for a batch, ready for `backward`.
+        """Return the outputs for a batch, as in training (see `train` and `eval`), ready for `backward`.
 
         Takes an array (N, *input shape) of floats for each input, in any order in memory; returns an
         array (N, *output shape) in the network's dtype, or a tuple for several outputs. Raises
         ShapeError or DataError for arrays that do not fit.
         """
         arrays = self.check_inputs(*xs)
-        plan = self.plan(arrays[0].shape[0], training=True)
+        plan = self.plan(arrays[0].shape[0], self.training, returns=True)
         plan.load(arrays)
         plan.forward()
         self._last = (plan, plan.generation)

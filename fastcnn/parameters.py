@@ -48,7 +48,7 @@ class Views(dict[str, Array]):
 
 
 class Store:
-    """The parameters and gradients of some layers, in two flat arrays of one dtype on one device.
+    """The parameters and gradients of some layers, in two flat arrays of one dtype on one device, and their states.
 
     Layers that already have parameters bring their values; the others get first ones, in order,
     from `first(layer, name)`. The layers belong to this store from then on.
@@ -78,12 +78,19 @@ class Store:
                 backend.copy(first(layer, name), value)
             else:
                 backend.copy(layer.store.host_value(layer, name), value)
+        self.state: dict[Layer, dict[str, Array]] = {layer: Views() for layer in layers}
+        for layer in layers:
+            for name, shape in layer.state_shapes().items():
+                array = backend.empty(shape, dtype)
+                backend.copy(first(layer, name) if layer.store is None else layer.store.host_value(layer, name), array)
+                dict.__setitem__(self.state[layer], name, array)
         for layer in layers:
             layer.store, layer.dtype, layer.device = self, dtype, backend.name
 
     def host_value(self, layer: Layer, name: str) -> Array:
-        """Return a parameter as a NumPy array."""
-        return self.backend.to_host(self.params[layer][name])
+        """Return a parameter or a state as a NumPy array."""
+        held = self.params[layer] if name in self.params[layer] else self.state[layer]
+        return self.backend.to_host(held[name])
 
     def owns(self, layers: Sequence[Layer]) -> bool:
         """Say whether all these layers still keep their parameters here."""

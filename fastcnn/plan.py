@@ -36,6 +36,7 @@ def run(calls: Sequence[Call]) -> None:
 class Plan:
     """The forward pass of some nodes for one batch size; `inputs` and `outputs` are its own arrays.
 
+    `training` is handed to the layers: some do another thing then.
     `nodes` stand in an order in which every node follows its inputs.
     """
 
@@ -47,9 +48,10 @@ class Plan:
         store: Store,
         batch: int,
         fuse: bool,
+        training: bool,
     ) -> None:
         self.nodes, self.input_nodes, self.output_nodes = nodes, inputs, outputs
-        self.store, self.backend, self.batch = store, store.backend, batch
+        self.store, self.backend, self.batch, self.training = store, store.backend, batch, training
         self.fused = fused_chains(nodes, outputs, batch, self.backend) if fuse else {}
         self.absorbed = {node for chain in self.fused.values() for node in chain}
         self.values: dict[Node, Array] = {}
@@ -80,17 +82,19 @@ class Plan:
 
     def _bind(self, layer: Layer, xs: list[Array], y: Array, chain: Sequence[Node]) -> Bound:
         if not chain:
-            return layer.bind(self.backend, xs, y)
+            return layer.bind(self.backend, xs, y, self.training)
         pool = chain[-1].layer
         if isinstance(pool, MaxPool):
             assert isinstance(layer, Conv)
             return layer.bind_pooled(self.backend, xs[0], y, pool.lead() + pool.kernel_size)
         assert isinstance(layer, WeightedLayer)
-        return layer.bind(self.backend, xs, y, relu=True)
+        return layer.bind(self.backend, xs, y, self.training, relu=True)
 
-    def serves(self, batch: int, shapes: Sequence[Shape]) -> bool:
-        """Say whether the plan is one for this batch size and these input shapes."""
-        return batch == self.batch and [node.shape for node in self.input_nodes] == list(shapes)
+    def serves(self, batch: int, shapes: Sequence[Shape], training: bool) -> bool:
+        """Say whether the plan is one for this batch size, these input shapes and this mode."""
+        return (batch, training) == (self.batch, self.training) and [node.shape for node in self.input_nodes] == list(
+            shapes
+        )
 
     def load(self, arrays: Sequence[Array]) -> None:
         """Copy arrays of fitting shapes into the inputs, cast to the plan's dtype."""

@@ -73,7 +73,7 @@ class Layer(ABC):
         self.name = name
         self.dtype = float_dtype(dtype)
         self.device = check_device(device)
-        self.state: dict[str, Array] = {}
+        self.training = True
         self.store: Store | None = None
         self._plan: Plan | None = None
 
@@ -134,8 +134,12 @@ class Layer(ABC):
         """Return the shape of every parameter by name."""
         return {}
 
+    def state_shapes(self) -> dict[str, Shape]:
+        """Return the shape of every array of `state` by name."""
+        return {}
+
     def first_values(self, name: str, generator: np.random.Generator) -> Array:
-        """Return the first values of a parameter, in float64."""
+        """Return the first values of a parameter or a state, in float64."""
         raise KeyError(f"{type(self).__name__} has no parameter {name!r}")
 
     @property
@@ -152,6 +156,20 @@ class Layer(ABC):
     def grads(self) -> dict[str, Array]:
         """The gradients of the last backward pass by name (each pass overwrites them)."""
         return self.own_store().grads[self]
+
+    @property
+    def state(self) -> dict[str, Array]:
+        """What a forward pass in training changes and none learns, by name, such as running means."""
+        return self.own_store().state[self]
+
+    def train(self, mode: bool = True) -> Layer:
+        """Let `forward` work as in training (or, by `mode` False, as in prediction), and return the layer."""
+        self.training = bool(mode)
+        return self
+
+    def eval(self) -> Layer:
+        """Let `forward` work as in prediction, and return the layer."""
+        return self.train(False)
 
     def own_store(self) -> Store:
         """Return the store that holds the parameters: the network's, or one of the layer's own."""
@@ -171,8 +189,11 @@ class Layer(ABC):
     # Execution
 
     @abstractmethod
-    def bind(self, backend: Backend, xs: Sequence[Array], y: Array) -> Bound:
-        """Return the layer's kernel calls on these input arrays and this output array."""
+    def bind(self, backend: Backend, xs: Sequence[Array], y: Array, training: bool = True) -> Bound:
+        """Return the layer's kernel calls on these input arrays and this output array.
+
+        Few layers do another thing in training: normalization by the batch, dropout.
+        """
 
     def __call__(self, *nodes: Node) -> Node:
         """Apply the layer to nodes of a graph."""
@@ -216,9 +237,9 @@ class Layer(ABC):
         from fastcnn.plan import Plan
 
         store, plan = self.own_store(), self._plan
-        if plan and plan.store is store and plan.serves(batch, shapes):
+        if plan and plan.store is store and plan.serves(batch, shapes, self.training):
             return plan
         output = self.output_shape(*shapes)
         inputs = [Node(None, (), shape) for shape in shapes]
         node = Node(self, inputs, output)
-        return Plan([*inputs, node], inputs, [node], store, batch, fuse=False)
+        return Plan([*inputs, node], inputs, [node], store, batch, fuse=False, training=self.training)

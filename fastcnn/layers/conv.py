@@ -103,7 +103,7 @@ class FilterLayer(WeightedLayer):
         lead = (1,) * (3 - self.rank)
         return lead + self.stride, ((0, 0),) * len(lead) + self.pairs, lead + self.dilation
 
-    def bind(self, backend: Backend, xs: Sequence[Array], y: Array, relu: bool = False) -> Bound:
+    def bind(self, backend: Backend, xs: Sequence[Array], y: Array, training: bool = True, relu: bool = False) -> Bound:
         """Return the calls of the kernels named after the layer's kind, on five-axis views of the arrays."""
         kernels, geometry = getattr(backend, self.kind), (*self.geometry(), self.groups)
         forward, by_input, by_weight, by_bias = (

@@ -24,7 +24,7 @@ class ReLU(Layer):
         """Return the input's shape."""
         return inputs[0]
 
-    def bind(self, backend: Backend, xs: Sequence[Array], y: Array) -> Bound:
+    def bind(self, backend: Backend, xs: Sequence[Array], y: Array, training: bool = True) -> Bound:
         """Return the calls; the gradient needs the output only."""
         activation = backend.activation
 
@@ -54,7 +54,7 @@ class Add(Layer):
             )
         return a
 
-    def bind(self, backend: Backend, xs: Sequence[Array], y: Array) -> Bound:
+    def bind(self, backend: Backend, xs: Sequence[Array], y: Array, training: bool = True) -> Bound:
         """Return the calls; each input gets a copy of the gradient, which may change later."""
 
         def backward(dy: Array, dxs: Sequence[Array | None], grads: Mapping[str, Array]) -> list[Call]:
@@ -68,7 +68,7 @@ class View(Layer):
 
     is_view: ClassVar[bool] = True
 
-    def bind(self, backend: Backend, xs: Sequence[Array], y: Array) -> Bound:
+    def bind(self, backend: Backend, xs: Sequence[Array], y: Array, training: bool = True) -> Bound:
         """Return no calls: `y` is `x`."""
         return Bound(lambda dy, dxs, grads: [])
 

@@ -68,7 +68,7 @@ class Linear(WeightedLayer):
         """Return one multiply-add for every element of the weight."""
         return self.in_features * self.out_features
 
-    def bind(self, backend: Backend, xs: Sequence[Array], y: Array, relu: bool = False) -> Bound:
+    def bind(self, backend: Backend, xs: Sequence[Array], y: Array, training: bool = True, relu: bool = False) -> Bound:
         """Return the matrix products."""
         linear, x, w = backend.linear, xs[0], self.params["weight"]
 

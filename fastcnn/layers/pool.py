@@ -132,7 +132,7 @@ class MaxPool(Pool):
         """Return the constructor's arguments."""
         return super().config() | {"dilation": compact(self.dilation)}
 
-    def bind(self, backend: Backend, xs: Sequence[Array], y: Array) -> Bound:
+    def bind(self, backend: Backend, xs: Sequence[Array], y: Array, training: bool = True) -> Bound:
         """Return the calls; the array of winning taps lives between them."""
         pool, lead = backend.pool, self.lead()
         winner_dtype = np.uint8 if prod(self.kernel_size) <= TAPS_IN_A_BYTE else np.int32
@@ -179,7 +179,7 @@ class AvgPool(Pool):
             "divisor_override": self.divisor_override,
         }
 
-    def bind(self, backend: Backend, xs: Sequence[Array], y: Array) -> Bound:
+    def bind(self, backend: Backend, xs: Sequence[Array], y: Array, training: bool = True) -> Bound:
         """Return the calls."""
         pool, lead = backend.pool, self.lead()
         rule = (

@@ -43,7 +43,7 @@ class WeightedLayer(Layer):
         return (self.weight_init or HeNormal())(self.weight_shape, generator)
 
     @abstractmethod
-    def bind(self, backend: Backend, xs: Sequence[Array], y: Array, relu: bool = False) -> Bound:
+    def bind(self, backend: Backend, xs: Sequence[Array], y: Array, training: bool = True, relu: bool = False) -> Bound:
         """Return the kernel calls; with `relu` the forward kernel also applies ReLU to y."""
 
 
