@@ -1,0 +1,5 @@
+"""Losses beside PyTorch's or their equations."""
+
+from fastcnn.bench.oracles.operation import Operation
+
+OPERATIONS: list[Operation] = []
