@@ -57,6 +57,18 @@ class Lanewise(NamedTuple):
     parallel: bool
 
 
+class Lanes(NamedTuple):
+    """How lanes, which are channels of the target, meet the source: what every plan of a pass begins with."""
+
+    reduce: int  # channels of a group of the source
+    out: int  # and of the target
+    met: tuple[list[Met], list[Met], list[Met]]  # along depth, height and width
+    period: int  # vectors of channels in a unit, after which the lanes' pattern begins anew
+    units: int
+    unit_in: int  # channels of the source that a unit meets
+    ragged: bool  # the last unit is cut short
+
+
 NUMBERS = "reduce taps_h taps_w rows_block rows_blocks units_block units units_blocks period unit_in fetch".split()
 
 
@@ -89,6 +101,22 @@ def meetings(
             pairs = [(tap, i * stride - before + tap * dilation) for tap in range(taps)]
         found.append(tuple((tap, place) for tap, place in pairs if 0 <= place < size))
     return found
+
+
+def lanes_of(
+    source: tuple[int, ...], target: tuple[int, ...], filters: Triple, stride: Triple, padding: Padding,
+    dilation: Triple, groups: int, transposed: bool, lanes: int,
+) -> Lanes:  # fmt: skip
+    """Return how an array of shape `target` meets one of shape `source`; `transposed`: as dx meets dy."""
+    reduce, out = source[4] // groups, target[4] // groups
+    depths, heights, widths = (
+        meetings(target[i + 1], filters[i], stride[i], padding[i][0], dilation[i], source[i + 1], transposed)
+        for i in range(3)
+    )
+    period = period_of(out, lanes)
+    wide = period * lanes
+    return Lanes(reduce, out, (depths, heights, widths), period, -(-target[4] // wide), wide // out * reduce,
+                 target[4] % wide != 0)  # fmt: skip
 
 
 def segments_of(met: list[Met], most: int, stride: int) -> list[Segment]:
@@ -137,14 +165,8 @@ def plan_lanewise(
     dilation: Triple, groups: int, transposed: bool, lanes: int, dtype: np.dtype,
 ) -> Lanewise:  # fmt: skip
     """Plan the sweep from an array of shape `source` into one of shape `target`; `transposed`: from dy into dx."""
-    N, K, reduce, out = source[0], target[4], source[4] // groups, target[4] // groups
-    depths, heights, widths = (
-        meetings(target[i + 1], filters[i], stride[i], padding[i][0], dilation[i], source[i + 1], transposed)
-        for i in range(3)
-    )
-    period = period_of(out, lanes)
-    units = -(-K // (period * lanes))
-    ragged, unit_in = K % (period * lanes) != 0, period * lanes // out * reduce
+    reduce, out, (depths, heights, widths), period, units, unit_in, ragged = lanes_of(
+        source, target, filters, stride, padding, dilation, groups, transposed, lanes)  # fmt: skip
     most = _tile_outputs(filters, reduce, out, transposed and stride[2] > 1, target[3])
     segments = [
         (products_code(Pattern(s.outputs, reduce, out, ragged), dtype), s.first, s.column, s.tiles, s.step,
@@ -154,7 +176,7 @@ def plan_lanewise(
     high = min(source[2], (filters[1] - 1) * dilation[1] + 1)
     fitting = SOURCE_BYTES // (high * source[3] * unit_in * dtype.itemsize)
     held = blocks_of(units, max(1, min(fitting, BLOCK_VECTORS // period)))[0]
-    bands, rows = N * target[1] * -(-units // held), target[2]
+    bands, rows = source[0] * target[1] * -(-units // held), target[2]
     while bands * -(-target[2] // rows) < MIN_TASKS and rows >= 4:
         rows = -(-rows // 2)
     rows_blocks = -(-target[2] // rows)
