@@ -174,8 +174,8 @@ def _tile_shape(
 
     What is loaded counts: pixels stand apart by all channels, often a power of two, so that few sets of L1 hold them
     and most lines come from L2. Tiles of several rows meet fewer, and the weights once (measured: 4 by 4 outputs of 3x3
-    filters and 2 by 8 of 5x5 up to 1.5 times as fast as a row of 4). Strided over `large` arrays, beyond the caches,
-    a row is as fast: memory is read along few rows at once.
+    filters and 2 by 8 of 5x5 up to 1.5 times as fast as a row of 4). Strided over `large` arrays, that caches do
+    not keep, one row of outputs is as fast or faster: memory is read along few rows at once.
     """
     taps, (_, registers) = filters[1] * filters[2], vector_registers()
     rows, width, wide = 1, 1, most_outputs(filters[2])
@@ -211,7 +211,7 @@ def plan_lanewise(
     reduce, out, (depths, heights, widths), period, units, unit_in, ragged = lanes_of(
         source, target, filters, stride, padding, dilation, groups, transposed, lanes)  # fmt: skip
     both = int(np.prod(source) + np.prod(target)) * dtype.itemsize
-    high, most = _tile_shape(filters, stride[1], reduce, out, transposed, target, both > cache_bytes().L3)
+    high, most = _tile_shape(filters, stride[1], reduce, out, transposed, target, both > FETCH_BYTES)
     pattern, bands = bands_of(target[2], high, filters[1], stride[1], padding[1][0], dilation[1], source[2], transposed)
     by_row = pattern if high > 1 else ()
     segments = [
