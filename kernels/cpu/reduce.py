@@ -42,6 +42,22 @@ def sum_pixels(a: np.ndarray, total: np.ndarray) -> None:
 
 
 @jit(inner=True)
+def _chunks_part(task, thread, partial, total):
+    first, after = task * CHUNK, min((task + 1) * CHUNK, total.size)
+    for i in range(first, after):
+        total[i] = partial[0, i]
+    for chunk in range(1, partial.shape[0]):
+        for i in range(first, after):
+            total[i] += partial[chunk, i]
+
+
+@jit
+def sum_chunks(team, partial, total):
+    """Fill total (elements,) with the sum of partial (chunks, elements), added in the order of the chunks."""
+    share(team, (total.size + CHUNK - 1) // CHUNK, _chunks_part, (partial, total))
+
+
+@jit(inner=True)
 def _panels_row(row, thread, partial, panels_per_group, dw):
     chunks, panels, _, block = partial.shape
     out_channels = dw.shape[1] * panels_per_group // panels
