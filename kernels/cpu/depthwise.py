@@ -5,7 +5,8 @@
 Lanes are output channels (`lanewise.py`). A row of outputs is cut into tiles; which columns of the source a tile meets
 with which taps is its pattern, and code is made for each pattern: those of the edges simply lack the taps outside of
 the image, so that the source is read in place. The gradient by the input differs in its patterns alone: of a strided
-convolution, neighbours meet different taps.
+convolution, neighbours meet different taps. Tiles of small filters hold several rows of outputs, too: each row that
+they meet is passed over where it lies outside of the image.
 """
 
 from functools import lru_cache
@@ -15,7 +16,9 @@ import numpy as np
 from numba.np.unsafe.ndarray import to_fixed_tuple
 
 from fastcnn.kernels.cpu.compiler import jit
+from fastcnn.kernels.cpu.gather import past_caches
 from fastcnn.kernels.cpu.geometry import MIN_TASKS, SERIAL_FLOPS, Padding, Triple, blocks_of
+from fastcnn.kernels.cpu.host import cache_bytes
 from fastcnn.kernels.cpu.lanewise import (
     Pattern,
     call_products,
@@ -26,10 +29,13 @@ from fastcnn.kernels.cpu.lanewise import (
 )
 from fastcnn.kernels.cpu.tasks import share
 from fastcnn.kernels.cpu.threads import call_parallel, threads_for
+from fastcnn.kernels.cpu.tile import PAST_CACHES, RELU
+from fastcnn.kernels.cpu.vector import vector_registers
 from fastcnn.kernels.cpu.workspace import scratch
 
 SOURCE_BYTES = 512 * 1024  # of the rows that a row of outputs meets, in one task's channels
 FETCH_BYTES = 16 * 1024 * 1024  # of both arrays: more does not stay in caches, and is fetched ahead
+MOST_CHANNELS = 2  # of groups that tiles of several rows are made for: code grows with vectors that differ
 BLOCK_VECTORS = 64  # of output channels of a task, at most
 
 Met = tuple[tuple[int, int], ...]  # (tap, source pixel) pairs that an output of an axis meets
@@ -52,12 +58,28 @@ class Lanewise(NamedTuple):
     segments: np.ndarray  # (segments, 6): address of the code, first output, column, tiles, columns between, outputs
     depths: np.ndarray  # (outputs of the depth, 1 + 2 * taps): number of taps met, then (tap, source) pairs
     heights: np.ndarray  # the same for the height
+    bands: np.ndarray  # (tiles of rows, 3): first source row of the pattern, first and last of those that exist
     table: int  # entries of one task's table of rows
     tasks: int
     parallel: bool
+    ragged: bool
 
 
-NUMBERS = "reduce taps_h taps_w rows_block rows_blocks units_block units units_blocks period unit_in fetch".split()
+class Lanes(NamedTuple):
+    """How lanes, which are channels of the target, meet the source: what every plan of a pass begins with."""
+
+    reduce: int  # channels of a group of the source
+    out: int  # and of the target
+    met: tuple[list[Met], list[Met], list[Met]]  # along depth, height and width
+    period: int  # vectors of channels in a unit, after which the lanes' pattern begins anew
+    units: int
+    unit_in: int  # channels of the source that a unit meets
+    ragged: bool  # the last unit is cut short
+
+
+NUMBERS = (
+    "reduce taps_h taps_w rows_block rows_blocks units_block units units_blocks period unit_in fetch high span".split()
+)
 
 
 def serves(group_in: int, group_out: int, groups: int, lanes: int) -> bool:
@@ -72,6 +94,14 @@ def serves(group_in: int, group_out: int, groups: int, lanes: int) -> bool:
     return group_in == 1 or (short and 2 * group_out <= 3 * lanes)
 
 
+def _pairs(i: int, taps: int, stride: int, before: int, dilation: int, transposed: bool) -> Met:
+    """Return what output i of an axis meets in a source axis without ends."""
+    if not transposed:
+        return tuple((tap, i * stride - before + tap * dilation) for tap in range(taps))
+    places = ((tap, i + before - tap * dilation) for tap in range(taps))
+    return tuple((tap, place // stride) for tap, place in places if place % stride == 0)
+
+
 def meetings(
     outputs: int, taps: int, stride: int, before: int, dilation: int, size: int, transposed: bool
 ) -> list[Met]:
@@ -80,15 +110,41 @@ def meetings(
     >>> meetings(2, 3, 1, 1, 1, 2, False)
     [((1, 0), (2, 1)), ((0, 0), (1, 1))]
     """
+    found = [_pairs(i, taps, stride, before, dilation, transposed) for i in range(outputs)]
+    return [tuple((tap, place) for tap, place in pairs if 0 <= place < size) for pairs in found]
+
+
+def bands_of(
+    outputs: int, high: int, taps: int, stride: int, before: int, dilation: int, size: int, transposed: bool
+) -> tuple[tuple[Met, ...], np.ndarray]:
+    """Return what `high` rows of outputs meet, and for each such band the first source row and those that exist.
+
+    Every band meets the same, edges aside: of a transposed stride, `high` is a multiple.
+    """
     found = []
-    for i in range(outputs):
-        if transposed:
-            places = [(tap, i + before - tap * dilation) for tap in range(taps)]
-            pairs = [(tap, place // stride) for tap, place in places if place % stride == 0]
-        else:
-            pairs = [(tap, i * stride - before + tap * dilation) for tap in range(taps)]
-        found.append(tuple((tap, place) for tap, place in pairs if 0 <= place < size))
-    return found
+    pattern: tuple[Met, ...] = ()
+    for p in range(0, outputs, high):
+        met = [_pairs(p + i, taps, stride, before, dilation, transposed) for i in range(high)]
+        first = min((row for pairs in met for _, row in pairs), default=0)
+        pattern = tuple(tuple((tap, row - first) for tap, row in pairs) for pairs in met)
+        found.append((first, max(0, -first), size - 1 - first))
+    return pattern, np.array(found, np.int64)
+
+
+def lanes_of(
+    source: tuple[int, ...], target: tuple[int, ...], filters: Triple, stride: Triple, padding: Padding,
+    dilation: Triple, groups: int, transposed: bool, lanes: int,
+) -> Lanes:  # fmt: skip
+    """Return how an array of shape `target` meets one of shape `source`; `transposed`: as dx meets dy."""
+    reduce, out = source[4] // groups, target[4] // groups
+    depths, heights, widths = (
+        meetings(target[i + 1], filters[i], stride[i], padding[i][0], dilation[i], source[i + 1], transposed)
+        for i in range(3)
+    )
+    period = period_of(out, lanes)
+    wide = period * lanes
+    return Lanes(reduce, out, (depths, heights, widths), period, -(-target[4] // wide), wide // out * reduce,
+                 target[4] % wide != 0)  # fmt: skip
 
 
 def segments_of(met: list[Met], most: int, stride: int) -> list[Segment]:
@@ -111,15 +167,30 @@ def segments_of(met: list[Met], most: int, stride: int) -> list[Segment]:
     return segments
 
 
-def _tile_outputs(filters: Triple, reduce: int, out: int, neighbours_differ: bool, width: int) -> int:
-    """Return how many outputs side by side a tile should hold, at most.
+def _tile_shape(
+    filters: Triple, stride: int, reduce: int, out: int, transposed: bool, target: tuple[int, ...], large: bool
+) -> tuple[int, int]:
+    """Return how many rows of outputs, and outputs side by side, a tile should hold at most.
 
-    Depthwise, memory counts: pixels stand apart by all channels, often a power of two, so that many columns at once
-    fall on few sets of the caches (measured). Four outputs of small filters keep the multipliers busy all the same.
+    What is loaded counts: pixels stand apart by all channels, often a power of two, so that few sets of L1 hold them
+    and most lines come from L2. Tiles of several rows meet fewer, and the weights once (measured: 4 by 4 outputs of 3x3
+    filters and 2 by 8 of 5x5 up to 1.5 times as fast as a row of 4). Strided over `large` arrays, that caches do
+    not keep, one row of outputs is as fast or faster: memory is read along few rows at once.
     """
-    if reduce > 1 or out > 1 or neighbours_differ:
-        return most_outputs(filters[2])
-    return 4 if np.prod(filters) <= 9 and width > 8 else min(8, most_outputs(filters[2]))
+    taps, (_, registers) = filters[1] * filters[2], vector_registers()
+    rows, width, wide = 1, 1, most_outputs(filters[2])
+    if reduce == out == 1 and not (transposed and stride > 1):
+        wide = 4 if filters[0] * taps <= 9 and target[3] > 8 else min(8, wide)
+    if max(reduce, out) <= MOST_CHANNELS:
+        if taps <= 9:
+            rows, width = (4 if registers == 32 else 2), 4
+        elif taps <= 25 and registers == 32:
+            rows, width = 2, 8
+    rows = rows // stride * stride if transposed else min(rows, max(2, rows // stride))
+    if rows < 2 or target[2] == 1 or (large and stride > 1 and not transposed):
+        return 1, wide
+    rows = blocks_of(target[2], rows)[0]
+    return -(-rows // stride) * stride if transposed else rows, width
 
 
 def _table(met: list[Met], taps: int) -> np.ndarray:
@@ -137,31 +208,29 @@ def plan_lanewise(
     dilation: Triple, groups: int, transposed: bool, lanes: int, dtype: np.dtype,
 ) -> Lanewise:  # fmt: skip
     """Plan the sweep from an array of shape `source` into one of shape `target`; `transposed`: from dy into dx."""
-    N, K, reduce, out = source[0], target[4], source[4] // groups, target[4] // groups
-    depths, heights, widths = (
-        meetings(target[i + 1], filters[i], stride[i], padding[i][0], dilation[i], source[i + 1], transposed)
-        for i in range(3)
-    )
-    period = period_of(out, lanes)
-    units = -(-K // (period * lanes))
-    ragged, unit_in = K % (period * lanes) != 0, period * lanes // out * reduce
-    most = _tile_outputs(filters, reduce, out, transposed and stride[2] > 1, target[3])
+    reduce, out, (depths, heights, widths), period, units, unit_in, ragged = lanes_of(
+        source, target, filters, stride, padding, dilation, groups, transposed, lanes)  # fmt: skip
+    both = int(np.prod(source) + np.prod(target)) * dtype.itemsize
+    high, most = _tile_shape(filters, stride[1], reduce, out, transposed, target, both > FETCH_BYTES)
+    pattern, bands = bands_of(target[2], high, filters[1], stride[1], padding[1][0], dilation[1], source[2], transposed)
+    by_row = pattern if high > 1 else ()
     segments = [
-        (products_code(Pattern(s.outputs, reduce, out, ragged), dtype), s.first, s.column, s.tiles, s.step,
+        (products_code(Pattern(s.outputs, reduce, out, ragged, by_row), dtype), s.first, s.column, s.tiles, s.step,
          len(s.outputs))
         for s in segments_of(widths, most, stride[2] if transposed else 1)
     ]  # fmt: skip
-    high = min(source[2], (filters[1] - 1) * dilation[1] + 1)
-    fitting = SOURCE_BYTES // (high * source[3] * unit_in * dtype.itemsize)
+    meeting = min(source[2], (filters[1] - 1) * dilation[1] + 1)
+    fitting = SOURCE_BYTES // (meeting * source[3] * unit_in * dtype.itemsize)
     held = blocks_of(units, max(1, min(fitting, BLOCK_VECTORS // period)))[0]
-    bands, rows = N * target[1] * -(-units // held), target[2]
-    while bands * -(-target[2] // rows) < MIN_TASKS and rows >= 4:
-        rows = -(-rows // 2)
+    images, rows = source[0] * target[1] * -(-units // held), target[2]
+    while images * -(-target[2] // rows) < MIN_TASKS and rows >= 4 * high:
+        rows = blocks_of(-(-rows // 2), high)[1] * high
     rows_blocks = -(-target[2] // rows)
     values = dict(
         reduce=reduce, taps_h=filters[1], taps_w=filters[2], rows_block=rows, rows_blocks=rows_blocks,
         units_block=held, units=units, units_blocks=-(-units // held), period=period, unit_in=unit_in,
-        fetch=(np.prod(source) + np.prod(target)) * dtype.itemsize > FETCH_BYTES,
+        fetch=both > FETCH_BYTES,
+        high=high, span=1 + max((row for pairs in pattern for _, row in pairs), default=0),
     )  # fmt: skip
     products = min(np.prod(source), np.prod(target)) * np.prod(filters) * max(reduce, out)
     return Lanewise(
@@ -169,9 +238,11 @@ def plan_lanewise(
         np.array(segments, np.int64),
         _table(depths, filters[0]),
         _table(heights, filters[1]),
+        bands,
         2 * filters[0] * filters[1] * reduce,
-        bands * rows_blocks,
+        images * rows_blocks,
         2 * int(products) > SERIAL_FLOPS,
+        ragged,
     )
 
 
@@ -201,10 +272,12 @@ def _pack(w, reduce, taps_w, transposed, lanes, packed):
 
 
 @jit(inner=True)
-def _task(task, thread, lanes, source, packed, bias, relu, numbers, segments, depths, heights, tables, target):
+def _task(
+    task, thread, lanes, source, packed, bias, epilogue, numbers, segments, depths, heights, bands, tables, target
+):
     """Compute one block of output rows, for one block of channels."""
     (reduce, taps_h, taps_w, rows_block, rows_blocks, units_block, units, units_blocks, period, unit_in,
-     fetch) = to_fixed_tuple(numbers, 11)  # fmt: skip
+     fetch, high, span) = to_fixed_tuple(numbers, 13)  # fmt: skip
     (_, D, H, W, C), (_, O, P, Q, K) = source.shape, target.shape
     rows_met = tables[thread]
     # Addresses are taken once: a look at an array in the loops would count its references.
@@ -219,15 +292,19 @@ def _task(task, thread, lanes, source, packed, bias, relu, numbers, segments, de
     w_row = taps_w * lanes
     w_vector = depths.shape[1] // 2 * taps_h * reduce * w_row
     end = min(p0 + rows_block, P)
-    for p in range(p0, end):
+    for p in range(p0, end, high):
         met, ahead, ahead_rows = 0, np.int64(0), np.int64(0)
-        if fetch and p + 1 < end and depths[o, 0] > 0 and heights[p, 0] > 0 and heights[p + 1, 0] > 0:
-            ahead = (depths[o, 2] * H + heights[p, 2] + 1) * W * C
-            ahead_rows = heights[p + 1, 2] - heights[p, 2]
+        row, first_row, last_row = to_fixed_tuple(bands[p // high], 3)
+        if fetch and p + high < end and depths[o, 0] > 0:
+            # The rows that the next band meets and this one does not; as many as the bands advance, at most.
+            after = bands[p // high + 1]
+            begin = max(row + span, after[0])
+            ahead, ahead_rows = (depths[o, 2] * H + begin) * W * C, min(after[0] + span, H) - begin
         for a in range(depths[o, 0]):
-            for b in range(heights[p, 0]):
-                place = (depths[o, 2 + 2 * a] * H + heights[p, 2 + 2 * b]) * W * C
-                filter_row = (depths[o, 1 + 2 * a] * taps_h + heights[p, 1 + 2 * b]) * reduce
+            for b in range(heights[p, 0] if high == 1 else 1):
+                r, tap = (heights[p, 2 + 2 * b], heights[p, 1 + 2 * b]) if high == 1 else (row, 0)
+                place = (depths[o, 2 + 2 * a] * H + r) * W * C
+                filter_row = (depths[o, 1 + 2 * a] * taps_h + tap) * reduce
                 for j in range(reduce):
                     rows_met[2 * met], rows_met[2 * met + 1] = place + j, (filter_row + j) * w_row
                     met += 1
@@ -236,14 +313,17 @@ def _task(task, thread, lanes, source, packed, bias, relu, numbers, segments, de
                 segments[s, 0], x + size * ((n * D * H * W + segments[s, 2]) * C + unit * unit_in), C,
                 segments[s, 4] * C, table, met, weights + size * vector * w_vector, w_vector,
                 y + size * ((((n * O + o) * P + p) * Q + segments[s, 1]) * K + vector * lanes), K, segments[s, 5] * K,
-                biases + size * vector * lanes, K - vector * lanes, held, segments[s, 3], relu, ahead, ahead_rows,
-                W * C,
+                biases + size * vector * lanes, K - vector * lanes, held, segments[s, 3], epilogue, ahead, ahead_rows,
+                W * C, reduce * w_row, Q * K, first_row, last_row, end - p,
             )  # fmt: skip
 
 
 @jit
-def _tasks(team, tasks, lanes, source, packed, bias, relu, numbers, segments, depths, heights, tables, target):
-    share(team, tasks, _task, (lanes, source, packed, bias, relu, numbers, segments, depths, heights, tables, target))
+def _tasks(
+    team, tasks, lanes, source, packed, bias, epilogue, numbers, segments, depths, heights, bands, tables, target
+):
+    share(team, tasks, _task, (lanes, source, packed, bias, epilogue, numbers, segments, depths, heights, bands, tables,
+                               target))  # fmt: skip
 
 
 def lanewise(
@@ -258,7 +338,10 @@ def lanewise(
     packed = scratch("weights", -(-K // lanes) * lanes * w[..., 0, 0].size * reduce, dtype)
     _pack(w.reshape(-1, w.shape[3], w.shape[4]), reduce, w.shape[2], transposed, lanes, packed)
     add = np.zeros(K, dtype) if bias is None else bias
+    # Vectors align where channels fill them.
+    past = not plan.ragged and source.nbytes + target.nbytes > cache_bytes().L3 and past_caches(target, lanes)
+    epilogue = relu * RELU + past * PAST_CACHES
     threads = threads_for(plan.parallel)
     tables = scratch("rows", threads * plan.table, np.dtype(np.int64))[: threads * plan.table]
-    call_parallel(plan.parallel, _tasks, plan.tasks, lanes, source, packed, add, relu, plan.numbers, plan.segments,
-                  plan.depths, plan.heights, tables.reshape(threads, plan.table), target)  # fmt: skip
+    call_parallel(plan.parallel, _tasks, plan.tasks, lanes, source, packed, add, epilogue, plan.numbers, plan.segments,
+                  plan.depths, plan.heights, plan.bands, tables.reshape(threads, plan.table), target)  # fmt: skip

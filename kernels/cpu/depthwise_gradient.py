@@ -14,15 +14,9 @@ import numpy as np
 from numba.np.unsafe.ndarray import to_fixed_tuple
 
 from fastcnn.kernels.cpu.compiler import jit
-from fastcnn.kernels.cpu.depthwise import Met, meetings, segments_of
+from fastcnn.kernels.cpu.depthwise import Met, lanes_of, segments_of
 from fastcnn.kernels.cpu.geometry import MIN_TASKS, SERIAL_FLOPS, Padding, Triple, blocks_of
-from fastcnn.kernels.cpu.lanewise import (
-    Pattern,
-    call_gradients,
-    gradients_code,
-    most_sums,
-    period_of,
-)
+from fastcnn.kernels.cpu.lanewise import Pattern, call_gradients, gradients_code, most_sums
 from fastcnn.kernels.cpu.reduce import sum_panels
 from fastcnn.kernels.cpu.tasks import share
 from fastcnn.kernels.cpu.threads import call_parallel
@@ -71,14 +65,8 @@ def plan_gradient(
     dilation: Triple, groups: int, lanes: int, dtype: np.dtype,
 ) -> LanewiseGradient:  # fmt: skip
     """Plan the gradient by weights from x of shape `source` and dy of shape `target`."""
-    N, K, reduce, out = source[0], target[4], source[4] // groups, target[4] // groups
-    depths, heights, widths = (
-        meetings(target[i + 1], filters[i], stride[i], padding[i][0], dilation[i], source[i + 1], False)
-        for i in range(3)
-    )
-    period = period_of(out, lanes)
-    units = -(-K // (period * lanes))
-    ragged, unit_in = K % (period * lanes) != 0, period * lanes // out * reduce
+    reduce, out, (depths, heights, widths), period, units, unit_in, ragged = lanes_of(
+        source, target, filters, stride, padding, dilation, groups, False, lanes)  # fmt: skip
     band_bytes = BAND_BYTES if reduce == 1 else REPEATED_BAND_BYTES
     bands = _bands(heights, max(1, band_bytes // (source[3] * lanes * dtype.itemsize * stride[1])))
     taps = blocks_of(filters[2], most_sums())[0]
@@ -99,11 +87,11 @@ def plan_gradient(
                 ]
             )
     # Many chunks have many sums to add: where these would outweigh x, tasks take fewer channels instead.
-    most_chunks = max(1, int(np.prod(source)) // (4 * reduce * int(np.prod(filters)) * K))
+    most_chunks = max(1, int(np.prod(source)) // (4 * reduce * int(np.prod(filters)) * target[4]))
     blocks = max(-(-units * period // BLOCK_VECTORS), min(units, -(-MIN_TASKS // most_chunks)))
     held = blocks_of(units, units // blocks)[0]
     units_blocks = -(-units // held)
-    chunks = max(1, min(N * target[1] * len(bands), most_chunks, -(-MIN_TASKS // units_blocks)))
+    chunks = max(1, min(source[0] * target[1] * len(bands), most_chunks, -(-MIN_TASKS // units_blocks)))
     values = dict(
         reduce=reduce, taps_h=filters[1], taps_w=filters[2], most=most, step_h=stride[1], dilation_h=dilation[1],
         units_block=held, units_blocks=units_blocks, period=period, unit_in=unit_in, chunks=chunks,

@@ -22,20 +22,25 @@ from llvmlite import ir
 from llvmlite.ir import Value
 from numba.extending import intrinsic
 
-from fastcnn.kernels.cpu.tile import caller, tile_shape
+from fastcnn.kernels.cpu.tile import PAST_CACHES, RELU, caller, tile_shape
 from fastcnn.kernels.cpu.vector import VectorFunction, i32, i64, load_functions, load_once, vector_registers
 
-PRODUCT_ARGUMENTS, GRADIENT_ARGUMENTS = 18, 15
+PRODUCT_ARGUMENTS, GRADIENT_ARGUMENTS = 23, 15
 COLUMNS_A_BASE = 3  # columns loaded from one address: base, base + pitch, base + 2 * pitch
 
 
 class Pattern(NamedTuple):
-    """For each of some outputs side by side: the taps it meets, and their columns from the first one met."""
+    """For each of some outputs side by side: the taps it meets, and their columns from the first one met.
+
+    `rows`: the same for rows of outputs, one below the other, as if the image had no edge. Where it is empty, the tile
+    is one row of outputs, and code loops over the rows that it meets.
+    """
 
     outputs: tuple[tuple[tuple[int, int], ...], ...]
     group_in: int
     group_out: int
     ragged: bool  # channels do not fill whole vectors: loads and stores are masked
+    rows: tuple[tuple[tuple[int, int], ...], ...] = ()
 
 
 def period_of(group_out: int, lanes: int) -> int:
@@ -94,10 +99,10 @@ class _Columns:
         return f.load(f.at(pixel, i64(first)), exists)
 
 
-def _by_column(pattern: Pattern) -> list[tuple[int, list[tuple[int, int]]]]:
-    """Return the columns in order, each with the (output, tap) pairs that meet it."""
+def _by_place(outputs: tuple[tuple[tuple[int, int], ...], ...]) -> list[tuple[int, list[tuple[int, int]]]]:
+    """Return the columns (or rows) in order, each with the (output, tap) pairs that meet it."""
     met: dict[int, list[tuple[int, int]]] = {}
-    for m, taps in enumerate(pattern.outputs):
+    for m, taps in enumerate(outputs):
         for tap, column in taps:
             met.setdefault(column, []).append((m, tap))
     return sorted(met.items())
@@ -114,52 +119,89 @@ def _column_places(f: VectorFunction, row: Value, pitch: Value, columns: list[in
 
 
 def emit_products(module: ir.Module, pattern: Pattern, dtype: np.dtype, lanes: int) -> None:
-    """Write products(x, pitch, x tile, rows, count, w, w vector, y, K, y tile, bias, outs, units, tiles, relu, ahead,
-    ahead rows, ahead pitch).
+    """Write products(x, pitch, x tile, rows, count, w, w vector, y, K, y tile, bias, outs, units, tiles, epilogue,
+    ahead, ahead rows, row pitch, w row, y row, first row, last row, rows out).
 
-    rows holds `count` pairs: offsets of a row in x, and of its taps in w. `units` are as many vectors of channels as
-    the pattern of lanes is long; `outs` output channels are left. Tiles stand x tile and y tile apart. From offset
-    `ahead` on, so many rows are fetched into L1 that the next row of outputs will meet.
+    rows holds `count` pairs: offsets of a row in x, and of its taps in w; where the pattern has rows of its own, of its
+    first row and tap, of which rows from the first to the last exist, and so many of its rows of outputs. `units` are
+    as many vectors of channels as the pattern of lanes is long; `outs` output channels are left. Tiles stand x tile and
+    y tile apart. From offset `ahead` on, so many rows are fetched into L1 that the next rows of outputs will meet.
     """
     f = VectorFunction(module, "run", PRODUCT_ARGUMENTS, dtype, lanes)
     b = f.b
-    (x, pitch, x_tile, rows, count, w, w_vector, y, K, y_tile, bias, outs, units, tiles, relu, ahead, ahead_rows,
-     ahead_pitch) = f.function.args  # fmt: skip
+    (x, pitch, x_tile, rows, count, w, w_vector, y, K, y_tile, bias, outs, units, tiles, epilogue, ahead, ahead_rows,
+     row_pitch, w_row_pitch, y_row, first_row, last_row, rows_out) = f.function.args  # fmt: skip
     x, w, y, bias, rows = f.pointer(x), f.pointer(w), f.pointer(y), f.pointer(bias), f.pointer(rows, i64)
-    period, outputs, by_column = period_of(pattern.group_out, lanes), len(pattern.outputs), _by_column(pattern)
+    period, outputs, by_column = period_of(pattern.group_out, lanes), len(pattern.outputs), _by_place(pattern.outputs)
+    by_row, height = _by_place(pattern.rows), max(1, len(pattern.rows))
     taps = sorted({tap for met in pattern.outputs for tap, _ in met})
-    wanted = f.splat(b.icmp_signed("!=", relu, i64(0)))
+    wanted = f.splat(b.icmp_signed("!=", b.and_(epilogue, i64(RELU)), i64(0)))
+    past = b.icmp_signed("!=", b.and_(epilogue, i64(PAST_CACHES)), i64(0))
+    exist = [
+        b.zext(b.and_(b.icmp_signed("<=", first_row, i64(r)), b.icmp_signed("<=", i64(r), last_row)), i64)
+        for r, _ in by_row
+    ]
 
     def vector(u: int, x_v: Value, w_v: Value, y_v: Value, bias_v: Value, left: Value, *_: object) -> list[Value]:
         mask = f.mask_below(b.sub(left, i64(u * lanes))) if pattern.ragged else None
         columns = _Columns(f, pattern, u)
 
         def fetch(i: Value, _: list[Value]) -> list[Value]:
-            row = b.gep(x_v, [b.add(ahead, b.mul(i, ahead_pitch))])
+            row = b.gep(x_v, [b.add(ahead, b.mul(i, row_pitch))])
             for at in _column_places(f, row, pitch, [column for column, _ in by_column]):
                 f.prefetch(b.gep(at, [i64(columns.first)]))
             return []
 
         f.loop(ahead_rows, [], fetch)
 
-        def row(i: Value, sums: list[Value]) -> list[Value]:
-            place = b.gep(rows, [b.mul(i, i64(2))])
-            x_row = b.gep(x_v, [b.load(place)])
-            w_row = b.gep(w_v, [b.load(b.gep(place, [i64(1)]))])
-            weights = {tap: f.load(f.at(w_row, i64(0), tap)) for tap in taps}
+        def weights_at(w_row: Value) -> dict[int, Value]:
+            return {tap: f.load(f.at(w_row, i64(0), tap)) for tap in taps}
+
+        def row(x_row: Value, weights: list[tuple[int, dict[int, Value]]], _: object, sums: list[Value]) -> list[Value]:
             sums = list(sums)
             places = _column_places(f, x_row, pitch, [column for column, _ in by_column])
             for at, (_, met) in zip(places, by_column, strict=True):
                 pixel = columns.load(at, mask)
                 for m, tap in met:
-                    sums[m] = b.call(f.fma, [pixel, weights[tap], sums[m]])
+                    for i, weight in weights:
+                        sums[i * outputs + m] = b.call(f.fma, [pixel, weight[tap], sums[i * outputs + m]])
+            return sums
+
+        def slice_(i: Value, sums: list[Value]) -> list[Value]:
+            place = b.gep(rows, [b.mul(i, i64(2))])
+            x_row = b.gep(x_v, [b.load(place)])
+            w_row = b.gep(w_v, [b.load(b.gep(place, [i64(1)]))])
+            if not pattern.rows:
+                return row(x_row, [(0, weights_at(w_row))], i, sums)
+            weights = {
+                tap: weights_at(b.gep(w_row, [b.mul(w_row_pitch, i64(tap))]))
+                for tap in sorted({tap for _, met in by_row for _, tap in met})
+            }
+            for (r, met), exists in zip(by_row, exist, strict=True):
+                at = b.gep(x_row, [b.mul(row_pitch, i64(r))])
+                found = [(i, weights[tap]) for i, tap in met]
+                sums = f.loop(exists, sums, partial(row, at, found))
             return sums
 
         start = f.load(f.at(bias_v, i64(0), u), mask)
-        for m, total in enumerate(f.loop(count, [start] * outputs, row)):
-            # A NaN is not below zero and stays.
-            cut = b.and_(b.fcmp_ordered("<", total, f.zero), wanted)
-            f.store(b.select(cut, f.zero, total), f.at(y_v, b.mul(K, i64(m)), u), mask)
+        sums = f.loop(count, [start] * (outputs * height), slice_)
+
+        def store(i: int, *_: object) -> list[Value]:
+            y_p, values = b.gep(y_v, [b.mul(y_row, i64(i))]), []
+            for total in sums[i * outputs : (i + 1) * outputs]:
+                # A NaN is not below zero and stays.
+                cut = b.and_(b.fcmp_ordered("<", total, f.zero), wanted)
+                values.append(b.select(cut, f.zero, total))
+            with b.if_else(past) as branches:
+                for past_caches, branch in zip((True, False), branches, strict=True):
+                    with branch:
+                        for m, value in enumerate(values):
+                            f.store(value, f.at(y_p, b.mul(K, i64(m)), u), mask, past_caches and mask is None)
+            return []
+
+        store(0)
+        for i in range(1, height):
+            f.loop(b.zext(b.icmp_signed("<", i64(i), rows_out), i64), [], partial(store, i))
         return []
 
     def unit(_: Value, carried: list[Value]) -> list[Value]:
@@ -196,7 +238,7 @@ def emit_gradients(module: ir.Module, pattern: Pattern, G: int, u: int, dtype: n
      ) = f.function.args  # fmt: skip
     x, dy, sums = f.pointer(x), f.pointer(dy), f.pointer(sums)
     taps = sorted({tap for met in pattern.outputs for tap, _ in met})
-    by_column, columns = _by_column(pattern), _Columns(f, pattern, u)
+    by_column, columns = _by_place(pattern.outputs), _Columns(f, pattern, u)
     mask = f.mask_below(outs) if pattern.ragged else None
     order = [(g, tap) for g in range(G) for tap in taps]
 
@@ -263,7 +305,8 @@ def most_sums() -> int:
 
 @intrinsic
 def call_products(typingctx, address, x, pitch, x_tile, rows, count, w, w_vector, y, K, y_tile, bias, outs, units,
-                  tiles, relu, ahead, ahead_rows, ahead_pitch):  # fmt: skip
+                  tiles, epilogue, ahead, ahead_rows, row_pitch, w_row, y_row, first_row, last_row,
+                  rows_out):  # fmt: skip
     """Call the products at `address`: addresses in bytes, pitches, steps and offsets in elements."""
     return caller(PRODUCT_ARGUMENTS)
 

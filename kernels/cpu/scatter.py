@@ -26,6 +26,7 @@ from fastcnn.kernels.cpu.tile import (
     MAX_PATCH_ROWS,
     MAX_PATCH_VECTORS,
     Tiles,
+    call_copy_rows,
     call_patches,
     call_tile,
     call_transpose,
@@ -46,12 +47,9 @@ class Scatter(NamedTuple):
 
     numbers: np.ndarray  # in the order of SCATTER_NUMBERS
     panels: int  # of one group's (tap, channel) lanes
-    source_rows: np.ndarray  # offset of each pixel of a block in the source
-    product_rows: np.ndarray  # and in z
-    target_taps: np.ndarray  # offset of each row of taps in the target
-    product_taps: np.ndarray  # and in a pixel's z
-    lines: np.ndarray  # offsets in bytes of the cache lines of the next block's pixels
-    held: int  # elements of z
+    tables: np.ndarray  # one after the other: offset of each pixel of a block in the source, and in z; of each row of
+    # taps in the target, and in a pixel's z; in bytes, of the cache lines of the next block's pixels
+    held: int  # elements of z, after a cache line that begins with a one
     tasks: int
     parallel: bool
     cycles: float  # an estimate, to compare with a gather's
@@ -59,7 +57,8 @@ class Scatter(NamedTuple):
 
 SCATTER_NUMBERS = (
     "groups out_channels panels runs taps_d taps_h taps_w stride_d stride_h stride_w before_d before_h before_w "
-    "dilation_d dilation_h dilation_w reduce_channels images_block bands band_rows pixels_block"
+    "dilation_d dilation_h dilation_w out_d out_h out_w reduce_channels images_block bands band_rows pixels_block "
+    "images in_d in_h in_w"
 ).split()
 
 
@@ -91,8 +90,9 @@ def plan_scatter(
         taps_d=filters[0], taps_h=filters[1], taps_w=filters[2],
         stride_d=stride[0], stride_h=stride[1], stride_w=stride[2],
         before_d=before[0], before_h=before[1], before_w=before[2],
-        dilation_d=dilation[0], dilation_h=dilation[1], dilation_w=dilation[2],
-        runs=runs, images_block=images, bands=bands, band_rows=band, pixels_block=pixels,
+        dilation_d=dilation[0], dilation_h=dilation[1], dilation_w=dilation[2], out_d=O, out_h=P, out_w=Q,
+        images=N, in_d=D, in_h=H, in_w=W, runs=runs, images_block=images, bands=bands, band_rows=band,
+        pixels_block=pixels,
     )  # fmt: skip
     flops = 2 * N * image * prod(filters) * K * reduce
     lines = np.arange(0, pixels * C * itemsize, LINE)
@@ -103,12 +103,17 @@ def plan_scatter(
     return Scatter(
         np.array([values[name] for name in SCATTER_NUMBERS], np.int64),
         panels,
-        np.arange(pixels) * C,
-        np.arange(pixels) * pitch,
-        np.arange(filters[1]) * dilation[1] * Q * K,
-        np.arange(filters[1]) * filters[2] * out,
-        np.append(lines, np.zeros(reduce, np.int64)),
-        pixels * pitch,
+        np.concatenate(
+            [
+                np.arange(pixels) * C,
+                np.arange(pixels) * pitch,
+                np.arange(filters[1]) * dilation[1] * Q * K,
+                np.arange(filters[1]) * filters[2] * out,
+                lines,
+                np.zeros(reduce, np.int64),
+            ]
+        ),
+        pixels * pitch + LINE // itemsize,
         -(-N // images) * bands,
         flops > SERIAL_FLOPS,
         KERNEL_CYCLES + cycles,
@@ -163,17 +168,17 @@ def _pack(team, panels, transpose, w, groups, transposed, block, packed):
 
 
 @jit(inner=True)
-def _add_row(functions, lanes, z, pitch, numbers, n, d, p, q_first, q_after, h_first, h_after, target_taps,
-             product_taps, one, target):  # fmt: skip
+def _add_row(functions, lanes, one, z, pitch, numbers, n, d, p, q_first, q_after, h_first, h_after, to_taps,
+             target):  # fmt: skip
     """Add the products of some pixels of a source row, `pitch` bytes apart from the address z on.
 
-    Only the rows h_first to h_after of the target are added to.
+    Only the rows h_first to h_after of the target are added to. one and to_taps are addresses, of the number and of
+    the tables of taps.
     """
     (groups, out, panels, runs, taps_d, taps_h, taps_w, stride_d, stride_h, stride_w, before_d, before_h, before_w,
-     dilation_d, dilation_h, dilation_w) = to_fixed_tuple(numbers, 16)  # fmt: skip
-    _, O, P, Q, K = target.shape
-    size, group = target.itemsize, MAX_PATCH_VECTORS * lanes
-    to_taps, from_taps, scale = target_taps.ctypes.data, product_taps.ctypes.data, one.ctypes.data
+     dilation_d, dilation_h, dilation_w, O, P, Q) = to_fixed_tuple(numbers, 19)  # fmt: skip
+    K, size, group = groups * out, target.itemsize, MAX_PATCH_VECTORS * lanes
+    from_taps = to_taps + 8 * taps_h
     h = p * stride_h - before_h
     r_first = max(0, (h_first - h + dilation_h - 1) // dilation_h)
     r_after = min(taps_h, (h_after - h + dilation_h - 1) // dilation_h)
@@ -201,54 +206,57 @@ def _add_row(functions, lanes, z, pitch, numbers, n, d, p, q_first, q_after, h_f
                             count = min(group, length - k)
                             vectors = (count + lanes - 1) // lanes
                             call_patches(functions[height, vectors], to + size * k, to_taps + 8 * r, at + size * k,
-                                         from_taps + 8 * r, from_taps, scale, 1,
+                                         from_taps + 8 * r, from_taps, one, 1,
                                          count - (vectors - 1) * lanes)  # fmt: skip
 
 
 @jit(inner=True)
-def _scatter_task(task, thread, addresses, functions, lanes, source, packed, bias, relu, numbers, source_rows,
-                  product_rows, target_taps, product_taps, lines, one, buffers, target):  # fmt: skip
+def _scatter_task(task, thread, addresses, functions, lanes, source, packed, bias, relu, numbers, tables,
+                  buffers, target):  # fmt: skip
     """Fill the target's rows of one block of images, or of one band of an image."""
-    (groups, out, panels, _, taps_d, taps_h, taps_w, _, stride_h, _, _, before_h, _, _, dilation_h, _, reduce_channels,
-     images_block, bands, band_rows, pixels_block) = to_fixed_tuple(numbers, 21)  # fmt: skip
-    N, D, H, W, C = source.shape
-    _, O, P, Q, K = target.shape
+    (groups, out, panels, _, taps_d, taps_h, taps_w, _, stride_h, _, _, before_h, _, _, dilation_h, _, O, P, Q,
+     reduce_channels, images_block, bands, band_rows, pixels_block, N, D, H, W,
+     ) = to_fixed_tuple(numbers, 28)  # fmt: skip
     size, tile_rows, block = source.itemsize, addresses.shape[0] - 1, 2 * lanes
+    C, K = groups * reduce_channels, groups * out
     n_first = task // bands * images_block
     n_after = min(N, n_first + images_block)
     h_first = task % bands * band_rows
     h_after = min(P, h_first + band_rows)
-    for n in range(n_first, n_after):
-        for o in range(O):
-            if bias.size == 0:
-                at = target.ctypes.data + size * ((n * O + o) * P + h_first) * Q * K
-                zero_bytes(at, size * (h_after - h_first) * Q * K)
-            else:
-                for h in range(h_first, h_after):
-                    for w in range(Q):
-                        target[n, o, h, w] = bias
+    own = (h_after - h_first) * Q  # pixels of the target, of each slice
+    for slice_ in range(n_first * O, n_after * O):
+        at = target.ctypes.data + size * (slice_ * P + h_first) * Q * K
+        if bias.size == 0:
+            zero_bytes(at, size * own * K)
+        else:
+            call_copy_rows(addresses[1, 0], bias.ctypes.data, 0, at, K, own, K)
     begin, end = n_first * D * H * W, n_after * D * H * W
     if bands > 1:
         p_first = max(0, (h_first + before_h - (taps_h - 1) * dilation_h + stride_h - 1) // stride_h)
         p_after = min(H, (h_after - 1 + before_h) // stride_h + 1)
         begin, end = (n_first * H + p_first) * W, (n_first * H + p_after) * W
-    z, zero = buffers[thread].ctypes.data, product_taps.ctypes.data
+    one = buffers.ctypes.data + buffers.strides[0] * thread
+    buffers[thread, 0] = 1
+    z, pitch = one + LINE, size * groups * panels * block
+    source_rows = tables.ctypes.data
+    product_rows, taps = source_rows + 8 * pixels_block, source_rows + 16 * pixels_block
+    zero, lines = taps, taps + 16 * taps_h
     lanes_needed = taps_d * taps_h * taps_w * out
     for first in range(begin, end, pixels_block):
         pixels = min(pixels_block, end - first)
         needed = (pixels + tile_rows - 1) // tile_rows
         fetch = source.ctypes.data + size * (first + pixels) * C
-        cursor, last = 0, min(lines.size - reduce_channels, (end - first - pixels) * C * size // 64)
+        cursor, last = 0, min(pixels_block, end - first - pixels) * C * size // LINE
         for panel in range(groups * panels):
             a = source.ctypes.data + size * (first * C + panel // panels * reduce_channels)
             vectors = 1 + np.int64(lanes_needed - panel % panels * block > lanes)
             for i in range(needed):
                 m, after = pixels * i // needed, pixels * (i + 1) // needed
                 call_tile(
-                    addresses[after - m, vectors], a, source_rows.ctypes.data + 8 * m, zero, 1,
+                    addresses[after - m, vectors], a, source_rows + 8 * m, zero, 1,
                     packed.ctypes.data + size * panel * reduce_channels * block, 0, block, z + size * panel * block,
-                    product_rows.ctypes.data + 8 * m, reduce_channels, 1, 0, lanes, 0, 0, fetch,
-                    lines.ctypes.data + 8 * max(0, min(cursor, last - reduce_channels)),
+                    product_rows + 8 * m, reduce_channels, 1, 0, lanes, 0, 0, fetch,
+                    lines + 8 * max(0, min(cursor, last - reduce_channels)),
                     np.int64(cursor + reduce_channels <= last),
                 )  # fmt: skip
                 cursor += reduce_channels
@@ -257,26 +265,21 @@ def _scatter_task(task, thread, addresses, functions, lanes, source, packed, bia
             q, rest = (first + m) % W, (first + m) // W
             p, rest = rest % H, rest // H
             after = min(pixels, m + W - q)
-            _add_row(functions, lanes, z + size * product_rows[m], size * groups * panels * block, numbers, rest // D,
-                     rest % D, p, q, q + after - m, h_first, h_after, target_taps, product_taps, one,
-                     target)  # fmt: skip
+            _add_row(functions, lanes, one, z + pitch * m, pitch, numbers, rest // D, rest % D, p, q, q + after - m,
+                     h_first, h_after, taps, target)  # fmt: skip
             m = after
-    if relu:
-        for n in range(n_first, n_after):
-            for o in range(O):
-                for h in range(h_first, h_after):
-                    for w in range(Q):
-                        for k in range(K):
-                            value = target[n, o, h, w, k]
-                            target[n, o, h, w, k] = 0 if value < 0 else value
+    for slice_ in range(n_first * O, n_after * O if relu else 0):
+        at = (slice_ * P + h_first) * Q * K
+        for i in range(at, at + own * K):
+            value = target[np.uintp(i)]
+            target[np.uintp(i)] = 0 if value < 0 else value
 
 
 @jit
-def _scatter_tasks(team, tasks, addresses, functions, lanes, source, packed, bias, relu, numbers, source_rows,
-                   product_rows, target_taps, product_taps, lines, one, buffers, target):  # fmt: skip
-    share(team, tasks, _scatter_task,
-          (addresses, functions, lanes, source, packed, bias, relu, numbers, source_rows, product_rows, target_taps,
-          product_taps, lines, one, buffers, target))  # fmt: skip
+def _scatter_tasks(team, tasks, addresses, functions, lanes, source, packed, bias, relu, numbers, tables, buffers,
+                   target):  # fmt: skip
+    share(team, tasks, _scatter_task, (addresses, functions, lanes, source, packed, bias, relu, numbers, tables,
+                                       buffers, target))  # fmt: skip
 
 
 def scatter(
@@ -296,6 +299,6 @@ def scatter(
     threads = threads_for(plan.parallel)
     buffers = scratch("source", threads * plan.held, dtype)[: threads * plan.held].reshape(threads, plan.held)
     given = np.empty(0, dtype) if bias is None else bias
-    call_parallel(plan.parallel, _scatter_tasks, plan.tasks, tiles.addresses, tiles.patches, tiles.lanes, source,
-                  packed, given, relu, plan.numbers, plan.source_rows, plan.product_rows, plan.target_taps,
-                  plan.product_taps, plan.lines, np.ones(1, dtype), buffers, target)  # fmt: skip
+    call_parallel(plan.parallel, _scatter_tasks, plan.tasks, tiles.addresses, tiles.patches, tiles.lanes,
+                  source.reshape(-1), packed, given, relu, plan.numbers, plan.tables, buffers,
+                  target.reshape(-1))  # fmt: skip

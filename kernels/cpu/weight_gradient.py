@@ -34,6 +34,7 @@ from fastcnn.kernels.cpu.geometry import (
     runs_of,
     sampled,
 )
+from fastcnn.kernels.cpu.pointwise_gradient import applies, pointwise_gradient
 from fastcnn.kernels.cpu.reduce import sum_merged, sum_panels, sum_patches
 from fastcnn.kernels.cpu.tasks import share
 from fastcnn.kernels.cpu.threads import call_parallel, threads_for
@@ -50,7 +51,6 @@ from fastcnn.kernels.cpu.tile import (
 from fastcnn.kernels.cpu.workspace import scratch
 
 BLOCK_PIXELS = 224  # of one tile call: dy's panel (28 KiB of float32) and the x it meets share L1
-IN_PLACE_PANELS = 3  # of output channels up to which x is read in place where one tap meets it
 CHUNK_PIXELS = 1500  # fewer cost more for writing and adding up a chunk's sums than a twentieth of its products
 WORKING_BYTES = 800 * 1024  # of a task's sums, its block of x and dy, and the next block: they should stay in L2
 ALL_PARTIAL_BYTES = 32 * 1024 * 1024  # of the sums of all chunks
@@ -160,14 +160,7 @@ def plan_product(
     pitch_h = ((wide - 1) * width.step + width.extent) * pitch_w
     pitch_d = ((rows - 1) * height.step + height.extent) * pitch_h
     pitch_n = depth.extent * pitch_d
-    # Few products a pixel would not pay for its copy.
-    few = prod(filters) == merge == 1 and group_filters <= IN_PLACE_PANELS * block_lanes
-    inside = not any(axis.outside(size) for axis, size in zip(whole_axes, source[1:4], strict=True))
-    in_place = inside and few
-    if in_place:
-        pitch_n, pitch_d, pitch_h, pitch_w = (prod(source[i:]) for i in range(1, 5))
-        pitch_d, pitch_h, pitch_w = pitch_d * skips[0], pitch_h * skips[1], pitch_w * skips[2]
-    scratch_x = 0 if in_place else images * pitch_n
+    scratch_x = images * pitch_n
     panels = -(-group_filters // block_lanes)
     places = width.offsets if merge == 1 else range(filters[2] + (merge - 1) * width.step)
     taps = [d * pitch_d + h * pitch_h + w * pitch_w for d, h, w in product(depth.offsets, height.offsets, places)]
@@ -319,12 +312,8 @@ def _product_task(task, thread, addresses, functions, lanes, x, dy, numbers, row
         n, o, p, q = block_start(index, O, rows_blocks, rows_block, columns_blocks, columns_block)
         n *= images_block
         images, rows, columns = min(images_block, N - n), min(rows_block, P - p), min(columns_block, Q - q)
-        pixel = (n * D + start_d + o * step_d * skip_d) * H + start_h + p * step_h * skip_h
-        pixel = pixel * W + start_w + q * step_w * skip_w
         a = padded.ctypes.data
-        if scratch_x == 0:
-            a = x.ctypes.data + size * (pixel * C + g * group_channels + c0)
-        for i in range(images if scratch_x > 0 else 0):
+        for i in range(images):
             copy_padded(addresses[1, 0], x, n + i, start_d + o * step_d * skip_d, start_h + p * step_h * skip_h,
                         start_w + q * step_w * skip_w, g * group_channels + c0, skip_d, skip_h, skip_w, extent_d,
                         (rows - 1) * step_h + extent_h,
@@ -376,6 +365,9 @@ def weight_gradient(
     dw: np.ndarray,
 ) -> None:  # fmt: skip
     """Fill dw (T, R, S, C / groups, K) from x (N, D, H, W, C) and dy (N, O, P, Q, K)."""
+    if applies(x.shape, dy.shape, dw.shape[:3], padding, stride, tiles.rows, x.itemsize):
+        pointwise_gradient(tiles, x, dy, stride, groups, dw.reshape(dw.shape[3:]))
+        return
     plan = plan_product(x.shape, dy.shape, dw.shape[:3], stride, padding, dilation, groups, tiles.lanes, x.itemsize)
     dtype, size = x.dtype, int(np.prod(plan.sums))
     threads = threads_for(plan.parallel)

@@ -31,22 +31,36 @@ COSTS = Costs(1.46, 300, 237, 0.33, 157_000, 1.23, 13.7, 0, 205_000)
 
 
 class Groups(NamedTuple):
-    """How the patches are cut: patches down an image and across, rows of patches a group, groups."""
+    """How the patches are cut and where their points lie; pitches in elements."""
 
-    down: int
+    down: int  # patches down an image
     across: int
-    rows: int
-    groups: int
+    rows: int  # rows of patches a group
+    patch_pitch: int  # of x's points: from patch to patch
+    v_pitch: int  # and from point to point
+    y_pitch: int  # from point to point of dy's
+    s_pitch: int  # from point to point of a task's sums
+    channel_block: int  # input channels of a task
+    channels: np.ndarray  # offset of a task's input channels in a patch's point
+    sum_rows: np.ndarray  # and in the sums
 
 
 @lru_cache(maxsize=512)
-def plan_groups(N: int, P: int, Q: int, C: int, K: int, pixels: int, itemsize: int) -> Groups:
+def plan_groups(
+    N: int, P: int, Q: int, C: int, K: int, pixels: int, tile_rows: int, lanes: int, itemsize: int
+) -> Groups:
     """Cut N outputs of P x Q pixels into groups of rows of patches of pixels x pixels."""
-    down, across = -(-P // pixels), -(-Q // pixels)
-    patches = max(MIN_GROUP, GROUP_BYTES // (POINTS * (C + K) * itemsize))
-    groups = -(-N * down // max(1, patches // across))
-    rows = -(-N * down // groups)
-    return Groups(down, across, rows, -(-N * down // rows))
+    down, across, block = -(-P // pixels), -(-Q // pixels), 2 * lanes
+    most_patches = max(MIN_GROUP, GROUP_BYTES // (POINTS * (C + K) * itemsize))
+    groups = -(-N * down // max(1, most_patches // across))
+    rows, panels = -(-N * down // groups), -(-K // block)
+    patches, patch_pitch = rows * across, odd_lines(C, itemsize)
+    v_pitch, y_pitch = (odd_lines(n, itemsize) for n in (patches * patch_pitch, panels * patches * block))
+    most = min(SUM_BYTES // (POINTS * block * itemsize), -(-C // -(-MIN_TASKS // (2 * panels))))
+    channel_block = blocks_of(C, max(most, tile_rows))[0]
+    channels = np.arange(channel_block)
+    return Groups(down, across, rows, patch_pitch, v_pitch, y_pitch, odd_lines(channel_block * block, itemsize),
+                  channel_block, channels, channels * block)  # fmt: skip
 
 
 @jit(inner=True)
@@ -115,23 +129,16 @@ def winograd_weight_gradient(
 ) -> None:
     """Fill dw (1, r, r, C / groups, K) from x (N, O, H, W, C), padded by top and left zeros, and dy (N, O, P, Q, K)."""
     x, dy = slices_as_images(x), slices_as_images(dy)
-    C, K, taps, block = x.shape[4] // groups, dy.shape[4] // groups, dw.shape[1], 2 * tiles.lanes
+    C, K, taps = x.shape[4] // groups, dy.shape[4] // groups, dw.shape[1]
     code, pixels = transforms(x.dtype, taps), 7 - taps
-    plan = plan_groups(x.shape[0], dy.shape[2], dy.shape[3], C, K, pixels, x.itemsize)
-    panels, patches = -(-K // block), plan.rows * plan.across
-    patch_pitch = odd_lines(C, x.itemsize)
-    v_pitch, y_pitch = (odd_lines(n, x.itemsize) for n in (patches * patch_pitch, panels * patches * block))
-    most = min(SUM_BYTES // (POINTS * block * x.itemsize), -(-C // -(-MIN_TASKS // (2 * panels))))
-    channel_block = blocks_of(C, max(most, tiles.rows))[0]
-    s_pitch = odd_lines(channel_block * block, x.itemsize)
-    V = scratch("points", POINTS * v_pitch, x.dtype)
-    Y = scratch("gradient points", POINTS * y_pitch, x.dtype)
-    held = max(6 * (pixels * plan.across + 6) * C, pixels**2 * plan.across * K, POINTS * s_pitch)
+    plan = plan_groups(x.shape[0], dy.shape[2], dy.shape[3], C, K, pixels, tiles.rows, tiles.lanes, x.itemsize)
+    V = scratch("points", POINTS * plan.v_pitch, x.dtype)
+    Y = scratch("gradient points", POINTS * plan.y_pitch, x.dtype)
+    held = max(6 * (pixels * plan.across + 6) * C, pixels**2 * plan.across * K, POINTS * plan.s_pitch)
     threads = threads_for(True)
     buffers = scratch("source", threads * held, x.dtype)[: threads * held].reshape(threads, held)
     codes = np.array([code.input, code.gradient, code.weights])
     for group in range(groups):
         call_parallel(True, _groups, tiles.addresses, codes, tiles.lanes, x, group * C, C, dy, group * K, K, pixels,
-                      top, left, plan.down, plan.across, plan.rows, patch_pitch, v_pitch, y_pitch, s_pitch,
-                      channel_block, np.arange(channel_block), np.arange(channel_block) * block, buffers, V, Y,
-                      dw)  # fmt: skip
+                      top, left, plan.down, plan.across, plan.rows, plan.patch_pitch, plan.v_pitch, plan.y_pitch,
+                      plan.s_pitch, plan.channel_block, plan.channels, plan.sum_rows, buffers, V, Y, dw)  # fmt: skip

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastcnn.kernels.cpu.depthwise import meetings, segments_of, serves
+from fastcnn.kernels.cpu import depthwise, gather
+from fastcnn.kernels.cpu.depthwise import bands_of, meetings, segments_of, serves
+from fastcnn.kernels.cpu.host import CacheSizes
 
 ONE = (1, 1, 1)
 SAME = ((0, 0), (1, 1), (1, 1))
@@ -83,6 +85,38 @@ def test_work_for_several_threads_is_exact(reference, cpu, fill, integers, fit):
     assert_exact(reference, cpu, fill, integers, geometry, 6, (128, 128, 128), "float32", relu=True)
     volume = fit((9, 12, 30), (3, 3, 3), (2, 1, 2), ((1, 1), (1, 1), (1, 1)), ONE)
     assert_exact(reference, cpu, fill, integers, volume, 2, (64, 64, 16), "float32")
+
+
+@pytest.mark.parametrize("C", [32, 40])
+@pytest.mark.parametrize("stride", [ONE, (1, 2, 2)])
+def test_stores_past_the_caches_are_exact(reference, cpu, integers, fit, monkeypatch, C, stride):
+    """Large arrays: whole vectors are stored past the caches, and others through them; rows are fetched ahead."""
+    for module in (depthwise, gather):
+        monkeypatch.setattr(module, "cache_bytes", lambda: CacheSizes(1, 1, 1))
+    monkeypatch.setattr(depthwise, "FETCH_BYTES", 0)
+    monkeypatch.setattr(depthwise, "plan_lanewise", depthwise.plan_lanewise.__wrapped__)
+    geometry = fit((1, 13, 18), (1, 3, 3), stride, SAME, ONE)
+    x, w, b, dy = whole_numbers(integers, 0, geometry, 2, (C, C, C), "float32")
+    how = (stride, SAME, ONE, C)
+    for run, shape in (("conv_forward", dy.shape), ("conv_backward_input", x.shape)):
+        given = (x, w, b, *how, True) if run == "conv_forward" else (dy, w, *how)
+        want = np.empty(shape, "float32")
+        room = np.empty(want.size + 16, "float32")
+        got = room[-room.ctypes.data % 64 // 4 :][: want.size].reshape(shape)  # whole cache lines
+        getattr(cpu.conv, run)(*given, got)
+        getattr(reference.conv, run)(*given, want)
+        np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_bands_of_rows_meet_what_their_rows_meet(transposed):
+    """A band's pattern, cut to the rows that exist, is what `meetings` says of each row."""
+    for high, taps, stride, before, dilation, size in ((4, 3, 1, 1, 1, 7), (2, 5, 2, 2, 1, 9), (4, 3, 2, 1, 2, 8)):
+        pattern, bands = bands_of(10, high, taps, stride, before, dilation, size, transposed)
+        want = meetings(10, taps, stride, before, dilation, size, transposed)
+        for p, met in enumerate(want):
+            first, low, last = bands[p // high]
+            assert met == tuple((tap, first + row) for tap, row in pattern[p % high] if low <= row <= last)
 
 
 def test_passes_are_adjoint(cpu, fill, fit):
