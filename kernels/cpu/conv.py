@@ -105,26 +105,26 @@ def scatters(
 
 def conv_forward(
     x: np.ndarray, w: np.ndarray, b: np.ndarray | None, stride: Triple, padding: Padding, dilation: Triple, groups: int,
-    relu: bool, y: np.ndarray, algorithm: str = "auto",
+    epilogue: int, y: np.ndarray, algorithm: str = "auto",
 ) -> None:  # fmt: skip
-    """Fill y with the convolution of x by w, plus b, cut at zero where relu is set."""
+    """Fill y with the convolution of x by w, plus b, after an epilogue (1, or True, is ReLU; see `epilogue.py`)."""
     if y.size == 0:
         return
     block, filters = tiles(x.dtype), w.shape[:3]
     how = (x.shape, y.shape, filters, stride, padding, dilation, groups)
     used = algorithm_of("forward", *how, x.dtype, algorithm)
     if used == "depthwise":
-        depthwise.lanewise(x, w, b, stride, padding, dilation, groups, block.lanes, False, relu, y)
+        depthwise.lanewise(x, w, b, stride, padding, dilation, groups, block.lanes, False, epilogue, y)
         return
     if used == "winograd":
-        winograd.winograd(block, x, w, b, padding[1][0], padding[2][0], groups, False, relu, y)
+        winograd.winograd(block, x, w, b, padding[1][0], padding[2][0], groups, False, epilogue, y)
         return
     if used == "scatter":
         scattered = scatter_plan(False, *how, block.lanes, block.rows, x.itemsize)
-        scatter.scatter(block, x, w, b, scattered, groups, False, relu, y)
+        scatter.scatter(block, x, w, b, scattered, groups, False, epilogue, y)
         return
     plan = forward_gather(*how, block.lanes, block.rows, x.itemsize)
-    gather(block, x, w, b, plan, False, relu, y)
+    gather(block, x, w, b, plan, False, epilogue, y)
 
 
 def conv_backward_input(
@@ -132,36 +132,36 @@ def conv_backward_input(
     algorithm: str = "auto",
 ) -> None:  # fmt: skip
     """Fill dx, the gradient by x: one gather from dy for each phase of the stride."""
-    conv_adjoint(dy, w, None, stride, padding, dilation, groups, False, dx, algorithm)
+    conv_adjoint(dy, w, None, stride, padding, dilation, groups, 0, dx, algorithm)
 
 
 def conv_adjoint(
     dy: np.ndarray, w: np.ndarray, b: np.ndarray | None, stride: Triple, padding: Padding, dilation: Triple,
-    groups: int, relu: bool, dx: np.ndarray, algorithm: str = "auto",
+    groups: int, epilogue: int, dx: np.ndarray, algorithm: str = "auto",
 ) -> None:  # fmt: skip
-    """Fill dx with the transpose of the convolution by w, applied to dy, plus b (C,), cut at zero where relu is set."""
+    """Fill dx with the transpose of the convolution by w, applied to dy, plus b (C,), after an epilogue."""
     if dx.size == 0:
         return
     block, filters = tiles(dy.dtype), w.shape[:3]
     how = (dy.shape, dx.shape, filters, stride, padding, dilation, groups)
     used = algorithm_of("backward_input", *how, dy.dtype, algorithm)
     if used == "depthwise":
-        depthwise.lanewise(dy, w, b, stride, padding, dilation, groups, block.lanes, True, relu, dx)
+        depthwise.lanewise(dy, w, b, stride, padding, dilation, groups, block.lanes, True, epilogue, dx)
         return
     if used == "winograd":
         last = filters[1] - 1
-        winograd.winograd(block, dy, w, b, last - padding[1][0], last - padding[2][0], groups, True, relu, dx)
+        winograd.winograd(block, dy, w, b, last - padding[1][0], last - padding[2][0], groups, True, epilogue, dx)
         return
     if used == "scatter":
         scattered = scatter_plan(True, *how, block.lanes, block.rows, dy.itemsize)
-        scatter.scatter(block, dy, w, b, scattered, groups, True, relu, dx)
+        scatter.scatter(block, dy, w, b, scattered, groups, True, epilogue, dx)
         return
     plans = input_gradient_gathers(*how, block.lanes, block.rows, dy.itemsize)
     meeting = [plan for plan in plans if b is not None or plan.batch.size]
     if len(meeting) < len(plans):
         clear(dx)  # pixels that no tap meets, and the others between them
     for plan in meeting:
-        gather(block, dy, w, b, plan, True, relu, dx)
+        gather(block, dy, w, b, plan, True, epilogue, dx)
 
 
 def conv_backward_weight(

@@ -15,10 +15,10 @@ from fastcnn.kernels.cpu.geometry import Padding, Triple
 
 def conv_transpose_forward(
     x: np.ndarray, w: np.ndarray, b: np.ndarray | None, stride: Triple, padding: Padding, dilation: Triple, groups: int,
-    relu: bool, y: np.ndarray, algorithm: str = "auto",
+    epilogue: int, y: np.ndarray, algorithm: str = "auto",
 ) -> None:  # fmt: skip
-    """Fill y with the transposed convolution of x by w, plus b, cut at zero where relu is set."""
-    conv_adjoint(x, w, b, stride, padding, dilation, groups, relu, y, algorithm)
+    """Fill y with the transposed convolution of x by w, plus b, after an epilogue (1 is ReLU)."""
+    conv_adjoint(x, w, b, stride, padding, dilation, groups, epilogue, y, algorithm)
 
 
 def conv_transpose_backward_input(
@@ -26,7 +26,7 @@ def conv_transpose_backward_input(
     algorithm: str = "auto",
 ) -> None:  # fmt: skip
     """Fill dx, the gradient by x: the convolution of dy by w."""
-    conv_forward(dy, w, None, stride, padding, dilation, groups, False, dx, algorithm)
+    conv_forward(dy, w, None, stride, padding, dilation, groups, 0, dx, algorithm)
 
 
 def conv_transpose_backward_weight(

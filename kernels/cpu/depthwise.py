@@ -29,7 +29,7 @@ from fastcnn.kernels.cpu.lanewise import (
 )
 from fastcnn.kernels.cpu.tasks import share
 from fastcnn.kernels.cpu.threads import call_parallel, threads_for
-from fastcnn.kernels.cpu.tile import PAST_CACHES, RELU
+from fastcnn.kernels.cpu.epilogue import finish, stored
 from fastcnn.kernels.cpu.vector import vector_registers
 from fastcnn.kernels.cpu.workspace import scratch
 
@@ -316,6 +316,9 @@ def _task(
                 biases + size * vector * lanes, K - vector * lanes, held, segments[s, 3], epilogue, ahead, ahead_rows,
                 W * C, reduce * w_row, Q * K, first_row, last_row, end - p,
             )  # fmt: skip
+        first = vector * lanes
+        finish(epilogue, y + size * (((n * O + o) * P + p) * Q * K + first), min(high, end - p), Q * K, Q, K,
+               min(held * period * lanes, K - first), size)  # fmt: skip
 
 
 @jit
@@ -328,7 +331,7 @@ def _tasks(
 
 def lanewise(
     source: np.ndarray, w: np.ndarray, bias: np.ndarray | None, stride: Triple, padding: Padding, dilation: Triple,
-    groups: int, lanes: int, transposed: bool, relu: bool, target: np.ndarray,
+    groups: int, lanes: int, transposed: bool, epilogue: int, target: np.ndarray,
 ) -> None:  # fmt: skip
     """Fill target with the convolution of source by w; with `transposed`, source is dy and target is dx."""
     dtype, K = source.dtype, target.shape[4]
@@ -340,7 +343,7 @@ def lanewise(
     add = np.zeros(K, dtype) if bias is None else bias
     # Vectors align where channels fill them.
     past = not plan.ragged and source.nbytes + target.nbytes > cache_bytes().L3 and past_caches(target, lanes)
-    epilogue = relu * RELU + past * PAST_CACHES
+    epilogue = stored(epilogue, past)
     threads = threads_for(plan.parallel)
     tables = scratch("rows", threads * plan.table, np.dtype(np.int64))[: threads * plan.table]
     call_parallel(plan.parallel, _tasks, plan.tasks, lanes, source, packed, add, epilogue, plan.numbers, plan.segments,

@@ -10,6 +10,7 @@ import numpy as np
 from numba.np.unsafe.ndarray import to_fixed_tuple
 
 from fastcnn.kernels.cpu.compiler import jit
+from fastcnn.kernels.cpu.epilogue import finish, stored
 from fastcnn.kernels.cpu.geometry import Gather
 from fastcnn.kernels.cpu.host import cache_bytes
 from fastcnn.kernels.cpu.tasks import share
@@ -17,7 +18,6 @@ from fastcnn.kernels.cpu.threads import call_parallel, threads_for
 from fastcnn.kernels.cpu.tile import (
     DOT_ROWS,
     MAX_VECTORS,
-    PAST_CACHES,
     RELU,
     Tiles,
     call_copy,
@@ -162,6 +162,7 @@ def _gather_task(task, thread, addresses, dots, dot, lanes, source, packed, bias
             call_dot(dots[min(DOT_ROWS, pixels - m), K], a, a_table + 8 * m, batch.ctypes.data, packed.ctypes.data,
                      batch.size * run, c, c_table + 8 * m, run, batch.size, bias.ctypes.data if bias.size > 0 else 0,
                      epilogue & RELU)  # fmt: skip
+        finish(epilogue, c, rows, out_step_h * Q * K, columns, out_step_w * K, K, itemsize)
         return
     # While this block is computed, the source of the next one is asked for: most likely this thread will take it.
     next_n, o, p, q = block_start(index + 1, count_d, rows_blocks, rows_block, columns_blocks, columns_block)
@@ -187,6 +188,14 @@ def _gather_task(task, thread, addresses, dots, dot, lanes, source, packed, bias
                 np.int64(cursor < lines.size - steps),
             )  # fmt: skip
             cursor += steps
+    first_panel, after = chunk * panels // panel_chunks, (chunk + 1) * panels // panel_chunks
+    if panel_chunks == 1:
+        finish(epilogue, c, rows, out_step_h * Q * K, columns, out_step_w * K, K, itemsize)
+    else:
+        for panel in range(first_panel, after):
+            k = panel % panels_per_group * block
+            finish(epilogue, c + itemsize * (panel // panels_per_group * out_channels + k), rows, out_step_h * Q * K,
+                   columns, out_step_w * K, min(block, out_channels - k), itemsize)  # fmt: skip
 
 
 @jit
@@ -243,7 +252,7 @@ def pack_filter(
 
 def gather(
     tiles: Tiles, source: np.ndarray, w: np.ndarray, bias: np.ndarray | None, plan: Gather, transposed: bool,
-    relu: bool, target: np.ndarray,
+    epilogue: int, target: np.ndarray,
 ) -> None:  # fmt: skip
     """Run a planned gather of source through the filter w (or its transpose) into target."""
     dtype = source.dtype
@@ -254,7 +263,7 @@ def gather(
         packed, given = pack_filter(tiles, w, bias, plan.taps, plan.groups, transposed, plan.batch.size, plan.merge,
                                     plan.merge_step)  # fmt: skip
     whole = plan.merge == 1 and not plan.dot and target.shape[4] // plan.groups % tiles.lanes == 0
-    epilogue = relu * RELU + (whole and past_caches(target, tiles.lanes)) * PAST_CACHES
+    epilogue = stored(epilogue, whole and past_caches(target, tiles.lanes))
     threads = threads_for(plan.parallel)
     buffers = scratch("source", threads * plan.scratch, dtype)[: threads * plan.scratch].reshape(threads, plan.scratch)
     call_parallel(plan.parallel, _gather_tasks, plan.tasks, tiles.addresses, tiles.dots, plan.dot, tiles.lanes, source,

@@ -19,9 +19,9 @@ def _rows(a: np.ndarray) -> np.ndarray:
     return a.reshape(1, 1, a.shape[0], 1, a.shape[1])
 
 
-def linear_forward(x: np.ndarray, w: np.ndarray, b: np.ndarray | None, relu: bool, y: np.ndarray) -> None:
-    """Fill y with x w + b, cut at zero where relu is set."""
-    conv.conv_forward(_rows(x), w[None, None, None], b, ONE, UNPADDED, ONE, 1, relu, _rows(y))
+def linear_forward(x: np.ndarray, w: np.ndarray, b: np.ndarray | None, epilogue: int, y: np.ndarray) -> None:
+    """Fill y with x w + b, after an epilogue (1, or True, is ReLU; see `epilogue.py`)."""
+    conv.conv_forward(_rows(x), w[None, None, None], b, ONE, UNPADDED, ONE, 1, epilogue, _rows(y))
 
 
 def linear_backward_input(dy: np.ndarray, w: np.ndarray, dx: np.ndarray) -> None:

@@ -19,12 +19,14 @@ import numpy as np
 from numba.np.unsafe.ndarray import to_fixed_tuple
 
 from fastcnn.kernels.cpu.compiler import jit
+from fastcnn.kernels.cpu.epilogue import finish
 from fastcnn.kernels.cpu.geometry import LINE, MIN_TASKS, SERIAL_FLOPS, Gather, Triple, blocks_of
 from fastcnn.kernels.cpu.tasks import share
 from fastcnn.kernels.cpu.threads import call_parallel, threads_for
 from fastcnn.kernels.cpu.tile import (
     MAX_PATCH_ROWS,
     MAX_PATCH_VECTORS,
+    RELU,
     Tiles,
     call_copy_rows,
     call_patches,
@@ -211,7 +213,7 @@ def _add_row(functions, lanes, one, z, pitch, numbers, n, d, p, q_first, q_after
 
 
 @jit(inner=True)
-def _scatter_task(task, thread, addresses, functions, lanes, source, packed, bias, relu, numbers, tables,
+def _scatter_task(task, thread, addresses, functions, lanes, source, packed, bias, epilogue, numbers, tables,
                   buffers, target):  # fmt: skip
     """Fill the target's rows of one block of images, or of one band of an image."""
     (groups, out, panels, _, taps_d, taps_h, taps_w, _, stride_h, _, _, before_h, _, _, dilation_h, _, O, P, Q,
@@ -268,23 +270,24 @@ def _scatter_task(task, thread, addresses, functions, lanes, source, packed, bia
             _add_row(functions, lanes, one, z + pitch * m, pitch, numbers, rest // D, rest % D, p, q, q + after - m,
                      h_first, h_after, taps, target)  # fmt: skip
             m = after
-    for slice_ in range(n_first * O, n_after * O if relu else 0):
+    for slice_ in range(n_first * O, n_after * O):
         at = (slice_ * P + h_first) * Q * K
-        for i in range(at, at + own * K):
+        for i in range(at, at + own * K if epilogue & RELU else 0):
             value = target[np.uintp(i)]
             target[np.uintp(i)] = 0 if value < 0 else value
+        finish(epilogue, target.ctypes.data + size * at, 1, 0, 1, own * K, own * K, size)
 
 
 @jit
-def _scatter_tasks(team, tasks, addresses, functions, lanes, source, packed, bias, relu, numbers, tables, buffers,
+def _scatter_tasks(team, tasks, addresses, functions, lanes, source, packed, bias, epilogue, numbers, tables, buffers,
                    target):  # fmt: skip
-    share(team, tasks, _scatter_task, (addresses, functions, lanes, source, packed, bias, relu, numbers, tables,
+    share(team, tasks, _scatter_task, (addresses, functions, lanes, source, packed, bias, epilogue, numbers, tables,
                                        buffers, target))  # fmt: skip
 
 
 def scatter(
     tiles: Tiles, source: np.ndarray, w: np.ndarray, bias: np.ndarray | None, plan: Scatter, groups: int,
-    transposed: bool, relu: bool, target: np.ndarray,
+    transposed: bool, epilogue: int, target: np.ndarray,
 ) -> None:  # fmt: skip
     """Run a planned scatter of source into target through the filter w (T, R, S, C / groups, K).
 
@@ -300,5 +303,5 @@ def scatter(
     buffers = scratch("source", threads * plan.held, dtype)[: threads * plan.held].reshape(threads, plan.held)
     given = np.empty(0, dtype) if bias is None else bias
     call_parallel(plan.parallel, _scatter_tasks, plan.tasks, tiles.addresses, tiles.patches, tiles.lanes,
-                  source.reshape(-1), packed, given, relu, plan.numbers, plan.tables, buffers,
+                  source.reshape(-1), packed, given, int(epilogue), plan.numbers, plan.tables, buffers,
                   target.reshape(-1))  # fmt: skip

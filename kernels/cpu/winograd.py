@@ -24,7 +24,8 @@ from fastcnn.kernels.cpu.gather import copy_padded, past_caches
 from fastcnn.kernels.cpu.geometry import LINE, Padding, Triple
 from fastcnn.kernels.cpu.tasks import share
 from fastcnn.kernels.cpu.threads import call_parallel, threads_for
-from fastcnn.kernels.cpu.tile import PAST_CACHES, RELU, Tiles, call_tile, call_transpose, zero_bytes
+from fastcnn.kernels.cpu.epilogue import finish, stored
+from fastcnn.kernels.cpu.tile import Tiles, call_tile, call_transpose, zero_bytes
 from fastcnn.kernels.cpu.transforms import call_output, call_to_points, transforms
 from fastcnn.kernels.cpu.workspace import scratch
 
@@ -213,6 +214,7 @@ def _to_pixels(first, count, transform, M, places, m_pitch, pixels, bias, epilog
         place = y.ctypes.data + size * (((n * P + p) * Q + q) * K + first_channel)
         call_output(transform, M + size * places[i], m_pitch, bias.ctypes.data + size * first_channel, epilogue, place,
                     Q * K, K, channels, min(pixels, P - p), min(pixels, Q - q))  # fmt: skip
+        finish(epilogue, place, min(pixels, P - p), Q * K, min(pixels, Q - q), K, channels, size)
 
 
 @jit(inner=True)
@@ -302,7 +304,7 @@ def _turn(team, transpose, w, lanes, first_row, rows, first, C, turned):
 
 def winograd(
     tiles: Tiles, x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, top: int, left: int, groups: int,
-    transposed: bool, relu: bool, y: np.ndarray,
+    transposed: bool, epilogue: int, y: np.ndarray,
 ) -> None:  # fmt: skip
     """Fill y (N, O, P, Q, K) from x (N, O, H, W, C), float32, w (1, r, r, C / groups, K), padded by top and left zeros.
 
@@ -323,7 +325,7 @@ def winograd(
     buffers = scratch("source", threads * held, x.dtype)[: threads * held].reshape(threads, held)
     add = np.zeros(y.shape[4], x.dtype) if bias is None else bias
     codes = np.array([code.input, code.output])
-    epilogue = relu * RELU + (K % tiles.lanes == 0 and past_caches(y, tiles.lanes)) * PAST_CACHES
+    epilogue = stored(epilogue, K % tiles.lanes == 0 and past_caches(y, tiles.lanes))
     for group, first in product(range(groups), range(0, K, plan.chunk)):
         channels = min(plan.chunk, K - first)
         column = group * K + first

@@ -1,0 +1,91 @@
+"""What a convolution does to the outputs it has just finished, while they are in cache.
+
+An epilogue is one int64, so that every kernel takes it as it takes a number. Its two lowest bits are `RELU` and
+`PAST_CACHES` of `tile.py`, which act in registers. What is left without them is 0, or the address of three words: of
+the machine code of a loop over a run of elements (`elementwise.py`), and of the function's numbers a and b.
+"""
+
+import struct
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from fastcnn.kernels.cpu.compiler import jit
+from fastcnn.kernels.cpu.elementwise import call_run
+from fastcnn.kernels.cpu.tile import PAST_CACHES, RELU, copy_bytes
+
+BITS = RELU | PAST_CACHES
+RUN_BYTES = 4096  # of finished outputs that a function takes at once, out of a buffer that stays in L1
+
+_words: dict[tuple[int, float, float], np.ndarray] = {}  # for as long as the process lives: kernels hold addresses
+
+
+def epilogue_of(run: int, a: float, b: float) -> int:
+    """Return the epilogue that applies the loop at an address, with its two numbers."""
+    key = run, float(a), float(b)
+    if key not in _words:
+        words = np.frombuffer(struct.pack("=qdd", *key), np.int64).copy()
+        _words.setdefault(key, words)
+    address: int = _words[key].ctypes.data
+    return address
+
+
+def stored(epilogue: int, past_caches: bool) -> int:
+    """Return an epilogue whose outputs may go past the caches: not where a function still has to read them."""
+    return int(epilogue) | (PAST_CACHES if past_caches and not epilogue & ~BITS else 0)
+
+
+@intrinsic
+def _buffer(typingctx):
+    """Return the address of RUN_BYTES bytes of the caller's stack."""
+
+    def codegen(context, builder, signature, args):
+        space = cgutils.alloca_once(builder, ir.ArrayType(ir.IntType(64), RUN_BYTES // 8))
+        return builder.ptrtoint(space, ir.IntType(64))
+
+    return types.int64(), codegen
+
+
+@intrinsic
+def _word(typingctx, address):
+    """Return the int64 at an address."""
+
+    def codegen(context, builder, signature, args):
+        return builder.load(builder.inttoptr(args[0], ir.IntType(64).as_pointer()))
+
+    return types.int64(types.int64), codegen
+
+
+@intrinsic
+def _number(typingctx, address):
+    """Return the float64 at an address."""
+
+    def codegen(context, builder, signature, args):
+        return builder.load(builder.inttoptr(args[0], ir.DoubleType().as_pointer()))
+
+    return types.float64(types.int64), codegen
+
+
+@jit(inner=True)
+def finish(epilogue, place, rows, row_pitch, columns, column_pitch, channels, size):
+    """Apply an epilogue's function to rows x columns pixels of `channels` elements of `size` bytes, from `place` on.
+
+    Pitches are in elements. Nothing happens where the epilogue has no function.
+    """
+    words = epilogue & ~BITS
+    if words == 0:
+        return
+    run, a, b, buffer = _word(words), _number(words + 8), _number(words + 16), _buffer()
+    together = column_pitch == channels
+    pieces, length = (1, columns * channels) if together else (columns, channels)
+    most = RUN_BYTES // size
+    for row in range(rows):
+        for piece in range(pieces):
+            at = place + size * (row * row_pitch + piece * column_pitch)
+            for first in range(0, length, most):
+                count = min(most, length - first)
+                copy_bytes(buffer, at + size * first, size * count)
+                call_run(run, buffer, buffer, at + size * first, count, a, b)
