@@ -1,17 +1,22 @@
-"""Tensors that an activation passes over, in the keys of `descriptor.py`: `relu:mb16ic64ih56`.
+"""Tensors that an activation passes over, with its name in front, in the keys of `descriptor.py`: `silu:mb16ic64ih56`.
 
-The named sets are the outputs of the convolutions in the sets of `shapes.py`, where networks rectify.
+The named sets are the outputs of the convolutions in the sets of `shapes.py`, where networks have their activations:
+`resnet50` under ReLU, `gelu:resnet50` under another.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from math import prod
 
 from fastcnn.bench import shapes
 from fastcnn.bench.descriptor import AXES, DEFAULT_BATCH, Convolution, Triple, name_and_count, rank_of, read, refusal
 
-KINDS = ("relu",)
+KINDS = (
+    "relu", "leaky_relu", "elu", "silu", "gelu", "gelu_tanh", "hardswish", "sigmoid", "tanh", "softplus", "abs",
+    "soft_abs", "softmax", "log_softmax", "gain", "elementwise",
+)  # fmt: skip
+FUNCTIONS = "functions"  # the set that holds all of them
 _KIND = re.compile(r"([a-z_]+):")
 
 
@@ -87,8 +92,36 @@ def parse(text: str) -> Elementwise:
     return Elementwise(kind, numbers.get("mb", DEFAULT_BATCH), numbers["ic"], (d, h, w), rank, name, count)
 
 
-def _outputs(convolutions: Callable[[], list[Convolution]]) -> Callable[[], list[Elementwise]]:
-    return lambda: [Elementwise("relu", c.batch, c.filters, c.output, c.rank, c.name, c.count) for c in convolutions()]
+def _outputs(kind: str, convolutions: Callable[[], list[Convolution]]) -> Callable[[], list[Elementwise]]:
+    return lambda: [Elementwise(kind, c.batch, c.filters, c.output, c.rank, c.name, c.count) for c in convolutions()]
 
 
-SETS: dict[str, Callable[[], list[Elementwise]]] = {name: _outputs(found) for name, found in shapes.SETS.items()}
+def _all_kinds() -> list[Elementwise]:
+    """Return one tensor larger than caches and one that lies in them, for each activation."""
+    sizes = ((16, 64, 112), (16, 64, 28))
+    return [
+        Elementwise(kind, batch, channels, (1, size, size), name=f"{kind} {size}")
+        for kind in KINDS
+        for batch, channels, size in sizes
+    ]
+
+
+class SetsByKind(Mapping[str, Callable[[], list[Elementwise]]]):
+    """The sets by name, those of another function than ReLU by its name and theirs: `gelu:resnet50`."""
+
+    def __getitem__(self, name: str) -> Callable[[], list[Elementwise]]:
+        if name == FUNCTIONS:
+            return _all_kinds
+        kind, colon, found = name.rpartition(":")
+        if (colon and kind not in KINDS) or found not in shapes.SETS:
+            raise KeyError(name)
+        return _outputs(kind or "relu", shapes.SETS[found])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter([FUNCTIONS, *shapes.SETS])
+
+    def __len__(self) -> int:
+        return 1 + len(shapes.SETS)
+
+
+SETS = SetsByKind()

@@ -4,6 +4,7 @@ Every call allocates its result anew, as PyTorch does for its users.
 """
 
 from collections.abc import Callable
+from math import log
 from typing import Any
 
 import torch
@@ -174,16 +175,61 @@ def activation_calls(request: dict[str, Any]) -> Calls:
     calls: Calls = {}
     for layout in LAYOUTS:
         x, dy = laid_out(layout, tensors)
-        calls[layout] = relu_call(request["pass"], x, dy)
+        calls[layout] = activation_call(problem.kind, request["pass"], x, dy)
     return calls
 
 
-def relu_call(pass_name: str, x: torch.Tensor, dy: torch.Tensor) -> Callable[[], object]:
-    """Return a call of one pass of the rectified linear unit."""
+def activation_call(kind: str, pass_name: str, x: torch.Tensor, dy: torch.Tensor) -> Callable[[], object]:
+    """Return a call of one pass of an activation; the gradient of one that PyTorch lacks is what its autograd runs."""
+    forward, backward = activations(x, dy)[kind]
     if pass_name == "forward":
-        return lambda: torch.relu(x)
-    y = torch.relu(x)
-    return lambda: torch.ops.aten.threshold_backward(dy, y, 0)
+        return lambda: forward(x)
+    if backward is not None:
+        y = forward(x)
+        return lambda: backward(y)
+    given = x.detach().requires_grad_()
+    made = forward(given)
+    return lambda: torch.autograd.grad(made, given, dy, retain_graph=True)
+
+
+Forward = Callable[[torch.Tensor], torch.Tensor]
+Backward = Callable[[torch.Tensor], torch.Tensor] | None
+
+
+def activations(x: torch.Tensor, dy: torch.Tensor) -> dict[str, tuple[Forward, Backward]]:
+    """Return what gives y from x, and what gives dx from y, with `activation.py`'s numbers; the gain of channel c is c."""
+    aten, functional, k = torch.ops.aten, torch.nn.functional, 2.0
+    gain = torch.arange(x.shape[1], dtype=x.dtype).view(-1, *[1] * (x.dim() - 2))
+    return {
+        "relu": (torch.relu, lambda y: aten.threshold_backward(dy, y, 0)),
+        "leaky_relu": (
+            lambda x: functional.leaky_relu(x, 0.01),
+            lambda y: aten.leaky_relu_backward(dy, x, 0.01, False),
+        ),
+        "elu": (functional.elu, lambda y: aten.elu_backward(dy, 1.0, 1, 1, False, x)),
+        "silu": (functional.silu, lambda y: aten.silu_backward(dy, x)),
+        "gelu": (functional.gelu, lambda y: aten.gelu_backward(dy, x)),
+        "gelu_tanh": (
+            lambda x: functional.gelu(x, approximate="tanh"),
+            lambda y: aten.gelu_backward(dy, x, approximate="tanh"),
+        ),
+        "hardswish": (functional.hardswish, lambda y: aten.hardswish_backward(dy, x)),
+        "sigmoid": (torch.sigmoid, lambda y: aten.sigmoid_backward(dy, y)),
+        "tanh": (torch.tanh, lambda y: aten.tanh_backward(dy, y)),
+        "softplus": (
+            lambda x: functional.softplus(x, k, 20.0),
+            lambda y: aten.softplus_backward(dy, x, k, 20.0),
+        ),
+        "abs": (torch.abs, None),
+        "soft_abs": (lambda x: 2 * functional.softplus(x, k) - x - (2 / k) * log(2), None),
+        "softmax": (lambda x: torch.softmax(x, 1), lambda y: aten._softmax_backward_data(dy, y, 1, x.dtype)),
+        "log_softmax": (
+            lambda x: torch.log_softmax(x, 1),
+            lambda y: aten._log_softmax_backward_data(dy, y, 1, x.dtype),
+        ),
+        "gain": (lambda x: x * gain, lambda y: dy * gain),
+        "elementwise": (functional.softsign, None),
+    }
 
 
 WORK: dict[str, Callable[[dict[str, Any]], Calls]] = {

@@ -166,6 +166,11 @@ def describe(net: Graph) -> dict[str, Any]:
 
 def _describe_layer(layer: Layer) -> dict[str, Any]:
     name = type(layer).__name__
+    if layer.holds_code:
+        raise ArgumentError(
+            f"{layer.label} is made of functions, and a file holds no code: keep `params` of the other layers by "
+            "yourself, or put a layer of fastcnn's own in its place."
+        )
     if LAYERS.get(name) is not type(layer):
         raise ArgumentError(f"{layer.label} is no layer of fastcnn's own, and cannot be saved.")
     arguments = {key: _plain(value) for key, value in layer.config().items()}

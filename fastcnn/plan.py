@@ -17,9 +17,9 @@ import numpy as np
 from fastcnn.arrays import Array, Shape
 from fastcnn.backend import Backend
 from fastcnn.errors import ShapeError
+from fastcnn.layers.activation import ReLU
 from fastcnn.layers.base import Bound, Call, Layer
 from fastcnn.layers.conv import Conv
-from fastcnn.layers.elementwise import ReLU
 from fastcnn.layers.pool import MaxPool
 from fastcnn.layers.weighted import WeightedLayer
 from fastcnn.node import Node

@@ -69,6 +69,9 @@ class Layer(ABC):
     is_view: ClassVar[bool] = False
     """The output holds the input's numbers in the input's order, so no kernel has to run."""
 
+    holds_code: ClassVar[bool] = False
+    """The layer is made of functions, which no file holds."""
+
     def __init__(self, *, name: str | None = None, dtype: DTypeLike = "float32", device: str = "cpu") -> None:
         self.name = name
         self.dtype = float_dtype(dtype)

@@ -27,6 +27,7 @@ if config.CPU_NAME and config.CPU_FEATURES is None and llvm.get_host_cpu_name() 
     config.CPU_FEATURES = ""  # a named CPU has its own features, not the host's
 
 KERNELS = Path(__file__).resolve().parent.parent
+OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
 
 
 def jit(function: Callable[..., Any] | None = None, *, inner: bool = False) -> Any:
@@ -37,14 +38,7 @@ def jit(function: Callable[..., Any] | None = None, *, inner: bool = False) -> A
     """
     if function is None:
         return lambda f: jit(f, inner=inner)
-    options: dict[str, Any] = {
-        "nogil": True,
-        "error_model": "numpy",
-        "fastmath": {"contract"},
-        "no_cpython_wrapper": inner,
-        "no_cfunc_wrapper": True,
-    }
-    dispatcher: Any = numba.njit(**options)(function)
+    dispatcher: Any = numba.njit(**OPTIONS, no_cpython_wrapper=inner, no_cfunc_wrapper=True)(function)
     dispatcher._cache = KernelCache(function)
     return dispatcher
 

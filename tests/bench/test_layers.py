@@ -101,7 +101,7 @@ def test_equal_descriptors(layer, text, same):
         ("linear", "ic3oc4kh3", "a fully connected layer has no kh"),
         ("activation", "ih3", "lacks ic"),
         ("activation", "ic3oc4", "an activation has no oc"),
-        ("activation", "tanh:ic3", "'tanh' is no activation: choose of relu"),
+        ("activation", "sine:ic3", "'sine' is no activation: choose of relu, leaky_relu"),
     ],
 )
 def test_refused(layer, text, words):

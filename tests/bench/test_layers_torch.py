@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from fastcnn.bench import activation as bench_activation
 from fastcnn.bench import elementwise, fully_connected, pooling, transposed
 from fastcnn.bench.layers import LAYERS
 from fastcnn.kernels.reference import activation, conv, linear, pool
@@ -107,14 +108,24 @@ def test_linear():
         assert gradient.stride() == weight.stride()
 
 
-def test_activation(tensor):
-    x, dy = whole(0, (2, 1, 4, 5, 3), (2, 1, 4, 5, 3))
-    y, dx = np.empty_like(x), np.empty_like(x)
-    activation.relu_forward(x, y)
-    activation.relu_backward_input(y, dy, dx)
+@pytest.mark.parametrize("kind", elementwise.KINDS)
+def test_activation(kind, tensor):
+    x, dy = np.random.default_rng(0).standard_normal((2, 2, 1, 4, 5, 3))
+    y, dx, gain = np.empty_like(x), np.empty_like(x), np.arange(3.0)
+    how = {"gain": (gain,), "elementwise": (bench_activation.users_f,)}.get(
+        kind, bench_activation.NUMBERS.get(kind, ())
+    )
+    getattr(activation, f"{kind}_forward")(x, *how, y)
+    backward = getattr(activation, f"{kind}_backward_input")
+    if kind == "gain":
+        backward(gain, dy, dx)
+    else:
+        how = (bench_activation.users_df,) if kind == "elementwise" else how
+        backward(y if kind in bench_activation.FROM_OUTPUT else x, dy, *how, dx)
     tensors = tensor(x, 2), tensor(dy, 2)
-    assert np.array_equal(array_of(layers_torch.relu_call("forward", *tensors)()), y)
-    assert np.array_equal(array_of(layers_torch.relu_call("backward_input", *tensors)()), dx)
+    for pass_name, ours in (("forward", y), ("backward_input", dx)):
+        theirs = array_of(layers_torch.activation_call(kind, pass_name, *tensors)())
+        np.testing.assert_allclose(theirs, ours, rtol=1e-12, atol=1e-13)
 
 
 @pytest.mark.parametrize("name", LAYERS)

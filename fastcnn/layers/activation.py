@@ -1,0 +1,473 @@
+"""Activations: layers that apply a function to every element, and softmax over channels.
+
+    x, y (N, ..., C)    any number of axes
+
+Names, arguments and defaults are PyTorch's; `inplace` is taken and has no effect, since a plan decides where arrays lie.
+The gradient is computed from the input or from the output, never from both. All functions hold for any finite input,
+and have their limits at infinity; NaN passes. `kernels/reference/activation.py` defines them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from numbers import Real
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from fastcnn.arrays import Array, Shape
+from fastcnn.backend import Backend
+from fastcnn.errors import ArgumentError
+from fastcnn.layers.base import Bound, Call, Layer
+from fastcnn.shapes import whole
+
+
+class Activation(Layer):
+    """A function of every element, by the stem of its kernels and the numbers that they take."""
+
+    kernel: str
+    """`<kernel>_forward(x, *numbers, y)` and `<kernel>_backward_input(kept, dy, *numbers, dx)`."""
+
+    keeps_output: ClassVar[bool] = False
+    """The gradient is computed from y, not from x."""
+
+    def infer(self, *inputs: Shape) -> Shape:
+        """Return the input's shape."""
+        return inputs[0]
+
+    def numbers(self) -> tuple[Any, ...]:
+        """Return what the kernels take between the arrays."""
+        return ()
+
+    def kernels(self, backend: Backend) -> tuple[Callable[..., None], Callable[..., None]]:
+        """Return the kernels of both directions."""
+        room = backend.activation
+        return getattr(room, f"{self.kernel}_forward"), getattr(room, f"{self.kernel}_backward_input")
+
+    def bind(self, backend: Backend, xs: Sequence[Array], y: Array, training: bool = True) -> Bound:
+        """Return the calls; the gradient needs the input, or the output, and not both."""
+        forward, backward_input = self.kernels(backend)
+        kept = y if self.keeps_output else xs[0]
+
+        def backward(dy: Array, dxs: Sequence[Array | None], grads: Mapping[str, Array]) -> list[Call]:
+            return [] if dxs[0] is None else [(backward_input, (kept, dy, *self.numbers(), dxs[0]))]
+
+        return Bound(backward, [(forward, (xs[0], *self.numbers(), y))])
+
+
+class Plain(Activation):
+    """An activation without a number of its own, which PyTorch can run in place."""
+
+    def __init__(
+        self,
+        inplace: bool = False,
+        *,
+        name: str | None = None,
+        dtype: DTypeLike = "float32",
+        device: str = "cpu",
+    ) -> None:
+        super().__init__(name=name, dtype=dtype, device=device)
+
+
+def finite(value: Any, name: str, positive: bool = False) -> float:
+    """Return a constructor's argument as a float, or refuse it by its name."""
+    needed = "above 0" if positive else "that is finite"
+    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
+        raise ArgumentError(f"{name}={value!r} was given, and must be a number {needed}: give one such as 1.0.")
+    if positive and value <= 0:
+        raise ArgumentError(f"{name}={value!r} was given, and must be a number above 0: give one such as 1.0.")
+    return float(value)
+
+
+class ReLU(Plain):
+    """y = max(x, 0), with gradient 0 at 0.
+
+    >>> import numpy as np
+    >>> ReLU(device="reference").forward(np.array([[-1.0, 0.0, 2.0]]))
+    array([[0., 0., 2.]])
+    """
+
+    kind = kernel = "relu"
+    keeps_output = True
+
+
+class LeakyReLU(Activation):
+    """y = x where x > 0, else negative_slope * x; the gradient at 0 is the slope.
+
+    >>> import numpy as np
+    >>> LeakyReLU(0.5, device="reference").forward(np.array([[-1.0, 0.0, 2.0]]))
+    array([[-0.5,  0. ,  2. ]])
+    """
+
+    kind = kernel = "leaky_relu"
+
+    def __init__(
+        self,
+        negative_slope: float = 0.01,
+        inplace: bool = False,
+        *,
+        name: str | None = None,
+        dtype: DTypeLike = "float32",
+        device: str = "cpu",
+    ) -> None:
+        super().__init__(name=name, dtype=dtype, device=device)
+        self.negative_slope = finite(negative_slope, "negative_slope")
+
+    def config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        return {"negative_slope": self.negative_slope}
+
+    def numbers(self) -> tuple[Any, ...]:
+        """Return the slope."""
+        return (self.negative_slope,)
+
+
+class ELU(Activation):
+    """y = x where x > 0, else alpha * (exp(x) - 1) (Clevert 2016); the gradient at 0 is alpha.
+
+    >>> import numpy as np
+    >>> ELU(device="reference").forward(np.array([[-1e4, 0.0, 2.0]]))
+    array([[-1.,  0.,  2.]])
+    """
+
+    kind = kernel = "elu"
+
+    def __init__(
+        self,
+        alpha: float = 1.0,
+        inplace: bool = False,
+        *,
+        name: str | None = None,
+        dtype: DTypeLike = "float32",
+        device: str = "cpu",
+    ) -> None:
+        super().__init__(name=name, dtype=dtype, device=device)
+        self.alpha = finite(alpha, "alpha")
+
+    def config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        return {"alpha": self.alpha}
+
+    def numbers(self) -> tuple[Any, ...]:
+        """Return alpha."""
+        return (self.alpha,)
+
+
+class SiLU(Plain):
+    """y = x / (1 + exp(-x)) (Hendrycks and Gimpel 2016); also known as swish.
+
+    >>> import numpy as np
+    >>> SiLU(device="reference").forward(np.array([[-1e4, 0.0, 1e4]]))
+    array([[   -0.,     0., 10000.]])
+    """
+
+    kind = kernel = "silu"
+
+
+class GELU(Activation):
+    """y = x P(x), P the probability that a normal number is less than x (Hendrycks and Gimpel 2016).
+
+    `approximate="tanh"` takes (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2 in its place.
+
+    >>> import numpy as np
+    >>> GELU(device="reference").forward(np.array([[-1.0, 0.0, 1.0]])).round(4)
+    array([[-0.1587,  0.    ,  0.8413]])
+    """
+
+    kind = "gelu"
+
+    def __init__(
+        self,
+        approximate: str = "none",
+        *,
+        name: str | None = None,
+        dtype: DTypeLike = "float32",
+        device: str = "cpu",
+    ) -> None:
+        super().__init__(name=name, dtype=dtype, device=device)
+        if approximate not in ("none", "tanh"):
+            raise ArgumentError(f"approximate={approximate!r} was given: give 'none' or 'tanh'.")
+        self.approximate = approximate
+        self.kernel = "gelu" if approximate == "none" else "gelu_tanh"
+
+    def config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        return {"approximate": self.approximate}
+
+
+class Hardswish(Plain):
+    """y = x * min(max(x + 3, 0), 6) / 6 (Howard 2019); the gradient is 0 at -3 and 1 at 3.
+
+    >>> import numpy as np
+    >>> Hardswish(device="reference").forward(np.array([[-3.0, 0.0, 1.5, 3.0]]))
+    array([[-0.   ,  0.   ,  1.125,  3.   ]])
+    """
+
+    kind = kernel = "hardswish"
+
+
+class Sigmoid(Activation):
+    """y = 1 / (1 + exp(-x)).
+
+    >>> import numpy as np
+    >>> Sigmoid(device="reference").forward(np.array([[-1e4, 0.0, 1e4]]))
+    array([[0. , 0.5, 1. ]])
+    """
+
+    kind = kernel = "sigmoid"
+    keeps_output = True
+
+
+class Tanh(Activation):
+    """y = tanh(x).
+
+    >>> import numpy as np
+    >>> Tanh(device="reference").forward(np.array([[-1e4, 0.0, 1e4]]))
+    array([[-1.,  0.,  1.]])
+    """
+
+    kind = kernel = "tanh"
+    keeps_output = True
+
+
+class Softplus(Activation):
+    """y = log(1 + exp(k x)) / k, the smooth ReLU (Dugas 2001); its gradient is 1 / (1 + exp(-k x)).
+
+    As PyTorch's does, and with its default, it returns x where k x > threshold; `threshold=math.inf` never does. No k x
+    overflows either way. `beta` is PyTorch's name of k.
+
+    >>> import numpy as np
+    >>> Softplus(2.0, device="reference").forward(np.array([[-1e4, 0.0, 1e4]])).round(4)
+    array([[0.0000e+00, 3.4660e-01, 1.0000e+04]])
+    """
+
+    kind = kernel = "softplus"
+
+    def __init__(
+        self,
+        k: float = 1.0,
+        threshold: float = 20.0,
+        *,
+        beta: float | None = None,
+        name: str | None = None,
+        dtype: DTypeLike = "float32",
+        device: str = "cpu",
+    ) -> None:
+        super().__init__(name=name, dtype=dtype, device=device)
+        if beta is not None and k != 1.0:
+            raise ArgumentError(f"k={k!r} and beta={beta!r} were given, two names of one number: give one of them.")
+        self.k = finite(k, "k", positive=True) if beta is None else finite(beta, "beta", positive=True)
+        self.threshold = math.inf if threshold == math.inf else finite(threshold, "threshold")
+
+    def config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        return {"k": self.k, "threshold": self.threshold}
+
+    def numbers(self) -> tuple[Any, ...]:
+        """Return k and the threshold."""
+        return self.k, self.threshold
+
+
+class Abs(Activation):
+    """y = |x|, rectification (Jarrett 2009); the gradient is sign(x), 0 at 0.
+
+    >>> import numpy as np
+    >>> Abs(device="reference").forward(np.array([[-1.0, 0.0, 2.0]]))
+    array([[1., 0., 2.]])
+    """
+
+    kind = kernel = "abs"
+
+
+class SoftAbs(Activation):
+    """y = (2 / k) log(1 + exp(k x)) - x - (2 / k) log 2, the smooth |x|; its gradient is tanh(k x / 2).
+
+    >>> import numpy as np
+    >>> SoftAbs(10.0, device="reference").forward(np.array([[-1e4, 0.0, 1e4]])).round(4)
+    array([[9999.8614,    0.    , 9999.8614]])
+    """
+
+    kind = kernel = "soft_abs"
+
+    def __init__(
+        self,
+        k: float = 1.0,
+        *,
+        name: str | None = None,
+        dtype: DTypeLike = "float32",
+        device: str = "cpu",
+    ) -> None:
+        super().__init__(name=name, dtype=dtype, device=device)
+        self.k = finite(k, "k", positive=True)
+
+    def config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        return {"k": self.k}
+
+    def numbers(self) -> tuple[Any, ...]:
+        """Return k."""
+        return (self.k,)
+
+
+class Softmax(Activation):
+    """y = exp(x) over the sum of exp(x) over the channels, pixel by pixel.
+
+    >>> import numpy as np
+    >>> Softmax(device="reference").forward(np.array([[1e4, 1e4], [0.0, -1e4]]))
+    array([[0.5, 0.5],
+           [1. , 0. ]])
+    """
+
+    kind = kernel = "softmax"
+    keeps_output = True
+
+    def __init__(
+        self,
+        dim: int = -1,
+        *,
+        name: str | None = None,
+        dtype: DTypeLike = "float32",
+        device: str = "cpu",
+    ) -> None:
+        super().__init__(name=name, dtype=dtype, device=device)
+        if dim != -1:
+            raise ArgumentError(f"dim={dim!r} was given, and channels are the last axis here: give dim=-1, or none.")
+
+    def infer(self, *inputs: Shape) -> Shape:
+        """Return the input's shape, which has channels."""
+        if inputs[0] and inputs[0][-1] == 0:
+            raise self.refuse(inputs[0], "at least one channel")
+        return inputs[0]
+
+
+class LogSoftmax(Softmax):
+    """y = x - log(the sum of exp(x) over the channels), pixel by pixel.
+
+    >>> import numpy as np
+    >>> LogSoftmax(device="reference").forward(np.array([[1e4, 1e4], [0.0, -1e4]])).round(4)
+    array([[-6.931e-01, -6.931e-01],
+           [ 0.000e+00, -1.000e+04]])
+    """
+
+    kind = kernel = "log_softmax"
+
+
+class Gain(Layer):
+    """y = weight[c] * x: a gain learned for each channel, 1 at first.
+
+    Parameters: weight (C,).
+
+    >>> import numpy as np
+    >>> gain = Gain(2, device="reference")
+    >>> gain.params["weight"] = [1.0, -3.0]
+    >>> gain.forward(np.array([[2.0, 2.0]]))
+    array([[ 2., -6.]])
+    """
+
+    kind = "gain"
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        name: str | None = None,
+        dtype: DTypeLike = "float32",
+        device: str = "cpu",
+    ) -> None:
+        super().__init__(name=name, dtype=dtype, device=device)
+        self.channels = whole(channels, 1, "channels")
+
+    def config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        return {"channels": self.channels}
+
+    def infer(self, *inputs: Shape) -> Shape:
+        """Return the input's shape, whose last axis holds the channels."""
+        (shape,) = inputs
+        if shape[-1:] != (self.channels,):
+            raise self.refuse(shape, f"{self.channels} channels last", (self.channels, *shape[1:]))
+        return shape
+
+    def multiply_adds(self, output: Shape) -> int:
+        """Return one for every element."""
+        return math.prod(output)
+
+    def parameter_shapes(self) -> dict[str, Shape]:
+        """Return {"weight": (C,)}."""
+        return {"weight": (self.channels,)}
+
+    def first_values(self, name: str, generator: np.random.Generator) -> Array:
+        """Return ones."""
+        return np.ones(self.channels)
+
+    def bind(self, backend: Backend, xs: Sequence[Array], y: Array, training: bool = True) -> Bound:
+        """Return the calls; the weight's gradient needs the input."""
+        room, x, weight = backend.activation, xs[0], self.params["weight"]
+
+        def backward(dy: Array, dxs: Sequence[Array | None], grads: Mapping[str, Array]) -> list[Call]:
+            calls: list[Call] = [(room.gain_backward_weight, (x, dy, grads["weight"]))]
+            if dxs[0] is not None:
+                calls.append((room.gain_backward_input, (weight, dy, dxs[0])))
+            return calls
+
+        return Bound(backward, [(room.gain_forward, (x, weight, y))])
+
+
+class Elementwise(Activation):
+    """y = f(x), your own function of one number, and its derivative df(x).
+
+    Both are compiled by Numba into the loops of the built-in activations: they use numbers, comparisons, and functions
+    of `math` and `numpy`, and are pure. They get float32 or float64 as the layer does; a constant such as 0.5 makes a
+    float32 a float64 on the way, at half the speed. A network that holds such a layer trains, and cannot be saved: code
+    is not.
+
+    Raises
+    ------
+    ArgumentError
+        If f or df is no function of one number, or Numba cannot compile it (when the layer first runs).
+
+    >>> import numpy as np
+    >>> square = Elementwise(lambda x: x * x, lambda x: x + x, device="reference")
+    >>> square.forward(np.array([[-3.0, 2.0]])), square.backward(np.array([[1.0, 1.0]]))
+    (array([[9., 4.]]), array([[-6.,  4.]]))
+    """
+
+    kind = kernel = "elementwise"
+    holds_code = True
+
+    def __init__(
+        self,
+        f: Callable[[float], float],
+        df: Callable[[float], float],
+        *,
+        name: str | None = None,
+        dtype: DTypeLike = "float32",
+        device: str = "cpu",
+    ) -> None:
+        super().__init__(name=name, dtype=dtype, device=device)
+        for key, function in (("f", f), ("df", df)):
+            if not callable(function):
+                raise ArgumentError(f"{key}={function!r} was given, and must be a function of one number: give one.")
+        self.f, self.df = f, df
+
+    def config(self) -> dict[str, Any]:
+        """Return the constructor's arguments, which no file holds."""
+        return {"f": self.f, "df": self.df}
+
+    def __repr__(self) -> str:
+        return f"Elementwise({', '.join(getattr(f, '__name__', repr(f)) for f in (self.f, self.df))})"
+
+    def bind(self, backend: Backend, xs: Sequence[Array], y: Array, training: bool = True) -> Bound:
+        """Return the calls, the functions compiled."""
+        room, x = backend.activation, xs[0]
+        try:
+            room.elementwise_check(self.f, self.df, x.dtype)
+        except ValueError as error:
+            raise ArgumentError(f"{self.label}: {error}") from None
+
+        def backward(dy: Array, dxs: Sequence[Array | None], grads: Mapping[str, Array]) -> list[Call]:
+            return [] if dxs[0] is None else [(room.elementwise_backward_input, (x, dy, self.df, dxs[0]))]
+
+        return Bound(backward, [(room.elementwise_forward, (x, self.f, y))])
