@@ -155,11 +155,12 @@ class Graph:
         Passes without a way back (`returns`, by default as `training`) have plans of their own: a
         forward pass that waits for its backward is left alone.
         """
-        key = (batch, training, training if returns is None else returns)
+        returns = training if returns is None else returns
+        key = batch, training, returns
         store = self.own_store()
         plan = self._plans.pop(key, None)
         if plan is None:
-            plan = Plan(self.nodes, self.inputs, self.outputs, store, batch, self.fuse, training)
+            plan = Plan(self.nodes, self.inputs, self.outputs, store, batch, self.fuse, training, returns)
         self._plans[key] = plan
         while len(self._plans) > PLANS_KEPT:
             self._plans.popitem(last=False)

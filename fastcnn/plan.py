@@ -1,9 +1,9 @@
 """Plans: a graph lowered to lists of bound kernel calls on arrays that are allocated once.
 
 A Plan serves one batch size. Making it walks the nodes in order, gives each an array, and collects
-its forward calls; running it runs the list. A ReLU that is the only reader of a convolution or
+its forward calls; running it runs the list. An activation that is the only reader of a convolution or
 linear layer runs inside that layer's kernel. `plan.backward` makes the list of the way back when it
-is first wanted. A max-pooling that alone reads such a ReLU joins them where its windows stand side by
+is first wanted. A max-pooling that alone reads a ReLU there joins them where its windows stand side by
 side: its backward pass then visits only the outputs that won.
 """
 
@@ -17,7 +17,7 @@ import numpy as np
 from fastcnn.arrays import Array, Shape
 from fastcnn.backend import Backend
 from fastcnn.errors import ShapeError
-from fastcnn.layers.activation import ReLU
+from fastcnn.layers.activation import Activation, ReLU
 from fastcnn.layers.base import Bound, Call, Layer
 from fastcnn.layers.conv import Conv
 from fastcnn.layers.pool import MaxPool
@@ -49,10 +49,11 @@ class Plan:
         batch: int,
         fuse: bool,
         training: bool,
+        returns: bool = True,
     ) -> None:
         self.nodes, self.input_nodes, self.output_nodes = nodes, inputs, outputs
         self.store, self.backend, self.batch, self.training = store, store.backend, batch, training
-        self.fused = fused_chains(nodes, outputs, batch, self.backend) if fuse else {}
+        self.fused = fused_chains(nodes, outputs, batch, self.backend, returns) if fuse else {}
         self.absorbed = {node for chain in self.fused.values() for node in chain}
         self.values: dict[Node, Array] = {}
         self.bound: dict[Node, Bound] = {}
@@ -87,8 +88,10 @@ class Plan:
         if isinstance(pool, MaxPool):
             assert isinstance(layer, Conv)
             return layer.bind_pooled(self.backend, xs[0], y, pool.lead() + pool.kernel_size)
+        activation = chain[-1].layer
         assert isinstance(layer, WeightedLayer)
-        return layer.bind(self.backend, xs, y, self.training, relu=True)
+        assert isinstance(activation, Activation)
+        return layer.bind(self.backend, xs, y, self.training, activation.epilogue(self.backend, y.dtype))
 
     def serves(self, batch: int, shapes: Sequence[Shape], training: bool) -> bool:
         """Say whether the plan is one for this batch size, these input shapes and this mode."""
@@ -159,9 +162,9 @@ class BackwardPlan:
             return
         last = chain[-1] if chain else node
         dy = self._gradients[last]
-        if isinstance(last.layer, ReLU) and chain:
-            relu = backend.activation.relu_backward_input
-            self._calls.append((relu, (self.plan.values[last], dy, dy)))
+        if isinstance(last.layer, Activation) and chain:
+            _, backward_input = last.layer.kernels(backend)
+            self._calls.append((backward_input, (self.plan.values[last], dy, *last.layer.numbers(), dy)))
         if layer.is_view and node.inputs[0] not in self._gradients:
             source = node.inputs[0]
             self._gradients[source] = dy.reshape((self.plan.batch, *source.shape))
@@ -210,9 +213,12 @@ class BackwardPlan:
 
 
 def fused_chains(
-    nodes: Sequence[Node], outputs: Sequence[Node], batch: int, backend: Backend
+    nodes: Sequence[Node], outputs: Sequence[Node], batch: int, backend: Backend, returns: bool
 ) -> dict[Node, list[Node]]:
-    """Return {convolution or linear node: the nodes after it that its kernel can take over}."""
+    """Return {convolution or linear node: the nodes after it that its kernel can take over}.
+
+    Where a way back is wanted (`returns`), only functions whose gradient needs their output alone are taken over.
+    """
     readers: dict[Node, list[Node]] = {node: [] for node in nodes}
     for node in nodes:
         for source in node.inputs:
@@ -224,12 +230,14 @@ def fused_chains(
 
     fused = {}
     for node in nodes:
-        relu = only_reader(node) if isinstance(node.layer, WeightedLayer) else None
-        if relu is None or not isinstance(relu.layer, ReLU):
+        after = only_reader(node) if isinstance(node.layer, WeightedLayer) else None
+        if after is None or not isinstance(after.layer, Activation) or not after.layer.pointwise:
             continue
-        pool = only_reader(relu)
+        if returns and not after.layer.keeps_output:
+            continue
+        pool = only_reader(after) if isinstance(after.layer, ReLU) else None
         joins = pool is not None and _joins_pool(node, pool, batch, backend)
-        fused[node] = [relu, pool] if pool is not None and joins else [relu]
+        fused[node] = [after, pool] if pool is not None and joins else [after]
     return fused
 
 

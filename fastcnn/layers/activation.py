@@ -37,9 +37,16 @@ class Activation(Layer):
         """Return the input's shape."""
         return inputs[0]
 
+    pointwise: ClassVar[bool] = True
+    """Each element of y needs one element of x, so a convolution can apply the function to what it has just stored."""
+
     def numbers(self) -> tuple[Any, ...]:
         """Return what the kernels take between the arrays."""
         return ()
+
+    def epilogue(self, backend: Backend, dtype: np.dtype[Any]) -> Any:
+        """Return what a convolution's kernel takes to apply the function to its outputs."""
+        return backend.activation.epilogue(self.kernel, self.numbers(), dtype)
 
     def kernels(self, backend: Backend) -> tuple[Callable[..., None], Callable[..., None]]:
         """Return the kernels of both directions."""
@@ -322,6 +329,7 @@ class Softmax(Activation):
 
     kind = kernel = "softmax"
     keeps_output = True
+    pointwise = False
 
     def __init__(
         self,
@@ -437,6 +445,18 @@ class Elementwise(Activation):
     kind = kernel = "elementwise"
     holds_code = True
 
+    def epilogue(self, backend: Backend, dtype: np.dtype[Any]) -> Any:
+        """Return what a convolution's kernel takes, f compiled."""
+        self.check(backend, dtype)
+        return backend.activation.epilogue(self.kernel, (self.f,), dtype)
+
+    def check(self, backend: Backend, dtype: np.dtype[Any]) -> None:
+        """Compile the functions, or refuse those that cannot be."""
+        try:
+            backend.activation.elementwise_check(self.f, self.df, dtype)
+        except ValueError as error:
+            raise ArgumentError(f"{self.label}: {error}") from None
+
     def __init__(
         self,
         f: Callable[[float], float],
@@ -462,10 +482,7 @@ class Elementwise(Activation):
     def bind(self, backend: Backend, xs: Sequence[Array], y: Array, training: bool = True) -> Bound:
         """Return the calls, the functions compiled."""
         room, x = backend.activation, xs[0]
-        try:
-            room.elementwise_check(self.f, self.df, x.dtype)
-        except ValueError as error:
-            raise ArgumentError(f"{self.label}: {error}") from None
+        self.check(backend, x.dtype)
 
         def backward(dy: Array, dxs: Sequence[Array | None], grads: Mapping[str, Array]) -> list[Call]:
             return [] if dxs[0] is None else [(room.elementwise_backward_input, (x, dy, self.df, dxs[0]))]

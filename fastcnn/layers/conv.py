@@ -103,7 +103,7 @@ class FilterLayer(WeightedLayer):
         lead = (1,) * (3 - self.rank)
         return lead + self.stride, ((0, 0),) * len(lead) + self.pairs, lead + self.dilation
 
-    def bind(self, backend: Backend, xs: Sequence[Array], y: Array, training: bool = True, relu: bool = False) -> Bound:
+    def bind(self, backend: Backend, xs: Sequence[Array], y: Array, training: bool = True, epilogue: Any = 0) -> Bound:
         """Return the calls of the kernels named after the layer's kind, on five-axis views of the arrays."""
         kernels, geometry = getattr(backend, self.kind), (*self.geometry(), self.groups)
         forward, by_input, by_weight, by_bias = (
@@ -123,7 +123,7 @@ class FilterLayer(WeightedLayer):
                 calls.append((by_input, (dy5, w5, *geometry, five_axes(dxs[0]), algorithm)))
             return calls
 
-        return Bound(backward, [(forward, (x5, w5, self.params.get("bias"), *geometry, relu, y5, algorithm))])
+        return Bound(backward, [(forward, (x5, w5, self.params.get("bias"), *geometry, epilogue, y5, algorithm))])
 
 
 class Conv(FilterLayer):

@@ -68,7 +68,7 @@ class Linear(WeightedLayer):
         """Return one multiply-add for every element of the weight."""
         return self.in_features * self.out_features
 
-    def bind(self, backend: Backend, xs: Sequence[Array], y: Array, training: bool = True, relu: bool = False) -> Bound:
+    def bind(self, backend: Backend, xs: Sequence[Array], y: Array, training: bool = True, epilogue: Any = 0) -> Bound:
         """Return the matrix products."""
         linear, x, w = backend.linear, xs[0], self.params["weight"]
 
@@ -80,4 +80,4 @@ class Linear(WeightedLayer):
                 calls.append((linear.linear_backward_input, (dy, w, dxs[0])))
             return calls
 
-        return Bound(backward, [(linear.linear_forward, (x, w, self.params.get("bias"), relu, y))])
+        return Bound(backward, [(linear.linear_forward, (x, w, self.params.get("bias"), epilogue, y))])

@@ -43,8 +43,8 @@ class WeightedLayer(Layer):
         return (self.weight_init or HeNormal())(self.weight_shape, generator)
 
     @abstractmethod
-    def bind(self, backend: Backend, xs: Sequence[Array], y: Array, training: bool = True, relu: bool = False) -> Bound:
-        """Return the kernel calls; with `relu` the forward kernel also applies ReLU to y."""
+    def bind(self, backend: Backend, xs: Sequence[Array], y: Array, training: bool = True, epilogue: Any = 0) -> Bound:
+        """Return the kernel calls; the forward kernel also applies an epilogue (`Activation.epilogue`) to y."""
 
 
 def bias_config(has_bias: bool, weight_init: Initializer | None) -> dict[str, Any]:

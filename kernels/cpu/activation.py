@@ -23,6 +23,8 @@ from fastcnn.kernels.cpu.elementary import (
     tanh,
 )
 from fastcnn.kernels.cpu.elementwise import Pair, apply, apply_gradient
+from fastcnn.kernels.cpu.epilogue import RELU as RELU_BIT
+from fastcnn.kernels.cpu.epilogue import epilogue_of
 from fastcnn.kernels.cpu.gain import gain_backward_input, gain_backward_weight, gain_forward
 from fastcnn.kernels.cpu.softmax import (
     log_softmax_backward_input,
@@ -246,6 +248,20 @@ HARDSWISH = Pair(hardswish, hardswish_gradient)
 SOFTPLUS = Pair(softplus, softplus_gradient)
 ABS = Pair(absolute, absolute_gradient)
 SOFT_ABS = Pair(soft_abs, soft_abs_gradient)
+
+PAIRS = {
+    "leaky_relu": LEAKY_RELU, "elu": ELU, "sigmoid": SIGMOID, "tanh": TANH, "silu": SILU, "gelu": GELU,
+    "gelu_tanh": GELU_TANH, "hardswish": HARDSWISH, "softplus": SOFTPLUS, "abs": ABS, "soft_abs": SOFT_ABS,
+}  # fmt: skip
+
+
+def epilogue(kernel, numbers, dtype):
+    """Return what convolutions take to apply `<kernel>_forward(x, *numbers, y)` to their outputs."""
+    if kernel == "relu":
+        return RELU_BIT
+    if kernel == "elementwise":
+        return epilogue_of(users_f(*numbers).address("f", dtype))
+    return epilogue_of(PAIRS[kernel].address("f", dtype), *numbers)
 
 
 def relu_forward(x, y):

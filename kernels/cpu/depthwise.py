@@ -16,6 +16,7 @@ import numpy as np
 from numba.np.unsafe.ndarray import to_fixed_tuple
 
 from fastcnn.kernels.cpu.compiler import jit
+from fastcnn.kernels.cpu.epilogue import finish, stored
 from fastcnn.kernels.cpu.gather import past_caches
 from fastcnn.kernels.cpu.geometry import MIN_TASKS, SERIAL_FLOPS, Padding, Triple, blocks_of
 from fastcnn.kernels.cpu.host import cache_bytes
@@ -29,7 +30,6 @@ from fastcnn.kernels.cpu.lanewise import (
 )
 from fastcnn.kernels.cpu.tasks import share
 from fastcnn.kernels.cpu.threads import call_parallel, threads_for
-from fastcnn.kernels.cpu.epilogue import finish, stored
 from fastcnn.kernels.cpu.vector import vector_registers
 from fastcnn.kernels.cpu.workspace import scratch
 

@@ -23,7 +23,7 @@ RUN_BYTES = 4096  # of finished outputs that a function takes at once, out of a 
 _words: dict[tuple[int, float, float], np.ndarray] = {}  # for as long as the process lives: kernels hold addresses
 
 
-def epilogue_of(run: int, a: float, b: float) -> int:
+def epilogue_of(run: int, a: float = 0.0, b: float = 0.0) -> int:
     """Return the epilogue that applies the loop at an address, with its two numbers."""
     key = run, float(a), float(b)
     if key not in _words:

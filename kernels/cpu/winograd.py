@@ -20,11 +20,11 @@ from typing import NamedTuple
 import numpy as np
 
 from fastcnn.kernels.cpu.compiler import jit
+from fastcnn.kernels.cpu.epilogue import finish, stored
 from fastcnn.kernels.cpu.gather import copy_padded, past_caches
 from fastcnn.kernels.cpu.geometry import LINE, Padding, Triple
 from fastcnn.kernels.cpu.tasks import share
 from fastcnn.kernels.cpu.threads import call_parallel, threads_for
-from fastcnn.kernels.cpu.epilogue import finish, stored
 from fastcnn.kernels.cpu.tile import Tiles, call_tile, call_transpose, zero_bytes
 from fastcnn.kernels.cpu.transforms import call_output, call_to_points, transforms
 from fastcnn.kernels.cpu.workspace import scratch

@@ -15,6 +15,7 @@ Sources: ELU, Clevert 2016; SiLU and GELU, Hendrycks and Gimpel 2016; hardswish,
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -211,6 +212,12 @@ def soft_abs_forward(x: Array, k: float, y: Array) -> None:
 def soft_abs_backward_input(x: Array, dy: Array, k: float, dx: Array) -> None:
     """Fill dx with dy * tanh(k x / 2)."""
     dx[...] = dy * np.tanh(x * (k / 2))
+
+
+def epilogue(kernel: str, numbers: tuple[Any, ...], dtype: np.dtype[Any]) -> Callable[[Array], None]:
+    """Return what convolutions take to apply `<kernel>_forward(x, *numbers, y)` to their outputs."""
+    forward = globals()[f"{kernel}_forward"]
+    return lambda y: forward(y.copy(), *numbers, y)
 
 
 def elementwise_check(f: ScalarFunction, df: ScalarFunction, dtype: np.dtype[np.floating]) -> None:

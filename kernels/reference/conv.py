@@ -13,7 +13,17 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from fastcnn.kernels.reference.taps import Array, Padding, Triple, each_tap, inside, pad, tap_view
+from fastcnn.kernels.reference.taps import (
+    Array,
+    Epilogue,
+    Padding,
+    Triple,
+    apply_epilogue,
+    each_tap,
+    inside,
+    pad,
+    tap_view,
+)
 
 POSITIONS = (0, 1, 2, 3)  # the axes of images and pixels: all but the channels
 
@@ -35,19 +45,18 @@ def conv_forward(
     padding: Padding,
     dilation: Triple,
     groups: int,
-    relu: bool,
+    epilogue: Epilogue,
     y: Array,
     algorithm: str = "auto",
 ) -> None:
-    """Fill y with the convolution of x, plus bias, cut at 0 where `relu` asks for it; here all sums are direct."""
+    """Fill y with the convolution of x, plus bias, and apply the epilogue; here all sums are direct."""
     padded = pad(x, padding)
     y[...] = 0 if b is None else b
     for tap in each_tap(w.shape[:3]):
         pixels = tap_view(padded, tap, y.shape[1:4], stride, dilation)
         for c, k in each_group(x.shape[4], y.shape[4], groups):
             y[..., k] += pixels[..., c] @ w[tap][:, k]
-    if relu:
-        np.maximum(y, 0, out=y)
+    apply_epilogue(epilogue, y)
 
 
 def conv_backward_input(

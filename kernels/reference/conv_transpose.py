@@ -11,15 +11,13 @@ what the filters reach past y is dropped, and y where no filter reaches is the b
 Source: Zeiler et al. 2010; Dumoulin and Visin 2016.
 """
 
-import numpy as np
-
 from fastcnn.kernels.reference.conv import (
     conv_backward_bias,
     conv_backward_input,
     conv_backward_weight,
     conv_forward,
 )
-from fastcnn.kernels.reference.taps import Array, Padding, Triple
+from fastcnn.kernels.reference.taps import Array, Epilogue, Padding, Triple, apply_epilogue
 
 
 def conv_transpose_forward(
@@ -30,16 +28,15 @@ def conv_transpose_forward(
     padding: Padding,
     dilation: Triple,
     groups: int,
-    relu: bool,
+    epilogue: Epilogue,
     y: Array,
     algorithm: str = "auto",
 ) -> None:
-    """Fill y with the transposed convolution of x, plus bias, cut at 0 where `relu` asks for it; sums are direct."""
+    """Fill y with the transposed convolution of x, plus bias, and apply the epilogue; sums are direct."""
     conv_backward_input(x, w, stride, padding, dilation, groups, y)
     if b is not None:
         y += b
-    if relu:
-        np.maximum(y, 0, out=y)
+    apply_epilogue(epilogue, y)
 
 
 def conv_transpose_backward_input(

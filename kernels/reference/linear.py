@@ -5,16 +5,15 @@ Arrays: x (N, F), w (F, K), b (K,), y (N, K), with y = x w + b.
 
 import numpy as np
 
-from fastcnn.kernels.reference.taps import Array
+from fastcnn.kernels.reference.taps import Array, Epilogue, apply_epilogue
 
 
-def linear_forward(x: Array, w: Array, b: Array | None, relu: bool, y: Array) -> None:
-    """Fill y with x w + b, cut at 0 where `relu` asks for it."""
+def linear_forward(x: Array, w: Array, b: Array | None, epilogue: Epilogue, y: Array) -> None:
+    """Fill y with x w + b, and apply the epilogue."""
     np.matmul(x, w, out=y)
     if b is not None:
         y += b
-    if relu:
-        np.maximum(y, 0, out=y)
+    apply_epilogue(epilogue, y)
 
 
 def linear_backward_input(dy: Array, w: Array, dx: Array) -> None:

@@ -6,7 +6,7 @@ A forward pass reads the views; a backward pass adds to the views of a padded ar
 keeps what lies inside the image.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import product
 
 import numpy as np
@@ -16,6 +16,7 @@ Array = npt.NDArray[np.floating]
 Triple = tuple[int, int, int]
 Pair = tuple[int, int]
 Padding = tuple[Pair, Pair, Pair]  # (before, after) for depth, height and width
+Epilogue = int | Callable[[Array], None]  # 0, 1 (ReLU), or what changes finished outputs in place
 
 
 def each_tap(window: Triple) -> Iterator[Triple]:
@@ -48,3 +49,11 @@ def tap_view(
         for at, apart, size, step in zip(tap, dilation, output, stride, strict=True)
     ]
     return padded[:, box[0], box[1], box[2]]
+
+
+def apply_epilogue(epilogue: Epilogue, y: Array) -> None:
+    """Apply an epilogue to finished outputs."""
+    if callable(epilogue):
+        epilogue(y)
+    elif epilogue:
+        np.maximum(y, 0, out=y)
