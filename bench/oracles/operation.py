@@ -64,13 +64,14 @@ class Run(NamedTuple):
 
 def compare(operation: Operation, device: str, dtype: str, seed: int = 0) -> Errors:
     """Return how far an operation in one room and dtype is from its oracle."""
-    run = _run(operation, device, dtype, seed)
+    done = run(operation, device, dtype, seed)
     if operation.against == PYTORCH:
-        return _beside_pytorch(operation, run)
-    return _beside_equation(operation, run, seed)
+        return _beside_pytorch(operation, done)
+    return _beside_equation(operation, done, seed)
 
 
-def _run(operation: Operation, device: str, dtype: str, seed: int) -> Run:
+def run(operation: Operation, device: str, dtype: str, seed: int = 0) -> Run:
+    """Run an operation forward and backward on numbers drawn from a seed."""
     rng = np.random.default_rng(seed)
     xs = [draw(rng) if callable(draw) else rng.standard_normal(draw) for draw in operation.inputs]
     # Both sides get the numbers that the narrower dtype holds.
@@ -99,39 +100,39 @@ def _apart(got: Array, want: Array) -> float:
     return float(np.abs(got - want).max() / max(np.abs(want).max(), np.finfo(float).tiny))
 
 
-def _beside_pytorch(operation: Operation, run: Run) -> Errors:
+def _beside_pytorch(operation: Operation, done: Run) -> Errors:
     import torch
 
     def tensor(x: Array) -> Any:
         return torch.tensor(x, requires_grad=x.dtype.kind == "f")
 
-    xs = [tensor(x) for x in run.xs]
-    params = {name: tensor(value) for name, value in run.params.items()}
+    xs = [tensor(x) for x in done.xs]
+    params = {name: tensor(value) for name, value in done.params.items()}
     y = operation.oracle(torch, xs, params)
-    y.backward(torch.tensor(run.dy))
-    pairs = [(dx, x.grad) for dx, x in zip(run.dxs, xs, strict=True) if dx is not None]
-    pairs += [(run.grads[name], param.grad) for name, param in params.items()]
+    y.backward(torch.tensor(done.dy))
+    pairs = [(dx, x.grad) for dx, x in zip(done.dxs, xs, strict=True) if dx is not None]
+    pairs += [(done.grads[name], param.grad) for name, param in params.items()]
     gradients = [_apart(got, np.zeros_like(got) if want is None else want.numpy()) for got, want in pairs]
-    return Errors(_apart(run.y, y.detach().numpy()), max(gradients, default=0.0))
+    return Errors(_apart(done.y, y.detach().numpy()), max(gradients, default=0.0))
 
 
-def _beside_equation(operation: Operation, run: Run, seed: int) -> Errors:
+def _beside_equation(operation: Operation, done: Run, seed: int) -> Errors:
     def loss(xs: Sequence[Array], params: dict[str, Array]) -> float:
-        return float(np.sum(run.dy * operation.oracle(np, list(xs), params)))
+        return float(np.sum(done.dy * operation.oracle(np, list(xs), params)))
 
     rng, gradients = np.random.default_rng(seed + 1), [0.0]
-    places: list[tuple[Any, Array]] = [(i, dx) for i, dx in enumerate(run.dxs) if dx is not None]
-    places += list(run.grads.items())
+    places: list[tuple[Any, Array]] = [(i, dx) for i, dx in enumerate(done.dxs) if dx is not None]
+    places += list(done.grads.items())
     for place, gradient in places:
         for _ in range(DIRECTIONS):
             direction = rng.standard_normal(gradient.shape)
             ends = []
             for sign in (1, -1):
-                xs, params = list(run.xs), dict(run.params)
+                xs, params = list(done.xs), dict(done.params)
                 held: Any = xs if isinstance(place, int) else params
                 held[place] = held[place] + sign * STEP * direction
                 ends.append(loss(xs, params))
             slope = (ends[0] - ends[1]) / (2 * STEP)
             scale = float(np.linalg.norm(gradient) * np.linalg.norm(direction) / np.sqrt(gradient.size))
             gradients.append(abs(float(np.vdot(gradient, direction)) - slope) / max(scale, np.finfo(float).tiny))
-    return Errors(_apart(run.y, np.asarray(operation.oracle(np, run.xs, run.params))), max(gradients))
+    return Errors(_apart(done.y, np.asarray(operation.oracle(np, done.xs, done.params))), max(gradients))
