@@ -17,7 +17,8 @@ Examples:
 """
 
 FIRST = "LeNet"  # compiles what all others need too
-CONVOLUTIONS: dict[str, tuple[tuple[int, int, int], dict[str, Any]]] = {  # image, layer's arguments: one for each way through the kernels
+# Image, layer's arguments: one for each way through the kernels.
+CONVOLUTIONS: dict[str, tuple[tuple[int, int, int], dict[str, Any]]] = {
     "small and grouped": ((12, 12, 12), dict(out_channels=12, kernel_size=3, groups=2, padding=1, stride=2)),
     "Winograd, 3x3": ((28, 28, 64), dict(out_channels=64, kernel_size=3, padding=1)),
     "Winograd, 3x3, many channels": ((14, 14, 512), dict(out_channels=512, kernel_size=3, padding=1)),
