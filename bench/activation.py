@@ -16,6 +16,7 @@ from fastcnn.bench.case import Case, Work, layer_case
 from fastcnn.bench.conv import Array
 from fastcnn.bench.elementwise import Elementwise
 from fastcnn.kernels.cpu import activation
+from fastcnn.kernels.cpu.workspace import aligned_empty
 
 PASSES = ("forward", "backward_input")
 ALGORITHMS = ("auto", "direct")
@@ -94,12 +95,19 @@ def served_by(problem: Elementwise, pass_name: str, algorithm: str, dtype: str) 
 def case(problem: Elementwise, pass_name: str, algorithm: str, dtype: str) -> Case:
     """Return one pass, with its arrays made."""
     random = np.random.default_rng(0)
-    x, dy = (random.standard_normal(problem.shape, np.dtype(dtype)) for _ in range(2))
+    x, dy = (_aligned(random.standard_normal(problem.shape, np.dtype(dtype))) for _ in range(2))
     gain = random.standard_normal(problem.channels, np.dtype(dtype))
     is_gain_backward = problem.kind == "gain" and pass_name == "backward_input"  # reads no x
     moved = (2 if is_gain_backward else ARRAYS[pass_name]) * x.nbytes
     work = _forward(problem.kind, x, gain) if pass_name == "forward" else _backward_input(problem.kind, x, dy, gain)
     return layer_case("activation", problem, pass_name, "direct", dtype, problem.elements, moved, work)
+
+
+def _aligned(array: Array) -> Array:
+    """Return a copy that starts on a cache line, as a network's arrays do."""
+    copy: Array = aligned_empty(array.size, array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy
 
 
 def _arguments(kind: str, pass_name: str, gain: Array) -> tuple[Any, ...]:
@@ -110,7 +118,7 @@ def _arguments(kind: str, pass_name: str, gain: Array) -> tuple[Any, ...]:
 
 
 def _forward(kind: str, x: Array, gain: Array) -> Work:
-    y, how = np.full_like(x, np.nan), _arguments(kind, "forward", gain)
+    y, how = _aligned(np.full_like(x, np.nan)), _arguments(kind, "forward", gain)
     kernel = getattr(activation, f"{kind}_forward")
 
     def error() -> float:
@@ -128,10 +136,10 @@ def _forward(kind: str, x: Array, gain: Array) -> Work:
 
 
 def _backward_input(kind: str, x: Array, dy: Array, gain: Array) -> Work:
-    dx, how = np.full_like(dy, np.nan), _arguments(kind, "backward_input", gain)
+    dx, how = _aligned(np.full_like(dy, np.nan)), _arguments(kind, "backward_input", gain)
     kernel, kept = getattr(activation, f"{kind}_backward_input"), x
     if kind in FROM_OUTPUT:
-        kept = np.empty_like(x)
+        kept = _aligned(x)
         getattr(activation, f"{kind}_forward")(x, *how, kept)
 
     def error() -> float:

@@ -197,7 +197,7 @@ Backward = Callable[[torch.Tensor], torch.Tensor] | None
 
 
 def activations(x: torch.Tensor, dy: torch.Tensor) -> dict[str, tuple[Forward, Backward]]:
-    """Return what gives y from x, and what gives dx from y, with `activation.py`'s numbers; the gain of channel c is c."""
+    """Return what gives y from x, and dx from y, with the numbers of `activation.py`; the gain of channel c is c."""
     aten, functional, k = torch.ops.aten, torch.nn.functional, 2.0
     gain = torch.arange(x.shape[1], dtype=x.dtype).view(-1, *[1] * (x.dim() - 2))
     return {

@@ -2,7 +2,7 @@
 
     x, y (N, ..., C)    any number of axes
 
-Names, arguments and defaults are PyTorch's; `inplace` is taken and has no effect, since a plan decides where arrays lie.
+Names, arguments and defaults are PyTorch's; `inplace` is taken and has no effect, since plans place arrays.
 The gradient is computed from the input or from the output, never from both. All functions hold for any finite input,
 and have their limits at infinity; NaN passes. `kernels/reference/activation.py` defines them.
 """

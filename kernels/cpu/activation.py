@@ -1,9 +1,9 @@
 """Activations: y = f(x), element by element, for arrays of any shape; `reference/activation.py` defines them.
 
-A NaN passes forward, and y may be x, dx may be dy. Each is a `Pair` of scalar functions f(x, a, b) and g(kept, dy, a, b),
-as a user's own are (`elementwise_forward`), and runs in the loops of `elementwise.py`. They are written without
-branches, on `elementary.py`, and hold where exponentials would overflow; factors that meet one which vanishes are kept
-finite by `within`, since infinity times 0 is no number.
+A NaN passes forward, and y may be x, dx may be dy. Each is a `Pair` of scalar functions f(x, a, b) and
+g(kept, dy, a, b), as a user's own are (`elementwise_forward`), and runs in the loops of `elementwise.py`. They have no
+branches, stand on `elementary.py`, and hold where exponentials would overflow; a factor that meets one which vanishes is
+kept finite by `within`, since infinity times 0 is no number.
 """
 
 import math

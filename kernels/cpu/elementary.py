@@ -145,7 +145,7 @@ def exp_parts(x, low):
 
 @jit(inner=True)
 def exp(x):
-    """Return exp(x) for x up to 88."""
+    """Return e^x, for x up to 88."""
     q, s = exp_parts(x, like(x, 0))
     return like(x, 0) if x < lowest(x) else s + s * q
 

@@ -2,8 +2,8 @@
 
     x, y, dy, dx (..., C)
 
-A thread takes a block of pixels that stays in L1, and passes over it: each pixel's maximum, written beside its
-channels; the exponentials, in one loop over the block, however few the channels; the sums; the quotients.
+A pixel stays in L1 while a thread passes over it: its maximum, the exponentials and their sum, the quotients. Where
+channels are few, the loops go over a block of pixels, with what holds for a pixel written beside its channels.
 """
 
 import math
@@ -15,12 +15,12 @@ from numba.extending import intrinsic
 
 from fastcnn.kernels.cpu.compiler import OPTIONS, jit
 from fastcnn.kernels.cpu.elementary import exp, like
-from fastcnn.kernels.cpu.elementwise import SMALL, past_caches, store_run
+from fastcnn.kernels.cpu.elementwise import SMALL
 from fastcnn.kernels.cpu.tasks import share
 from fastcnn.kernels.cpu.threads import call_parallel
 
-BLOCK = 1 << 11  # elements of a block, about: with its buffers, half of L1
-ALIGNED = 16  # pixels of a block are a multiple of this, so that blocks are whole cache lines
+BLOCK = 1 << 11  # elements of a block, about: with its buffer, half of L1
+WIDE = 128  # channels from which loops over one pixel cost less than those over a block (measured)
 
 # The order of a sum may be that of vector lanes: it is fixed when this is compiled.
 reassociating = numba.njit(
@@ -55,7 +55,7 @@ def ranked(typingctx, x, number):
 
 @jit(inner=True)
 def row_max(x, at, C):
-    """Return the largest of C elements, compared as whole numbers: lanes of floats LLVM does not compare in any order."""
+    """Return the largest of C elements, compared as whole numbers, which LLVM does in lanes."""
     largest = rank(x[at])
     for c in range(1, C):
         largest = max(largest, rank(x[np.uintp(at + c)]))
@@ -87,82 +87,134 @@ def fill_row(row, at, C, value):
         row[np.uintp(at + c)] = value
 
 
+@reassociating
+def exp_row(x, y, at, C, high):
+    """Fill C elements of y with exp(x - high), and return their sum."""
+    total = like(high, 0)
+    for c in range(C):
+        e = exp(x[np.uintp(at + c)] - high)
+        y[np.uintp(at + c)] = e
+        total += e
+    return total
+
+
+@reassociating
+def exp_sum(x, at, C, high):
+    """Return the sum of C times exp(x - high)."""
+    total = like(high, 0)
+    for c in range(C):
+        total += exp(x[np.uintp(at + c)] - high)
+    return total
+
+
 @jit(inner=True)
-def softmax_block(block, thread, x, y, C, pixels, log, past):
+def softmax_row(x, y, at, C, log):
+    """Fill one pixel of y, its channels many enough to fill vectors."""
+    high = row_max(x, at, C)
+    if log:
+        logarithm = math.log(exp_sum(x, at, C, high))
+        for c in range(C):
+            y[np.uintp(at + c)] = x[np.uintp(at + c)] - high - logarithm
+    else:
+        share = like(high, 1) / exp_row(x, y, at, C, high)
+        for c in range(C):
+            y[np.uintp(at + c)] *= share
+
+
+@jit(inner=True)
+def softmax_narrow(x, y, first, size, C, log):
+    """Fill pixels of few channels, `size` elements in all: what holds for a pixel is written beside its channels."""
+    spread = np.empty(size, x.dtype)
+    for at in range(0, size, C):
+        fill_row(spread, at, C, row_max(x, first + at, C))
+    for i in range(size):
+        spread[np.uintp(i)] = x[np.uintp(first + i)] - spread[np.uintp(i)]
+        y[np.uintp(first + i)] = exp(spread[np.uintp(i)])
+    if log:
+        for at in range(0, size, C):
+            logarithm = like(x[0], math.log(row_sum(y, first + at, C)))
+            for c in range(C):
+                y[np.uintp(first + at + c)] = spread[np.uintp(at + c)] - logarithm
+    else:
+        for at in range(0, size, C):
+            fill_row(spread, at, C, like(x[0], 1) / row_sum(y, first + at, C))
+        for i in range(size):
+            y[np.uintp(first + i)] *= spread[np.uintp(i)]
+
+
+@jit(inner=True)
+def softmax_block(block, thread, x, y, C, pixels, log):
     """Fill one block of `pixels` pixels of y."""
     first = block * pixels * C
     size = min(x.size - first, pixels * C)
-    here = x[first : first + size]
-    spread, made = np.empty(size, x.dtype), np.empty(size, x.dtype)
-    for at in range(0, size, C):
-        fill_row(spread, at, C, row_max(here, at, C))
-    for i in range(size):
-        made[np.uintp(i)] = exp(here[np.uintp(i)] - spread[np.uintp(i)])
-    if log:
-        for i in range(size):
-            spread[np.uintp(i)] = here[np.uintp(i)] - spread[np.uintp(i)]
-        for at in range(0, size, C):
-            logarithm = x.dtype.type(math.log(row_sum(made, at, C)))
-            for c in range(C):
-                made[np.uintp(at + c)] = spread[np.uintp(at + c)] - logarithm
+    if C < WIDE:
+        softmax_narrow(x, y, first, size, C, log)
     else:
-        for at in range(0, size, C):
-            fill_row(spread, at, C, x.dtype.type(1) / row_sum(made, at, C))
-        for i in range(size):
-            made[np.uintp(i)] *= spread[np.uintp(i)]
-    store_run(y[first:].ctypes.data, made.ctypes.data, size * made.itemsize, past)
+        for at in range(first, first + size, C):
+            softmax_row(x, y, at, C, log)
 
 
 @jit(inner=True)
-def softmax_backward_block(block, thread, y, dy, dx, C, pixels, log, past):
+def softmax_backward_row(y, dy, dx, at, C, log):
+    """Fill one pixel of dx."""
+    total = row_sum(dy, at, C) if log else row_dot(dy, y, at, C)
+    if log:
+        for c in range(C):
+            dx[np.uintp(at + c)] = dy[np.uintp(at + c)] - exp(y[np.uintp(at + c)]) * total
+    else:
+        for c in range(C):
+            dx[np.uintp(at + c)] = y[np.uintp(at + c)] * (dy[np.uintp(at + c)] - total)
+
+
+@jit(inner=True)
+def softmax_backward_narrow(y, dy, dx, first, size, C, log):
+    """Fill pixels of few channels of dx, `size` elements in all."""
+    total = np.empty(size, y.dtype)
+    for at in range(0, size, C):
+        fill_row(total, at, C, row_sum(dy, first + at, C) if log else row_dot(dy, y, first + at, C))
+    for i in range(size):
+        value, back = y[np.uintp(first + i)], dy[np.uintp(first + i)]
+        if log:
+            dx[np.uintp(first + i)] = back - exp(value) * total[np.uintp(i)]
+        else:
+            dx[np.uintp(first + i)] = value * (back - total[np.uintp(i)])
+
+
+@jit(inner=True)
+def softmax_backward_block(block, thread, y, dy, dx, C, pixels, log):
     """Fill one block of `pixels` pixels of dx."""
     first = block * pixels * C
     size = min(y.size - first, pixels * C)
-    here, back = y[first : first + size], dy[first : first + size]
-    made = np.empty(size, y.dtype)
-    for at in range(0, size, C):
-        fill_row(made, at, C, row_sum(back, at, C) if log else row_dot(back, here, at, C))
-    if log:
-        for i in range(size):
-            made[np.uintp(i)] = back[np.uintp(i)] - exp(here[np.uintp(i)]) * made[np.uintp(i)]
+    if C < WIDE:
+        softmax_backward_narrow(y, dy, dx, first, size, C, log)
     else:
-        for i in range(size):
-            made[np.uintp(i)] = here[np.uintp(i)] * (back[np.uintp(i)] - made[np.uintp(i)])
-    store_run(dx[first:].ctypes.data, made.ctypes.data, size * made.itemsize, past)
+        for at in range(first, first + size, C):
+            softmax_backward_row(y, dy, dx, at, C, log)
 
 
 @jit
-def softmax_blocks(team, x, y, C, log, past):
+def softmax_blocks(team, x, y, C, log):
     """Do both forward passes on flat arrays."""
-    pixels = block_pixels(C)
-    share(team, (x.size + pixels * C - 1) // (pixels * C), softmax_block, (x, y, C, pixels, log, past))
+    pixels = max(1, BLOCK // C)
+    share(team, (x.size + pixels * C - 1) // (pixels * C), softmax_block, (x, y, C, pixels, log))
 
 
 @jit
-def softmax_backward_blocks(team, y, dy, dx, C, log, past):
+def softmax_backward_blocks(team, y, dy, dx, C, log):
     """Do both backward passes on flat arrays."""
-    pixels = block_pixels(C)
-    share(team, (y.size + pixels * C - 1) // (pixels * C), softmax_backward_block, (y, dy, dx, C, pixels, log, past))
-
-
-@jit(inner=True)
-def block_pixels(C):
-    """Return how many pixels a block holds."""
-    if C % ALIGNED == 0:
-        return max(1, BLOCK // C)
-    return (BLOCK // C + ALIGNED) // ALIGNED * ALIGNED
+    pixels = max(1, BLOCK // C)
+    share(team, (y.size + pixels * C - 1) // (pixels * C), softmax_backward_block, (y, dy, dx, C, pixels, log))
 
 
 def forward(x, y, log):
     """Share the blocks of a forward pass."""
-    past = past_caches(x, y)
-    call_parallel(y.size > SMALL, softmax_blocks, x.reshape(-1), y.reshape(-1), y.shape[-1], log, past)
+    call_parallel(y.size > SMALL, softmax_blocks, x.reshape(-1), y.reshape(-1), y.shape[-1], log)
 
 
 def backward(y, dy, dx, log):
     """Share the blocks of a backward pass."""
     flat = y.reshape(-1), dy.reshape(-1), dx.reshape(-1)
-    call_parallel(dx.size > SMALL, softmax_backward_blocks, *flat, dx.shape[-1], log, past_caches(y, dy, dx))
+    call_parallel(dx.size > SMALL, softmax_backward_blocks, *flat, dx.shape[-1], log)
 
 
 def softmax_forward(x, y):

@@ -7,8 +7,8 @@
     softplus     log(1 + exp(k x)) / k, or x where k x > threshold: the smooth ReLU
     soft |x|     (2 / k) log(1 + exp(k x)) - x - (2 / k) log 2 = (2 / k) log cosh(k x / 2)
 
-A gradient takes x or y, whichever is cheaper: never both. ReLU's is 0 at 0. A NaN passes forward, y may be x, and dx may
-be dy. All hold for any finite x and have the right limits at infinity: exponentials are taken of negative numbers.
+A gradient takes x or y, whichever is cheaper: never both. ReLU's is 0 at 0. A NaN passes forward, y may be x, and
+dx may be dy. All hold for any finite x, and have their limits at infinity: exponentials are taken of negative numbers.
 
 Sources: ELU, Clevert 2016; SiLU and GELU, Hendrycks and Gimpel 2016; hardswish, Howard 2019; softplus, Dugas 2001.
 """

@@ -51,3 +51,196 @@ def test_thread_count_changes_no_bit(cpu, fill, with_threads):
         return y.tobytes(), dx.tobytes()
 
     assert with_threads(1, run) == with_threads(2, run)
+
+
+NUMBERS = {"leaky_relu": (0.2,), "elu": (0.7,), "softplus": (3.0, 20.0), "soft_abs": (3.0,)}
+FROM_OUTPUT = {"relu", "sigmoid", "tanh"}
+KINDS = (
+    "relu", "leaky_relu", "elu", "sigmoid", "tanh", "silu", "gelu", "gelu_tanh", "hardswish", "softplus", "abs",
+    "soft_abs",
+)  # fmt: skip
+INF, NAN = np.inf, np.nan
+LN2 = np.log(2)
+# x, then y and dy / dx by kind: limits, and no overflow on the way
+FAR = (-INF, -3e38, -1e4, 1e4, 3e38, INF)
+LIMITS = {
+    "relu": ((0, 0, 0, 1e4, 3e38, INF), (0, 0, 0, 1, 1, 1)),
+    "leaky_relu": ((-INF, -6e37, -2e3, 1e4, 3e38, INF), (0.2, 0.2, 0.2, 1, 1, 1)),
+    "elu": ((-0.7, -0.7, -0.7, 1e4, 3e38, INF), (0, 0, 0, 1, 1, 1)),
+    "sigmoid": ((0, 0, 0, 1, 1, 1), (0,) * 6),
+    "tanh": ((-1, -1, -1, 1, 1, 1), (0,) * 6),
+    "silu": ((0, 0, 0, 1e4, 3e38, INF), (0, 0, 0, 1, 1, 1)),
+    "gelu": ((0, 0, 0, 1e4, 3e38, INF), (0, 0, 0, 1, 1, 1)),
+    "gelu_tanh": ((0, 0, 0, 1e4, 3e38, INF), (0, 0, 0, 1, 1, 1)),
+    "hardswish": ((0, 0, 0, 1e4, 3e38, INF), (0, 0, 0, 1, 1, 1)),
+    "softplus": ((0, 0, 0, 1e4, 3e38, INF), (0, 0, 0, 1, 1, 1)),
+    "abs": ((INF, 3e38, 1e4, 1e4, 3e38, INF), (-1, -1, -1, 1, 1, 1)),
+    "soft_abs": ((INF, 3e38, 1e4 - LN2 / 1.5, 1e4 - LN2 / 1.5, 3e38, INF), (-1, -1, -1, 1, 1, 1)),
+}
+AT_ZERO = {
+    "relu": (0, 0), "leaky_relu": (0, 0.2), "elu": (0, 0.7), "sigmoid": (0.5, 0.25), "tanh": (0, 1), "silu": (0, 0.5),
+    "gelu": (0, 0.5), "gelu_tanh": (0, 0.5), "hardswish": (0, 0.5), "softplus": (LN2 / 3, 0.5), "abs": (0, 0),
+    "soft_abs": (0, 0),
+}  # fmt: skip
+
+
+def both(module, kind, x, dy):
+    """Return y and dx of an activation."""
+    y, dx, numbers = np.full_like(x, NAN), np.full_like(x, NAN), NUMBERS.get(kind, ())
+    with np.errstate(all="ignore"):
+        getattr(module, f"{kind}_forward")(x, *numbers, y)
+        getattr(module, f"{kind}_backward_input")(y if kind in FROM_OUTPUT else x, dy, *numbers, dx)
+    return y, dx
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("copies", [1, 37])
+def test_limits_and_zero(room, kind, dtype, copies):
+    x = np.repeat(np.array((*FAR, -0.0, 0.0), dtype), copies)
+    y, dx = both(room.activation, kind, x, np.ones_like(x))
+    for got, far, near in zip((y, dx), LIMITS[kind], AT_ZERO[kind], strict=True):
+        want = np.repeat(np.array((*far, near, near), dtype), copies)
+        np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-30)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nan_passes_alone(room, kind, dtype):
+    x = np.linspace(-3, 3, 41).astype(dtype)
+    x[7] = NAN
+    y, dx = both(room.activation, kind, x, np.ones_like(x))
+    assert list(np.flatnonzero(np.isnan(y))) == [7]
+    assert set(np.flatnonzero(np.isnan(dx))) <= {7}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shape", [(0,), (1,), (7, 5), (3, 4, 5), (2, 70_001)], ids=str)
+def test_every_size_and_in_place(cpu, reference, kind, dtype, shape):
+    x, dy = np.random.default_rng(0).normal(0, 4, (2, *shape)).astype(dtype)
+    wanted = both(reference.activation, kind, x, dy)
+    for got, want in zip(both(cpu.activation, kind, x, dy), wanted, strict=True):
+        np.testing.assert_allclose(got, want, rtol=0, atol=40 * np.finfo(dtype).eps)
+    y, dx, numbers = x.copy(), dy.copy(), NUMBERS.get(kind, ())
+    getattr(cpu.activation, f"{kind}_forward")(y, *numbers, y)
+    getattr(cpu.activation, f"{kind}_backward_input")(y if kind in FROM_OUTPUT else x, dx, *numbers, dx)
+    for got, want in zip((y, dx), both(cpu.activation, kind, x, dy), strict=True):
+        np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_float32_is_good_to_a_few_units_in_the_last_place(cpu, reference, kind):
+    sign = np.random.default_rng(0).choice([-1, 1], 20_000)
+    x = (sign * 10 ** np.random.default_rng(1).uniform(-6, 1.2, 20_000)).astype("float32")
+    exact, _ = both(reference.activation, kind, x.astype("float64"), np.ones(x.shape))
+    y, _ = both(cpu.activation, kind, x, np.ones_like(x))
+    normal = np.abs(exact) > 1e-36  # kernels take what is below the smallest normal number as 0
+    error = np.abs(y - exact)[normal] / np.spacing(np.abs(exact[normal]).astype("float32"))
+    assert error.max() < 8
+    assert np.sqrt(np.mean(error**2)) < 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_bit_depends_on_threads(cpu, kind, with_threads):
+    x, dy = np.random.default_rng(0).normal(0, 3, (2, 100_003)).astype("float32")
+
+    def run():
+        return [a.tobytes() for a in both(cpu.activation, kind, x, dy)]
+
+    assert with_threads(1, run) == with_threads(2, run)
+
+
+def softmaxes(module, kind, x, dy):
+    y, dx = np.full_like(x, NAN), np.full_like(x, NAN)
+    with np.errstate(all="ignore"):
+        getattr(module, f"{kind}_forward")(x, y)
+        getattr(module, f"{kind}_backward_input")(y, dy, dx)
+    return y, dx
+
+
+@pytest.mark.parametrize("kind", ["softmax", "log_softmax"])
+@pytest.mark.parametrize(
+    "shape", [(0, 3), (5, 1), (7, 2), (3, 10), (2, 3, 21), (4, 64), (3, 131), (700, 100), (2, 5000)]
+)
+def test_softmax_against_the_reference(cpu, reference, fill, kind, dtype, shape):
+    x, dy = np.random.default_rng(0).normal(0, 4, (2, *shape)).astype(dtype)
+    y = fill(getattr(cpu.activation, f"{kind}_forward"), x, shapes=[shape], dtype=dtype)
+    dx = fill(getattr(cpu.activation, f"{kind}_backward_input"), y, dy, shapes=[shape], dtype=dtype)
+    wanted = softmaxes(reference.activation, kind, x.astype("float64"), dy.astype("float64")) if x.size else (y, dx)
+    for got, want in zip((y, dx), wanted, strict=True):
+        np.testing.assert_allclose(got, want, rtol=0, atol=100 * np.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("C", [3, 200])
+def test_softmax_far_from_zero(room, dtype, C):
+    x = np.zeros((4, C), dtype)
+    x[0], x[1, 1], x[2, 1], x[3, 1] = -1e4, 1e4, -INF, NAN
+    y, _ = softmaxes(room.activation, "softmax", x, np.ones_like(x))
+    log, _ = softmaxes(room.activation, "log_softmax", x, np.ones_like(x))
+    even, one = np.full(C, 1 / C), np.eye(C)[1]
+    np.testing.assert_allclose(y[:3], [even, one, (1 - one) / (C - 1)], rtol=1e-6)
+    np.testing.assert_allclose(log[0], -np.log(C), rtol=1e-6)
+    np.testing.assert_array_equal(log[1], 1e4 * (one - 1))
+    assert log[2, 1] == -INF
+    assert np.isnan(y[3]).all()
+    assert np.isnan(log[3]).all()
+
+
+@pytest.mark.parametrize("kind", ["softmax", "log_softmax"])
+@pytest.mark.parametrize("C", [10, 300])
+def test_no_bit_of_softmax_depends_on_threads(cpu, kind, C, with_threads):
+    x, dy = np.random.default_rng(0).normal(0, 3, (2, 900, C)).astype("float32")
+
+    def run():
+        return [a.tobytes() for a in softmaxes(cpu.activation, kind, x, dy)]
+
+    assert with_threads(1, run) == with_threads(2, run)
+
+
+@pytest.mark.parametrize(
+    "shape", [(0, 3), (1, 1), (5, 1), (4, 5, 3), (2, 3, 4, 64), (3, 2500), (70_000, 1), (900, 130)]
+)
+def test_gain_is_exact(room, fill, integers, dtype, shape):
+    x, dy, g = integers(0, shape, dtype), integers(1, shape, dtype), integers(2, shape[-1:], dtype)
+    y = fill(room.activation.gain_forward, x, g, shapes=[shape], dtype=dtype)
+    dx = fill(room.activation.gain_backward_input, g, dy, shapes=[shape], dtype=dtype)
+    dg = fill(room.activation.gain_backward_weight, x, dy, shapes=[g.shape], dtype=dtype)
+    np.testing.assert_array_equal(y, x * g)
+    np.testing.assert_array_equal(dx, dy * g)
+    np.testing.assert_array_equal(dg, (x * dy).reshape(-1, g.size).sum(axis=0))
+
+
+def test_no_bit_of_gains_gradient_depends_on_threads(cpu, with_threads):
+    x, dy = np.random.default_rng(0).normal(size=(2, 20_000, 12)).astype("float32")
+
+    def run():
+        dg = np.empty(12, "float32")
+        cpu.activation.gain_backward_weight(x, dy, dg)
+        return dg.tobytes()
+
+    assert with_threads(1, run) == with_threads(2, run)
+
+
+def square(x):
+    return x * x
+
+
+def twice(x):
+    return x + x
+
+
+@pytest.mark.parametrize("shape", [(0,), (1,), (3, 5), (300, 301)], ids=str)
+def test_users_functions(room, fill, integers, dtype, shape):
+    x, dy = integers(0, shape, dtype), integers(1, shape, dtype)
+
+    def kernel(name, function):
+        return lambda *arrays: getattr(room.activation, name)(*arrays[:-1], function, arrays[-1])
+
+    y = fill(kernel("elementwise_forward", square), x, shapes=[shape], dtype=dtype)
+    dx = fill(kernel("elementwise_backward_input", twice), x, dy, shapes=[shape], dtype=dtype)
+    np.testing.assert_array_equal(y, x * x)
+    np.testing.assert_array_equal(dx, 2 * x * dy)
+
+
+@pytest.mark.parametrize("wrong", [lambda x: None, lambda x: x.no_such, lambda x, y: x, lambda: 1.0])
+def test_a_users_wrong_function_is_told(room, wrong):
+    with pytest.raises(ValueError, match="df .*one float32"):
+        room.activation.elementwise_check(square, wrong, np.dtype("float32"))
