@@ -11,7 +11,7 @@ Importing the package loads NumPy only; a room of kernels is loaded when its dev
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from fastcnn import initializers, models
+from fastcnn import initializers, models, schedules
 from fastcnn.algorithms import set_convolution_algorithm
 from fastcnn.arrays import from_nchw, to_nchw
 from fastcnn.checkpoint import load, save
@@ -46,9 +46,20 @@ from fastcnn.layers import (
     MaxPool3d,
     ReLU,
 )
-from fastcnn.losses import CrossEntropy
+from fastcnn.losses import (
+    L1,
+    NLL,
+    BinaryCrossEntropy,
+    CrossEntropy,
+    Hinge,
+    Loss,
+    MeanSquaredError,
+    MultiTask,
+    SmoothL1,
+    SumSquaredError,
+)
 from fastcnn.node import Input, Node
-from fastcnn.optimizers import SGD
+from fastcnn.optimizers import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
 from fastcnn.seeding import manual_seed
 from fastcnn.toeplitz import conv_matrix
 from fastcnn.trainer import Trainer
@@ -59,13 +70,19 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "L1",
+    "NLL",
     "SGD",
+    "Adagrad",
+    "Adam",
+    "AdamW",
     "Add",
     "ArgumentError",
     "AvgPool1d",
     "AvgPool2d",
     "AvgPool3d",
     "BackendError",
+    "BinaryCrossEntropy",
     "CheckpointError",
     "Conv1d",
     "Conv2d",
@@ -79,18 +96,26 @@ __all__ = [
     "FastcnnError",
     "Flatten",
     "Graph",
+    "Hinge",
     "History",
     "Identity",
     "Input",
     "Layer",
     "Linear",
+    "Loss",
     "MaxPool1d",
     "MaxPool2d",
     "MaxPool3d",
+    "MeanSquaredError",
+    "MultiTask",
     "Node",
+    "Optimizer",
+    "RMSprop",
     "ReLU",
     "Sequential",
     "ShapeError",
+    "SmoothL1",
+    "SumSquaredError",
     "Trainer",
     "TrainingError",
     "conv_matrix",
@@ -101,6 +126,7 @@ __all__ = [
     "manual_seed",
     "models",
     "save",
+    "schedules",
     "set_convolution_algorithm",
     "to_nchw",
 ]
