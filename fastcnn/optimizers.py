@@ -15,7 +15,7 @@ import numpy as np
 from fastcnn.arrays import Array
 from fastcnn.backend import Backend
 from fastcnn.errors import ArgumentError
-from fastcnn.losses import number
+from fastcnn.shapes import number
 
 EMPTY = slice(0, 0)
 

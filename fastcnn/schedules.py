@@ -14,8 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from fastcnn.errors import ArgumentError
-from fastcnn.losses import number
-from fastcnn.shapes import is_int, whole
+from fastcnn.shapes import is_int, number, whole
 
 BY = ("epoch", "step")
 

@@ -7,7 +7,6 @@ array that grows with the network. All that is random comes from one seed.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from math import isfinite, sqrt
 from time import perf_counter
 from typing import Any, TypeAlias
@@ -19,13 +18,15 @@ from numpy.typing import ArrayLike
 from fastcnn.arrays import Array
 from fastcnn.errors import ArgumentError, DataError, TrainingError
 from fastcnn.graph import Graph
+from fastcnn.heads import Batch, Head, Sums, losses_by_output
 from fastcnn.history import EpochRecord, Evaluation, History
-from fastcnn.losses import BoundLoss, Loss, MultiTask, number
+from fastcnn.losses import Loss, MultiTask
 from fastcnn.optimizers import Optimizer
 from fastcnn.plan import Plan
 from fastcnn.progress import Bar
-from fastcnn.schedules import Moment, Schedule
-from fastcnn.shapes import whole
+from fastcnn.rates import Rates, check_metric
+from fastcnn.schedules import Schedule
+from fastcnn.shapes import number, whole
 
 LabelledImages: TypeAlias = Iterable[Any]
 """Images (N, H, W, C) and targets: a pair, or a fastcnn.data.Dataset."""
@@ -39,59 +40,6 @@ SHUFFLE_STREAM = 1
 
 # Keeps the division of PyTorch's clip_grad_norm_ from one by 0.
 NORM_EPSILON = 1e-6
-
-
-@dataclass
-class _Head:
-    """An output of the network with its loss: all that is done where forward turns into backward."""
-
-    bound: BoundLoss
-    targets: Array
-    weight: float
-
-
-@dataclass
-class _Batch:
-    """A plan with its losses and targets: all that a step of one batch size touches."""
-
-    plan: Plan
-    heads: list[_Head]
-
-    def forward(self) -> float:
-        """Return the loss of the plan's outputs."""
-        return sum(head.weight * head.bound.forward() for head in self.heads)
-
-    def backward(self) -> None:
-        """Fill the gradients by the plan's outputs."""
-        for head in self.heads:
-            head.bound.backward(head.weight)
-
-
-@dataclass
-class _Sums:
-    """Running sums over the images of an epoch; `terms` and `samples` by head."""
-
-    images: int = 0
-    terms: list[float] = field(default_factory=list)
-    samples: list[float] = field(default_factory=list)
-    hits: int = 0
-    named: int = 0
-
-    def add(self, batch: _Batch) -> None:
-        """Count a batch that has gone forward."""
-        if not self.terms:
-            self.terms, self.samples = [0.0] * len(batch.heads), [0.0] * len(batch.heads)
-        self.images += batch.plan.batch
-        for i, head in enumerate(batch.heads):
-            self.terms[i] += head.weight * head.bound.total
-            self.samples[i] += head.bound.samples
-            hits, named = head.bound.hits() or (0, 0)
-            self.hits, self.named = self.hits + hits, self.named + named
-
-    def means(self) -> Evaluation:
-        """Return the means so far."""
-        loss = sum(terms / samples for terms, samples in zip(self.terms, self.samples, strict=True) if samples)
-        return Evaluation(loss, self.hits / self.named if self.named else None)
 
 
 class Trainer:
@@ -147,7 +95,7 @@ class Trainer:
             )
         if len(net.inputs) != 1:
             raise ArgumentError(f"Trainer got a network with {len(net.inputs)} inputs: it trains those of one input.")
-        self._losses = _by_output(net, loss)
+        self._losses = losses_by_output(net, loss)
         self.net = net if device is None else net.to(device)
         self.loss = loss
         self.optimizer = optimizer
@@ -164,7 +112,7 @@ class Trainer:
         net.draw_missing(seed)
         self._squares = np.zeros(1)
         self._shuffle = np.random.default_rng((seed, SHUFFLE_STREAM))
-        self._batches: WeakKeyDictionary[Plan, _Batch] = WeakKeyDictionary()
+        self._batches: WeakKeyDictionary[Plan, Batch] = WeakKeyDictionary()
 
     def fit(
         self,
@@ -193,7 +141,10 @@ class Trainer:
         held_out = None
         if validation is not None:
             held_out = self._check(validation, "validation data")
-        rates = _Rates(self, epochs, -(-len(images) // batch_size), held_out is not None)
+        if self.schedule is not None:
+            classifies = any(loss.classifies for loss, _ in self._losses)
+            check_metric(self.schedule.watches(), held_out is not None, classifies)
+        rates = Rates(self.optimizer, self.schedule, epochs, -(-len(images) // batch_size))
         history = History()
         try:
             for done in range(epochs):
@@ -256,7 +207,7 @@ class Trainer:
         targets = [loss.check_targets(t, len(array), shape, self.net.dtype) for (loss, _), t, shape in heads]
         return np.ascontiguousarray(array, self.net.dtype), targets
 
-    def _batch(self, size: int, targets: Targets, training: bool) -> _Batch:
+    def _batch(self, size: int, targets: Targets, training: bool) -> Batch:
         """Return what a step of this batch size touches; `targets` show the shapes of one image's targets."""
         plan = self.net.plan(size, training)
         batch = self._batches.get(plan)
@@ -269,19 +220,19 @@ class Trainer:
             heads = []
             for (loss, weight), y, t, dy in zip(self._losses, plan.outputs, targets, gradients, strict=True):
                 own = backend.zeros((size, *t.shape[1:]), t.dtype)
-                heads.append(_Head(loss.bind(backend, y, own, dy), own, weight))
-            batch = self._batches[plan] = _Batch(plan, heads)
+                heads.append(Head(loss.bind(backend, y, own, dy), own, weight))
+            batch = self._batches[plan] = Batch(plan, heads)
         return batch
 
-    def _load(self, images: Array, targets: Targets, rows: Array, training: bool) -> _Batch:
+    def _load(self, images: Array, targets: Targets, rows: Array, training: bool) -> Batch:
         batch = self._batch(len(rows), targets, training)
         batch.plan.backend.gather(images, rows, batch.plan.inputs[0])
         for given, head in zip(targets, batch.heads, strict=True):
             batch.plan.backend.gather(given, rows, head.targets)
         return batch
 
-    def _train_epoch(self, images: Array, targets: Targets, batch_size: int, bar: Bar, rates: _Rates) -> EpochRecord:
-        sums, start = _Sums(), perf_counter()
+    def _train_epoch(self, images: Array, targets: Targets, batch_size: int, bar: Bar, rates: Rates) -> EpochRecord:
+        sums, start = Sums(), perf_counter()
         order = self._shuffle.permutation(len(images))
         for first in range(0, len(order), batch_size):
             rates.before_step()
@@ -300,7 +251,7 @@ class Trainer:
             "seconds": seconds,
         }
 
-    def _train_batch(self, batch: _Batch) -> float:
+    def _train_batch(self, batch: Batch) -> float:
         plan, backend = batch.plan, batch.plan.backend
         self.steps += 1
         plan.forward()
@@ -325,7 +276,7 @@ class Trainer:
             if factor < 1:
                 kernels.scale(gradients, factor)
 
-    def _not_finite(self, batch: _Batch, problem: str) -> TrainingError:
+    def _not_finite(self, batch: Batch, problem: str) -> TrainingError:
         given = (np.isfinite(head.targets).all() for head in batch.heads)
         culprit = batch.plan.first_non_finite() or ("the loss itself" if all(given) else "the targets")
         when = f"epoch {self.epoch}, step {self.steps}" if self.epoch else f"step {self.steps}"
@@ -335,73 +286,10 @@ class Trainer:
         )
 
     def _evaluate(self, images: Array, targets: Targets, batch_size: int) -> Evaluation:
-        sums, order = _Sums(), np.arange(len(images))
+        sums, order = Sums(), np.arange(len(images))
         for first in range(0, len(order), batch_size):
             batch = self._load(images, targets, order[first : first + batch_size], training=False)
             batch.plan.forward()
             batch.forward()
             sums.add(batch)
         return sums.means()
-
-
-class _Rates:
-    """The learning rates of one `fit`, by the trainer's schedule, if it has one."""
-
-    def __init__(self, trainer: Trainer, epochs: int, per_epoch: int, validates: bool) -> None:
-        self.optimizer, self.schedule = trainer.optimizer, trainer.schedule
-        self.first = self.optimizer.lr
-        self.record: EpochRecord | None = None
-        self.step, self.epochs, self.per_epoch = 0, epochs, per_epoch
-        if self.schedule is not None:
-            _check_metric(self.schedule.watches(), validates, any(loss.classifies for loss, _ in trainer._losses))
-            self.schedule.start()
-
-    def before_epoch(self, done: int) -> None:
-        """Set the rate of an epoch."""
-        if self.schedule is not None and self.schedule.by == "epoch":
-            self._set(self.schedule, Moment(done, self.epochs, 1, self.record, self.first))
-
-    def before_step(self) -> None:
-        """Set the rate of a step."""
-        if self.schedule is not None and self.schedule.by == "step":
-            steps = self.epochs * self.per_epoch
-            self._set(self.schedule, Moment(self.step, steps, self.per_epoch, self.record, self.first))
-            self.record = None
-            self.step += 1
-
-    def _set(self, schedule: Schedule, moment: Moment) -> None:
-        self.optimizer.lr = self.first * schedule.at(moment)
-
-    def restore(self) -> None:
-        """Give the optimizer its first rate back."""
-        if self.schedule is not None:
-            self.optimizer.lr = self.first
-
-
-def _check_metric(metric: str | None, validates: bool, classifies: bool) -> None:
-    """Refuse a schedule that watches what no epoch will tell."""
-    if metric is None:
-        return
-    if metric not in ("loss", "accuracy", "val_loss", "val_accuracy"):
-        raise ArgumentError(f"the schedule watches {metric!r}: choose loss, accuracy, val_loss or val_accuracy.")
-    if metric.startswith("val_") and not validates:
-        raise ArgumentError(f"the schedule watches {metric}, and there is no validation data: give some to fit.")
-    if metric.endswith("accuracy") and not classifies:
-        raise ArgumentError(f"the schedule watches {metric}, and the loss has no classes: let it watch a loss.")
-
-
-def _by_output(net: Graph, loss: Loss | MultiTask) -> list[tuple[Loss, float]]:
-    """Return a loss and its weight for each output, or refuse losses that do not fit them."""
-    names = net.output_names
-    if isinstance(loss, MultiTask):
-        if sorted(names) != sorted(loss.heads):
-            raise ArgumentError(
-                f"MultiTask has the heads {', '.join(loss.heads)}, and the network the outputs {', '.join(names)}: "
-                "give a loss for each output, under the name of its layer."
-            )
-        return [loss.heads[name] for name in names]
-    if len(names) != 1:
-        raise ArgumentError(
-            f"Trainer got a network with {len(names)} outputs, and one loss: give a MultiTask with a loss for each."
-        )
-    return [(loss, 1.0)]

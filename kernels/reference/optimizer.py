@@ -91,7 +91,7 @@ def rmsprop_update(
     if mean.size:
         mean += (1 - alpha) * (g - mean)
         variance = np.maximum(square - mean * mean, 0)
-    step = g / (np.sqrt(variance) + eps)
+    step: Array = g / (np.sqrt(variance) + eps)
     if velocity.size:
         velocity *= momentum
         velocity += step
