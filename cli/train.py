@@ -26,7 +26,7 @@ from fastcnn.cli.output import plural, write_json
 from fastcnn.schedules import SCHEDULES
 
 if TYPE_CHECKING:
-    from fastcnn import SGD, Trainer
+    from fastcnn import Optimizer, Trainer
     from fastcnn.data import Dataset, Normalization
     from fastcnn.history import EpochRecord
 
@@ -44,6 +44,9 @@ Examples:
 PRIOR = 15.0
 MOST_DECAY = 0.01
 
+# First learning rates. Adam's and RMSprop's steps are as long as the rate, whatever the gradients.
+RATES = {"sgd": 0.01, "adam": 0.001, "adamw": 0.001, "rmsprop": 0.001, "adagrad": 0.01}
+
 HEADER = "epoch        loss  accuracy  test loss  test accuracy   images/s"
 
 
@@ -59,23 +62,24 @@ HEADER = "epoch        loss  accuracy  test loss  test accuracy   images/s"
 @click.option(
     "--lr",
     type=click.FloatRange(min=0, min_open=True),
-    default=0.01,
-    show_default=True,
-    help="Learning rate.",
+    help="Learning rate.  [default: 0.01 for sgd and adagrad, 0.001 for the others]",
 )
-@click.option("--optimizer", type=click.Choice(["sgd"]), default="sgd", show_default=True)
-@click.option("--momentum", type=click.FloatRange(0, 1, max_open=True), default=0.9, show_default=True)
+@click.option("--optimizer", type=click.Choice(list(RATES)), default="sgd", show_default=True)
+@click.option(
+    "--momentum", type=click.FloatRange(0, 1, max_open=True), help="Of sgd and rmsprop.  [default: 0.9, rmsprop 0]"
+)
 @click.option(
     "--weight-decay",
     type=click.FloatRange(min=0),
-    help=f"Pull of the weights towards 0.  [default: {PRIOR:g} / training images, at most {MOST_DECAY:g}]",
+    help=f"Pull of the weights towards 0.  [default: {PRIOR:g} / training images, at most {MOST_DECAY:g}, for sgd; "
+    "0.01 for adamw, 0 for the others]",
 )
 @click.option(
     "--schedule",
     type=click.Choice(list(SCHEDULES)),
     default="cosine",
     show_default=True,
-    help="How the learning rate falls, from epoch to epoch.",
+    help="How the learning rate changes: warmup and onecycle from step to step, the others from epoch to epoch.",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @device_options
@@ -114,6 +118,7 @@ def train(
         seed=settings["seed"],
         device=device,
         progress=False if quiet else None,
+        schedule=SCHEDULES[settings["schedule"]](),
     )
     epochs = _fit(trainer, (train_part, test_part), settings, say)
     accuracy, seconds = epochs[-1]["val_accuracy"], time.perf_counter() - start
@@ -145,13 +150,19 @@ def _load(data: str, folder: Path | None) -> "tuple[Dataset, Dataset, Normalizat
     return train_part, test_part, normalization
 
 
-def _optimizer(settings: dict[str, Any], images: int) -> "SGD":
-    from fastcnn import SGD
+def _optimizer(settings: dict[str, Any], images: int) -> "Optimizer":
+    import fastcnn as fc
 
-    decay = settings["weight_decay"]
-    if decay is None:
-        decay = min(PRIOR / images, MOST_DECAY)
-    return SGD(settings["lr"], settings["momentum"], decay)
+    name = settings["optimizer"]
+    lr = RATES[name] if settings["lr"] is None else settings["lr"]
+    given = {key: settings[key] for key in ("momentum", "weight_decay") if settings[key] is not None}
+    if name == "sgd":
+        usual = {"momentum": 0.9, "weight_decay": min(PRIOR / images, MOST_DECAY)}
+        return fc.SGD(lr, **(usual | given))
+    if "momentum" in given and name != "rmsprop":
+        raise click.BadParameter(f"{name} takes no momentum: leave it out.", param_hint="'--momentum'")
+    kinds = {"adam": fc.Adam, "adamw": fc.AdamW, "rmsprop": fc.RMSprop, "adagrad": fc.Adagrad}
+    return kinds[name](lr, **given)
 
 
 def _parts_line(train_part: "Dataset", test_part: "Dataset") -> str:
@@ -169,13 +180,11 @@ def _fit(
 ) -> "list[EpochRecord]":
     """Train, say a line after every epoch, and return the epochs' records."""
     say(HEADER)
-    count, first_rate = settings["epochs"], trainer.optimizer.lr
-    schedule = SCHEDULES[settings["schedule"]]
+    count = settings["epochs"]
     done: list[EpochRecord] = []
 
     def after_epoch(record: "EpochRecord") -> None:
         done.append(record)
-        trainer.optimizer.lr = first_rate * schedule(len(done) / count)
         say(_line(len(done), count, record))
 
     trainer.fit(parts[0], count, settings["batch_size"], parts[1], after_epoch)

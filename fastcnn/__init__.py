@@ -11,7 +11,7 @@ Importing the package loads NumPy only; a room of kernels is loaded when its dev
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from fastcnn import initializers, models
+from fastcnn import initializers, models, schedules
 from fastcnn.algorithms import set_convolution_algorithm
 from fastcnn.arrays import from_nchw, to_nchw
 from fastcnn.checkpoint import load, save
@@ -60,9 +60,20 @@ from fastcnn.layers import (
     Softplus,
     Tanh,
 )
-from fastcnn.losses import CrossEntropy
+from fastcnn.losses import (
+    L1,
+    NLL,
+    BinaryCrossEntropy,
+    CrossEntropy,
+    Hinge,
+    Loss,
+    MeanSquaredError,
+    MultiTask,
+    SmoothL1,
+    SumSquaredError,
+)
 from fastcnn.node import Input, Node
-from fastcnn.optimizers import SGD
+from fastcnn.optimizers import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
 from fastcnn.seeding import manual_seed
 from fastcnn.toeplitz import conv_matrix
 from fastcnn.trainer import Trainer
@@ -75,14 +86,20 @@ __version__ = "0.1.0"
 __all__ = [
     "ELU",
     "GELU",
+    "L1",
+    "NLL",
     "SGD",
     "Abs",
+    "Adagrad",
+    "Adam",
+    "AdamW",
     "Add",
     "ArgumentError",
     "AvgPool1d",
     "AvgPool2d",
     "AvgPool3d",
     "BackendError",
+    "BinaryCrossEntropy",
     "CheckpointError",
     "Conv1d",
     "Conv2d",
@@ -99,6 +116,7 @@ __all__ = [
     "Gain",
     "Graph",
     "Hardswish",
+    "Hinge",
     "History",
     "Identity",
     "Input",
@@ -106,18 +124,25 @@ __all__ = [
     "LeakyReLU",
     "Linear",
     "LogSoftmax",
+    "Loss",
     "MaxPool1d",
     "MaxPool2d",
     "MaxPool3d",
+    "MeanSquaredError",
+    "MultiTask",
     "Node",
+    "Optimizer",
+    "RMSprop",
     "ReLU",
     "Sequential",
     "ShapeError",
     "SiLU",
     "Sigmoid",
+    "SmoothL1",
     "SoftAbs",
     "Softmax",
     "Softplus",
+    "SumSquaredError",
     "Tanh",
     "Trainer",
     "TrainingError",
@@ -129,6 +154,7 @@ __all__ = [
     "manual_seed",
     "models",
     "save",
+    "schedules",
     "set_convolution_algorithm",
     "to_nchw",
 ]

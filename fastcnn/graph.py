@@ -76,6 +76,11 @@ class Graph:
         return [node.shape for node in self.outputs]
 
     @property
+    def output_names(self) -> list[str]:
+        """The names of the layers whose outputs are the network's."""
+        return [(node.layer.name or "") if node.layer else "input" for node in self.outputs]
+
+    @property
     def parameter_count(self) -> int:
         """How many numbers the network learns."""
         return sum(layer.parameter_count for layer in self.layers)

@@ -7,11 +7,11 @@ from typing import NamedTuple, TypedDict
 class EpochRecord(TypedDict):
     """One epoch: means over its images as they were trained on, and validation after it, if any.
 
-    `seconds` and `images_per_s` cover training, not validation.
+    Accuracies are None where the loss has no classes. `seconds` and `images_per_s` cover training, not validation.
     """
 
     loss: float
-    accuracy: float
+    accuracy: float | None
     val_loss: float | None
     val_accuracy: float | None
     images_per_s: float
@@ -19,10 +19,10 @@ class EpochRecord(TypedDict):
 
 
 class Evaluation(NamedTuple):
-    """Mean loss, and the share of images whose largest logit is at the label."""
+    """Mean loss, and the share of labels at which the largest logit stands; None where the loss has no classes."""
 
     loss: float
-    accuracy: float
+    accuracy: float | None
 
 
 @dataclass

@@ -1,23 +1,30 @@
 """First values of weights: an Initializer fills a shape from a seeded generator.
 
 A weight (..., C, K) has fan-in prod(..., C), the products summed into one output, and fan-out
-prod(...) * K. Values are drawn in float64, so a float32 and a float64 network of one seed agree.
+prod(...) * K, the products that one input enters. Of a grouped convolution K counts one group only,
+of a transposed one C and K change places: such layers give their own. Values are drawn in float64,
+so a float32 and a float64 network of one seed agree.
 Sources: Glorot and Bengio 2010 (Xavier), He et al. 2015, Saxe et al. 2014 (orthogonal).
 """
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from math import prod, sqrt
+from math import erf, prod, sqrt
+from typing import TypeAlias
 
 import numpy as np
 
 from fastcnn.arrays import Array, Shape
+from fastcnn.errors import ArgumentError
+
+Fans: TypeAlias = tuple[int, int]
 
 # Keeps the variance of a signal through a ReLU, which drops half of it (He et al. 2015, eq. 10).
 RELU_GAIN = sqrt(2.0)
+LEAST_SHARE = 0.01  # of the draws that a truncated distribution must keep: each is drawn anew until it fits
 
 
-def fans(shape: Shape) -> tuple[int, int]:
+def fans(shape: Shape) -> Fans:
     """Return (fan-in, fan-out) of a weight whose last two axes are input and output channels.
 
     >>> fans((5, 5, 6, 16))
@@ -27,10 +34,13 @@ def fans(shape: Shape) -> tuple[int, int]:
 
 
 class Initializer(ABC):
-    """A rule for first values: `rule(shape, generator)` returns a float64 array."""
+    """A rule for first values: `rule(shape, generator)` returns a float64 array.
+
+    A layer gives its (fan-in, fan-out) too; without them they are those of `fans`.
+    """
 
     @abstractmethod
-    def __call__(self, shape: Shape, generator: np.random.Generator) -> Array:
+    def __call__(self, shape: Shape, generator: np.random.Generator, fan: Fans | None = None) -> Array:
         """Return the first values of a parameter."""
 
 
@@ -44,7 +54,7 @@ class Constant(Initializer):
 
     value: float
 
-    def __call__(self, shape: Shape, generator: np.random.Generator) -> Array:
+    def __call__(self, shape: Shape, generator: np.random.Generator, fan: Fans | None = None) -> Array:
         """Return the constant array."""
         return np.full(shape, self.value)
 
@@ -53,9 +63,18 @@ class Constant(Initializer):
 class Zeros(Initializer):
     """Every element is 0: the first value of biases."""
 
-    def __call__(self, shape: Shape, generator: np.random.Generator) -> Array:
+    def __call__(self, shape: Shape, generator: np.random.Generator, fan: Fans | None = None) -> Array:
         """Return an array of zeros."""
         return np.zeros(shape)
+
+
+@dataclass(frozen=True)
+class Ones(Initializer):
+    """Every element is 1: the first value of scales."""
+
+    def __call__(self, shape: Shape, generator: np.random.Generator, fan: Fans | None = None) -> Array:
+        """Return an array of ones."""
+        return np.ones(shape)
 
 
 @dataclass(frozen=True)
@@ -65,9 +84,39 @@ class Normal(Initializer):
     mean: float = 0.0
     std: float = 0.01
 
-    def __call__(self, shape: Shape, generator: np.random.Generator) -> Array:
+    def __call__(self, shape: Shape, generator: np.random.Generator, fan: Fans | None = None) -> Array:
         """Return the draws."""
         return generator.normal(self.mean, self.std, shape)
+
+
+@dataclass(frozen=True)
+class TruncatedNormal(Initializer):
+    """Independent draws from a normal distribution, those outside [low, high] drawn again.
+
+    >>> draws = TruncatedNormal(0.0, 1.0, -1.0, 1.0)((1000,), np.random.default_rng(0))
+    >>> bool(abs(draws).max() <= 1)
+    True
+    """
+
+    mean: float = 0.0
+    std: float = 1.0
+    low: float = -2.0
+    high: float = 2.0
+
+    def __post_init__(self) -> None:
+        a, b = ((end - self.mean) / (self.std * sqrt(2.0)) if self.std > 0 else 0.0 for end in (self.low, self.high))
+        if not (erf(b) - erf(a)) / 2 >= LEAST_SHARE:
+            raise ArgumentError(
+                f"{self!r} was given: fewer than {LEAST_SHARE:.0%} of the draws lie between low and high, "
+                "so move them or widen std."
+            )
+
+    def __call__(self, shape: Shape, generator: np.random.Generator, fan: Fans | None = None) -> Array:
+        """Return the draws."""
+        draws: Array = np.array(generator.normal(self.mean, self.std, shape))
+        while (outside := (draws < self.low) | (draws > self.high)).any():
+            draws[outside] = generator.normal(self.mean, self.std, np.count_nonzero(outside))
+        return draws
 
 
 @dataclass(frozen=True)
@@ -77,7 +126,7 @@ class Uniform(Initializer):
     low: float = -0.05
     high: float = 0.05
 
-    def __call__(self, shape: Shape, generator: np.random.Generator) -> Array:
+    def __call__(self, shape: Shape, generator: np.random.Generator, fan: Fans | None = None) -> Array:
         """Return the draws."""
         return generator.uniform(self.low, self.high, shape)
 
@@ -86,18 +135,18 @@ class Uniform(Initializer):
 class XavierNormal(Initializer):
     """Normal with variance 2 / (fan-in + fan-out)."""
 
-    def __call__(self, shape: Shape, generator: np.random.Generator) -> Array:
+    def __call__(self, shape: Shape, generator: np.random.Generator, fan: Fans | None = None) -> Array:
         """Return the draws."""
-        return generator.normal(0.0, sqrt(2.0 / sum(fans(shape))), shape)
+        return generator.normal(0.0, sqrt(2.0 / sum(fan or fans(shape))), shape)
 
 
 @dataclass(frozen=True)
 class XavierUniform(Initializer):
     """Uniform with variance 2 / (fan-in + fan-out)."""
 
-    def __call__(self, shape: Shape, generator: np.random.Generator) -> Array:
+    def __call__(self, shape: Shape, generator: np.random.Generator, fan: Fans | None = None) -> Array:
         """Return the draws."""
-        bound = sqrt(6.0 / sum(fans(shape)))
+        bound = sqrt(6.0 / sum(fan or fans(shape)))
         return generator.uniform(-bound, bound, shape)
 
 
@@ -107,9 +156,9 @@ class HeNormal(Initializer):
 
     gain: float = RELU_GAIN
 
-    def __call__(self, shape: Shape, generator: np.random.Generator) -> Array:
+    def __call__(self, shape: Shape, generator: np.random.Generator, fan: Fans | None = None) -> Array:
         """Return the draws."""
-        return generator.normal(0.0, self.gain / sqrt(fans(shape)[0]), shape)
+        return generator.normal(0.0, self.gain / sqrt((fan or fans(shape))[0]), shape)
 
 
 @dataclass(frozen=True)
@@ -118,9 +167,9 @@ class HeUniform(Initializer):
 
     gain: float = RELU_GAIN
 
-    def __call__(self, shape: Shape, generator: np.random.Generator) -> Array:
+    def __call__(self, shape: Shape, generator: np.random.Generator, fan: Fans | None = None) -> Array:
         """Return the draws."""
-        bound = self.gain * sqrt(3.0 / fans(shape)[0])
+        bound = self.gain * sqrt(3.0 / (fan or fans(shape))[0])
         return generator.uniform(-bound, bound, shape)
 
 
@@ -135,7 +184,7 @@ class Orthogonal(Initializer):
 
     gain: float = 1.0
 
-    def __call__(self, shape: Shape, generator: np.random.Generator) -> Array:
+    def __call__(self, shape: Shape, generator: np.random.Generator, fan: Fans | None = None) -> Array:
         """Return the matrix in the weight's shape."""
         rows, columns = prod(shape[:-1]), shape[-1]
         long, short = max(rows, columns), min(rows, columns)
@@ -148,7 +197,7 @@ class Orthogonal(Initializer):
 INITIALIZERS: dict[str, type[Initializer]] = {
     rule.__name__: rule
     for rule in (
-        Constant, Zeros, Normal, Uniform, XavierNormal, XavierUniform, HeNormal, HeUniform,
+        Constant, Zeros, Ones, Normal, TruncatedNormal, Uniform, XavierNormal, XavierUniform, HeNormal, HeUniform,
         Orthogonal,
     )
 }  # fmt: skip

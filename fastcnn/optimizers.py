@@ -1,21 +1,92 @@
-"""Optimizers: one step for all parameters of a network at once, on its two flat arrays."""
+"""Optimizers: one step for all parameters of a network at once, on its two flat arrays.
 
-from math import isfinite
+Rules, arguments and defaults are PyTorch's; the equations stand in `kernels/reference/optimizer.py`. With
+`decay_bias=False` no weight decay reaches parameters of one axis: biases, and scales and shifts of normalizations.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
 
 from fastcnn.arrays import Array
 from fastcnn.backend import Backend
 from fastcnn.errors import ArgumentError
+from fastcnn.shapes import number
+
+EMPTY = slice(0, 0)
 
 
-class SGD:
-    """Stochastic gradient descent with momentum and weight decay, by PyTorch's rule.
+class Optimizer(ABC):
+    """The base of all optimizers.
 
-        g = gradient + weight_decay * w        v = momentum * v + g
+    `lr` may be changed at any time. `state` holds, after the first step, "step" (how many were taken) and flat arrays
+    under PyTorch's names; `Store.named` cuts them into parameters. Clear it to start anew.
+    """
+
+    arrays: ClassVar[tuple[str, ...]] = ()
+    """What `state` may hold for every parameter."""
+
+    def __init__(self, lr: float, weight_decay: float, decay_bias: bool) -> None:
+        self.lr = number(lr, "lr", 0)
+        self.weight_decay = number(weight_decay, "weight_decay", 0)
+        self.decay_bias = bool(decay_bias)
+        self.state: dict[str, Array] = {}
+
+    @property
+    def steps(self) -> int:
+        """How many steps were taken."""
+        return int(self.state["step"]) if "step" in self.state else 0
+
+    def kept(self) -> tuple[str, ...]:
+        """Return those of `arrays` that the arguments call for."""
+        return self.arrays
+
+    def first_value(self, name: str) -> float:
+        """Return what an array of the state is filled with at first."""
+        return 0.0
+
+    @abstractmethod
+    def step(self, backend: Backend, param: Array, grad: Array, state: dict[str, Array], decay: float) -> None:
+        """Take one step on some elements with this weight decay; arrays that are not kept come with size 0."""
+
+    def update(self, backend: Backend, values: Array, gradients: Array, decayed: int | None = None) -> None:
+        """Change flat parameter values in place by one step against their gradients.
+
+        `decayed` is how many of them, from the first, weight decay reaches if `decay_bias` is False.
+        """
+        self._prepare(backend, values)
+        self.state["step"] += 1
+        spared = decayed is not None and not self.decay_bias and self.weight_decay > 0
+        end = decayed if spared else values.size
+        for part, decay in ((slice(0, end), self.weight_decay), (slice(end, values.size), 0.0)):
+            if values[part].size or decay:
+                state = {name: self.state[name][part] if name in self.state else values[EMPTY] for name in self.arrays}
+                self.step(backend, values[part], gradients[part], state, decay)
+
+    def _prepare(self, backend: Backend, values: Array) -> None:
+        """Make the state where it is missing or belongs to other parameters."""
+        names = self.kept()
+        held = [self.state.get(name) for name in names]
+        if "step" in self.state and all(a is not None and _alike(a, values) for a in held):
+            return
+        self.state.clear()
+        for name in names:
+            self.state[name] = backend.zeros(values.shape, values.dtype)
+            if self.first_value(name):
+                self.state[name][...] = self.first_value(name)
+        self.state["step"] = np.zeros((), np.int64)
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent with momentum and weight decay.
+
+        g = gradient + weight_decay * w        v = momentum * v + (1 - dampening) * g   (v = g in the first step)
         w = w - lr * v                         or, Nesterov: w - lr * (g + momentum * v)
 
-    `lr` may be changed at any time. `state` holds the velocity after the first step.
-
-    >>> import numpy as np
     >>> from fastcnn.backend import get
     >>> weight = np.array([1.0, 2.0])
     >>> SGD(lr=0.5).update(get("reference"), weight, np.array([1.0, -1.0]))
@@ -23,41 +94,180 @@ class SGD:
     array([0.5, 2.5])
     """
 
+    arrays = ("momentum_buffer",)
+
     def __init__(
         self,
-        lr: float,
+        lr: float = 1e-3,
         momentum: float = 0.0,
+        dampening: float = 0.0,
         weight_decay: float = 0.0,
         nesterov: bool = False,
+        *,
+        decay_bias: bool = True,
     ) -> None:
-        self.lr = _not_negative(lr, "lr")
-        self.momentum = _not_negative(momentum, "momentum")
-        self.weight_decay = _not_negative(weight_decay, "weight_decay")
+        super().__init__(lr, weight_decay, decay_bias)
+        self.momentum = _below_one(momentum, "momentum")
+        self.dampening = number(dampening, "dampening")
         self.nesterov = bool(nesterov)
-        if self.momentum >= 1:
-            raise ArgumentError(f"momentum={momentum!r} was given: it must lie below 1.")
-        if self.nesterov and not self.momentum:
-            raise ArgumentError("nesterov=True was given without momentum: give momentum > 0.")
-        self.state: dict[str, Array] = {}
+        if self.nesterov and (not self.momentum or self.dampening):
+            raise ArgumentError("nesterov=True was given: it needs momentum > 0 and dampening 0.")
 
     def __repr__(self) -> str:
         return f"SGD({self.lr}, momentum={self.momentum}, weight_decay={self.weight_decay}, nesterov={self.nesterov})"
 
-    def update(self, backend: Backend, values: Array, gradients: Array) -> None:
-        """Change flat parameter values in place by one step against their gradients."""
-        velocity = self.state.get("velocity")
-        if velocity is None or (velocity.shape, velocity.dtype) != (values.shape, values.dtype):
-            velocity = self.state["velocity"] = backend.zeros(values.shape, values.dtype)
-        backend.optimizer.sgd_update(
-            values, gradients, velocity, self.lr, self.momentum, self.weight_decay, self.nesterov
-        )
+    def kept(self) -> tuple[str, ...]:
+        """Return the buffer, if there is momentum."""
+        return self.arrays if self.momentum else ()
+
+    def step(self, backend: Backend, param: Array, grad: Array, state: dict[str, Array], decay: float) -> None:
+        """Take one step on some elements."""
+        dampening = self.dampening if self.steps > 1 else 0.0
+        rule = self.lr, self.momentum, dampening, decay, self.nesterov
+        backend.optimizer.sgd_update(param, grad, state["momentum_buffer"], *rule)
 
 
-def _not_negative(value: float, name: str) -> float:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = -1.0
-    if not (isfinite(number) and number >= 0):
-        raise ArgumentError(f"{name}={value!r} was given: it must be a finite number >= 0.")
-    return number
+class Adam(Optimizer):
+    """Adam (Kingma and Ba 2015): steps of about lr, by running means of the gradient and of its square.
+
+    `amsgrad` divides by the largest mean square so far (Reddi, Kale, Kumar 2018).
+
+    >>> from fastcnn.backend import get
+    >>> weight = np.array([1.0, 2.0])
+    >>> Adam(lr=0.5).update(get("reference"), weight, np.array([100.0, -0.01]))
+    >>> weight.round(3)
+    array([0.5, 2.5])
+    """
+
+    arrays = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
+    is_decoupled: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        lr: float = 1e-3,
+        betas: Sequence[float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        amsgrad: bool = False,
+        *,
+        decay_bias: bool = True,
+    ) -> None:
+        super().__init__(lr, weight_decay, decay_bias)
+        if not isinstance(betas, Sequence) or len(betas) != 2:
+            raise ArgumentError(f"betas={betas!r} was given: give two numbers, as (0.9, 0.999).")
+        self.betas = _below_one(betas[0], "betas[0]"), _below_one(betas[1], "betas[1]")
+        self.eps = number(eps, "eps", 0)
+        self.amsgrad = bool(amsgrad)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.lr}, betas={self.betas}, weight_decay={self.weight_decay})"
+
+    def kept(self) -> tuple[str, ...]:
+        """Return the running means, and their maximum if it is wanted."""
+        return self.arrays if self.amsgrad else self.arrays[:2]
+
+    def step(self, backend: Backend, param: Array, grad: Array, state: dict[str, Array], decay: float) -> None:
+        """Take one step on some elements."""
+        rule = self.lr, *self.betas, self.eps, decay, self.is_decoupled, self.steps
+        backend.optimizer.adam_update(param, grad, *(state[name] for name in self.arrays), *rule)
+
+
+class AdamW(Adam):
+    """Adam whose weight decay shrinks the weights themselves, by lr * weight_decay (Loshchilov and Hutter 2019)."""
+
+    is_decoupled = True
+
+    def __init__(
+        self,
+        lr: float = 1e-3,
+        betas: Sequence[float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+        amsgrad: bool = False,
+        *,
+        decay_bias: bool = True,
+    ) -> None:
+        super().__init__(lr, betas, eps, weight_decay, amsgrad, decay_bias=decay_bias)
+
+
+class RMSprop(Optimizer):
+    """Gradients divided by the root of their running mean square (Tieleman and Hinton 2012).
+
+    `centered` takes the running variance instead (Graves 2013).
+    """
+
+    arrays = ("square_avg", "grad_avg", "momentum_buffer")
+
+    def __init__(
+        self,
+        lr: float = 1e-2,
+        alpha: float = 0.99,
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        momentum: float = 0.0,
+        centered: bool = False,
+        *,
+        decay_bias: bool = True,
+    ) -> None:
+        super().__init__(lr, weight_decay, decay_bias)
+        self.alpha = number(alpha, "alpha", 0, 1)
+        self.eps = number(eps, "eps", 0)
+        self.momentum = _below_one(momentum, "momentum")
+        self.centered = bool(centered)
+
+    def __repr__(self) -> str:
+        return f"RMSprop({self.lr}, alpha={self.alpha}, momentum={self.momentum}, weight_decay={self.weight_decay})"
+
+    def kept(self) -> tuple[str, ...]:
+        """Return the mean square, and what the arguments add."""
+        wanted = {"square_avg": True, "grad_avg": self.centered, "momentum_buffer": self.momentum > 0}
+        return tuple(name for name in self.arrays if wanted[name])
+
+    def step(self, backend: Backend, param: Array, grad: Array, state: dict[str, Array], decay: float) -> None:
+        """Take one step on some elements."""
+        rule = self.lr, self.alpha, self.eps, decay, self.momentum
+        backend.optimizer.rmsprop_update(param, grad, *(state[name] for name in self.arrays), *rule)
+
+
+class Adagrad(Optimizer):
+    """Gradients divided by the root of the sum of their squares (Duchi, Hazan, Singer 2011)."""
+
+    arrays = ("sum",)
+
+    def __init__(
+        self,
+        lr: float = 1e-2,
+        lr_decay: float = 0.0,
+        weight_decay: float = 0.0,
+        initial_accumulator_value: float = 0.0,
+        eps: float = 1e-10,
+        *,
+        decay_bias: bool = True,
+    ) -> None:
+        super().__init__(lr, weight_decay, decay_bias)
+        self.lr_decay = number(lr_decay, "lr_decay", 0)
+        self.initial_accumulator_value = number(initial_accumulator_value, "initial_accumulator_value", 0)
+        self.eps = number(eps, "eps", 0)
+
+    def __repr__(self) -> str:
+        return f"Adagrad({self.lr}, lr_decay={self.lr_decay}, weight_decay={self.weight_decay})"
+
+    def first_value(self, name: str) -> float:
+        """Return what the sum starts from."""
+        return self.initial_accumulator_value
+
+    def step(self, backend: Backend, param: Array, grad: Array, state: dict[str, Array], decay: float) -> None:
+        """Take one step on some elements."""
+        lr = self.lr / (1 + (self.steps - 1) * self.lr_decay)
+        backend.optimizer.adagrad_update(param, grad, state["sum"], lr, self.eps, decay)
+
+
+def _alike(held: Array, values: Array) -> bool:
+    return (held.shape, held.dtype) == (values.shape, values.dtype)
+
+
+def _below_one(value: Any, name: str) -> float:
+    found = number(value, name, 0)
+    if found >= 1:
+        raise ArgumentError(f"{name}={value!r} was given: it must lie below 1.")
+    return found

@@ -1,6 +1,7 @@
 """Where parameters live: a flat array of values and one of gradients for all layers of a network.
 
-A layer's `params` and `grads` are views into the two: an optimizer updates a network in one call.
+A layer's `params` and `grads` are views into the two: an optimizer updates a network in one call. Parameters of several
+axes stand before those of one (biases, scales and shifts), so that two calls can treat them differently.
 """
 
 from __future__ import annotations
@@ -64,7 +65,8 @@ class Store:
         self.backend = backend
         self.dtype = dtype
         slots = _place(layers, CACHE_LINE // dtype.itemsize)
-        size = slots[-1][-1] if slots else 0
+        size = max((stop for *_, stop in slots), default=0)
+        self.decayed = max((stop for *_, shape, _, stop in slots if len(shape) > 1), default=0)
         self.values = backend.zeros((size,), dtype)
         self.gradients = backend.zeros((size,), dtype)
         self.params: dict[Layer, dict[str, Array]] = {layer: Views() for layer in layers}
@@ -92,18 +94,30 @@ class Store:
         held = self.params[layer] if name in self.params[layer] else self.state[layer]
         return self.backend.to_host(held[name])
 
+    def named(self, flat: Array) -> dict[str, Array]:
+        """Return the views of an array laid out as `values` by "layer.parameter": an optimizer's state, by name."""
+        start = self.values.ctypes.data
+        views = {}
+        for layer, params in self.params.items():
+            for name, value in params.items():
+                first = (value.ctypes.data - start) // flat.itemsize
+                views[f"{layer.name}.{name}"] = flat[first : first + value.size].reshape(value.shape)
+        return views
+
     def owns(self, layers: Sequence[Layer]) -> bool:
         """Say whether all these layers still keep their parameters here."""
         return all(layer.store is self for layer in layers)
 
 
 def _place(layers: Sequence[Layer], align: int) -> list[tuple[Layer, str, Shape, int, int]]:
-    """Return (layer, name, shape, start, end of slot); each starts on a cache line."""
-    slots = []
+    """Return (layer, name, shape, start, end of slot) in the order of the layers; each starts on a cache line."""
+    parameters = [(layer, *entry) for layer in layers for entry in layer.parameter_shapes().items()]
+    starts = {}
     start = 0
-    for layer in layers:
-        for name, shape in layer.parameter_shapes().items():
-            stop = start + -(-prod(shape) // align) * align
-            slots.append((layer, name, shape, start, stop))
-            start = stop
-    return slots
+    for layer, name, shape in sorted(parameters, key=lambda parameter: len(parameter[2]) < 2):
+        starts[layer, name] = start
+        start += -(-prod(shape) // align) * align
+    return [
+        (layer, name, shape, starts[layer, name], starts[layer, name] + -(-prod(shape) // align) * align)
+        for layer, name, shape in parameters
+    ]

@@ -49,12 +49,13 @@ class Bar:
         if self._progress is not None:
             self._progress.stop()
 
-    def show(self, images: int, loss: float, accuracy: float, seconds: float) -> None:
+    def show(self, images: int, loss: float, accuracy: float | None, seconds: float) -> None:
         """Move the bar to this many images, unless it has just moved."""
         now = perf_counter()
         if self._progress is None or now < self._next:
             return
         self._next = now + SECONDS_BETWEEN_UPDATES
         speed = images / max(seconds, 1e-9)
-        numbers = f"loss {loss:.4f}  accuracy {accuracy:.2%}  {speed:,.0f} images/s"
+        share = "" if accuracy is None else f"accuracy {accuracy:.2%}  "
+        numbers = f"loss {loss:.4f}  {share}{speed:,.0f} images/s"
         self._progress.update(self._task, completed=images, numbers=numbers)

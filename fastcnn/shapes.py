@@ -7,7 +7,8 @@ transposed = (size - 1) * stride + dilation * (window - 1) + 1 - before - after 
 """
 
 from collections.abc import Sequence
-from typing import TypeAlias
+from math import isfinite
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -29,6 +30,18 @@ def whole(value: object, minimum: int, name: str) -> int:
     if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < minimum:
         raise ArgumentError(f"{name}={value!r} was given: it must be a whole number >= {minimum}.")
     return int(value)
+
+
+def number(value: Any, name: str, low: float | None = None, high: float | None = None) -> float:
+    """Return `value` as a finite float between low and high, or refuse it."""
+    try:
+        found = float(value)
+    except (TypeError, ValueError):
+        found = float("nan")
+    if not isfinite(found) or (low is not None and found < low) or (high is not None and found > high):
+        limits = "" if low is None else f" >= {low:g}" if high is None else f" from {low:g} to {high:g}"
+        raise ArgumentError(f"{name}={value!r} was given: it must be a finite number{limits}.")
+    return found
 
 
 def per_axis(value: IntOrAxes, rank: int, minimum: int, name: str) -> Shape:

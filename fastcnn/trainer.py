@@ -7,10 +7,9 @@ array that grows with the network. All that is random comes from one seed.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from math import isfinite
+from math import isfinite, sqrt
 from time import perf_counter
-from typing import TypeAlias
+from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -19,62 +18,53 @@ from numpy.typing import ArrayLike
 from fastcnn.arrays import Array
 from fastcnn.errors import ArgumentError, DataError, TrainingError
 from fastcnn.graph import Graph
+from fastcnn.heads import Batch, Head, Sums, losses_by_output
 from fastcnn.history import EpochRecord, Evaluation, History
-from fastcnn.losses import BoundCrossEntropy, CrossEntropy
-from fastcnn.optimizers import SGD
+from fastcnn.losses import Loss, MultiTask
+from fastcnn.optimizers import Optimizer
 from fastcnn.plan import Plan
 from fastcnn.progress import Bar
-from fastcnn.shapes import whole
+from fastcnn.rates import Rates, check_metric
+from fastcnn.schedules import Schedule
+from fastcnn.shapes import number, whole
 
-LabelledImages: TypeAlias = Iterable[ArrayLike]
-"""Images (N, H, W, C) and labels (N,): a pair, or a fastcnn.data.Dataset."""
+LabelledImages: TypeAlias = Iterable[Any]
+"""Images (N, H, W, C) and targets: a pair, or a fastcnn.data.Dataset."""
+
+Targets: TypeAlias = list[Array]
+"""Checked targets, an array for each output of the network."""
 
 # Weights come from the seed itself, the order of the images from a stream beside it.
 SHUFFLE_STREAM = 1
 
 
-@dataclass
-class _Batch:
-    """A plan with its loss and labels: all that a step of one batch size touches."""
-
-    plan: Plan
-    labels: Array
-    loss: BoundCrossEntropy
-
-
-@dataclass
-class _Sums:
-    """Running sums over the images of an epoch."""
-
-    images: int = 0
-    loss: float = 0.0
-    correct: int = 0
-
-    def add(self, batch: _Batch, loss: float) -> None:
-        self.images += len(batch.labels)
-        self.loss += loss * len(batch.labels)
-        self.correct += batch.loss.correct()
-
-    def means(self) -> Evaluation:
-        return Evaluation(self.loss / self.images, self.correct / self.images)
+# Keeps the division of PyTorch's clip_grad_norm_ from one by 0.
+NORM_EPSILON = 1e-6
 
 
 class Trainer:
-    """Trains a network with one input and one output.
+    """Trains a network with one input.
 
     Parameters
     ----------
     net, loss, optimizer
-        What to train, what to lower and how.
+        What to train, what to lower and how. A network of several outputs needs a MultiTask.
     seed
         Draws the weights (where nobody has drawn or set them before) and the order of the images.
     device
         Moves the network there first; by default it stays where it is.
     progress
         Whether to draw a bar on standard error; by default on terminals only.
+    schedule
+        Changes `optimizer.lr` during `fit`, which ends with the learning rate it began with.
+    clip_value, clip_norm
+        Bring every gradient between -clip_value and clip_value; then shrink all together so that their Euclidean norm
+        is at most clip_norm (Pascanu et al. 2013).
 
     >>> from fastcnn.graph import Sequential
     >>> from fastcnn.layers import Flatten, Linear
+    >>> from fastcnn.losses import CrossEntropy
+    >>> from fastcnn.optimizers import SGD
     >>> net = Sequential(Flatten(), Linear(64, 10), input_shape=(8, 8, 1))
     >>> trainer = Trainer(net, CrossEntropy(), SGD(0.1), device="reference")
     >>> round(trainer.step(np.zeros((4, 8, 8, 1)), [0, 1, 2, 3]), 6)
@@ -84,32 +74,45 @@ class Trainer:
     def __init__(
         self,
         net: Graph,
-        loss: CrossEntropy,
-        optimizer: SGD,
+        loss: Loss | MultiTask,
+        optimizer: Optimizer,
         seed: int = 0,
         device: str | None = None,
         progress: bool | None = None,
+        *,
+        schedule: Schedule | None = None,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
     ) -> None:
-        for given, kind, what in ((net, Graph, "net"), (loss, CrossEntropy, "loss"), (optimizer, SGD, "optimizer")):
+        kinds = ((net, Graph, "net"), (loss, Loss | MultiTask, "loss"), (optimizer, Optimizer, "optimizer"))
+        for given, kind, what in kinds:
             if not isinstance(given, kind):
-                raise ArgumentError(
-                    f"Trainer got {what}={given!r}: give a {kind.__name__}, as Trainer(net, loss, optimizer)."
-                )
-        if len(net.inputs) != 1 or len(net.outputs) != 1:
+                name = getattr(kind, "__name__", "Loss")
+                raise ArgumentError(f"Trainer got {what}={given!r}: give a {name}, as Trainer(net, loss, optimizer).")
+        if schedule is not None and not isinstance(schedule, Schedule):
             raise ArgumentError(
-                f"Trainer got a network with {len(net.inputs)} inputs, {len(net.outputs)} outputs: "
-                "it trains those of one input and one output."
+                f"Trainer got schedule={schedule!r}: give a Schedule, such as fastcnn.schedules.Cosine()."
             )
+        if len(net.inputs) != 1:
+            raise ArgumentError(f"Trainer got a network with {len(net.inputs)} inputs: it trains those of one input.")
+        self._losses = losses_by_output(net, loss)
         self.net = net if device is None else net.to(device)
         self.loss = loss
         self.optimizer = optimizer
         self.progress = progress
+        self.schedule = schedule
+        self.clip_norm, self.clip_value = (
+            None if limit is None else number(limit, name, 0)
+            for limit, name in ((clip_norm, "clip_norm"), (clip_value, "clip_value"))
+        )
         self.epoch = 0
         self.steps = 0
-        self._classes = loss.check_output(net.output_shapes[0])
+        for (single, _), shape in zip(self._losses, net.output_shapes, strict=True):
+            single.check_output(shape)
         net.draw_missing(seed)
+        self._squares = np.zeros(1)
         self._shuffle = np.random.default_rng((seed, SHUFFLE_STREAM))
-        self._batches: WeakKeyDictionary[Plan, _Batch] = WeakKeyDictionary()
+        self._batches: WeakKeyDictionary[Plan, Batch] = WeakKeyDictionary()
 
     def fit(
         self,
@@ -122,7 +125,8 @@ class Trainer:
         """Train for some epochs, and return a record of each.
 
         The images are shuffled every epoch, and the last, smaller batch is used. `callback` gets
-        each epoch's record when it ends, and may change `optimizer.lr`.
+        each epoch's record when it ends, and may change `optimizer.lr` where there is no schedule.
+        Accuracies are None where the loss has no classes.
 
         Raises
         ------
@@ -131,90 +135,110 @@ class Trainer:
         TrainingError
             If a loss or gradient is not finite; the weights are those before that step.
         """
-        images, labels = self._check(train, "training data")
+        images, targets = self._check(train, "training data")
         whole(epochs, 1, "epochs")
         whole(batch_size, 1, "batch_size")
         held_out = None
         if validation is not None:
             held_out = self._check(validation, "validation data")
+        if self.schedule is not None:
+            classifies = any(loss.classifies for loss, _ in self._losses)
+            check_metric(self.schedule.watches(), held_out is not None, classifies)
+        rates = Rates(self.optimizer, self.schedule, epochs, -(-len(images) // batch_size))
         history = History()
-        for number in range(epochs):
-            self.epoch += 1
-            with Bar(self.progress, f"epoch {number + 1}/{epochs}", len(images)) as bar:
-                record = self._train_epoch(images, labels, batch_size, bar)
-            if held_out is not None:
-                result = self._evaluate(*held_out, batch_size)
-                record["val_loss"], record["val_accuracy"] = result
-            history.epochs.append(record)
-            if callback is not None:
-                callback(record)
+        try:
+            for done in range(epochs):
+                self.epoch += 1
+                rates.before_epoch(done)
+                with Bar(self.progress, f"epoch {done + 1}/{epochs}", len(images)) as bar:
+                    record = self._train_epoch(images, targets, batch_size, bar, rates)
+                if held_out is not None:
+                    result = self._evaluate(*held_out, batch_size)
+                    record["val_loss"], record["val_accuracy"] = result
+                history.epochs.append(record)
+                rates.record = record
+                if callback is not None:
+                    callback(record)
+        finally:
+            rates.restore()
         return history
 
-    def step(self, x: ArrayLike, y: ArrayLike) -> float:
-        """Do one forward, loss, backward and update on images `x` (N, H, W, C) with labels `y` (N,).
+    def step(self, x: ArrayLike, y: Any) -> float:
+        """Do one forward, loss, backward and update on images `x` (N, H, W, C) with targets `y`, such as labels (N,).
 
-        Returns the mean loss of the batch before the update. Errors as `fit`.
+        Returns the loss of the batch before the update. Errors as `fit`; a schedule works in `fit` only.
         """
-        images, labels = self._check((x, y), "batch")
-        batch = self._batch(len(images), training=True)
+        images, targets = self._check((x, y), "batch")
+        batch = self._batch(len(images), targets, training=True)
         batch.plan.load([images])
-        batch.plan.backend.copy(labels, batch.labels)
+        for given, head in zip(targets, batch.heads, strict=True):
+            batch.plan.backend.copy(given, head.targets)
         return self._train_batch(batch)
 
     def evaluate(self, data: LabelledImages, batch_size: int = 256) -> Evaluation:
-        """Return mean loss and accuracy over some data."""
+        """Return mean loss and accuracy over some data; no accuracy, None, where the loss has no classes."""
         whole(batch_size, 1, "batch_size")
         return self._evaluate(*self._check(data, "evaluation data"), batch_size)
 
-    def predict(self, images: ArrayLike, batch_size: int = 256) -> Array:
-        """Return the logits (N, K) of any number of images."""
-        logits: Array = self.net.predict(images, batch_size=batch_size)
-        return logits
+    def predict(self, images: ArrayLike, batch_size: int = 256) -> Any:
+        """Return the outputs (N, ...) for any number of images: logits (N, K) of a classifier."""
+        return self.net.predict(images, batch_size=batch_size)
 
-    def _check(self, data: LabelledImages, what: str) -> tuple[Array, Array]:
-        """Return images and labels as the network takes them, or refuse them."""
+    def _check(self, data: LabelledImages, what: str) -> tuple[Array, Targets]:
+        """Return images and targets as the network takes them, or refuse them."""
         try:
-            images, labels = data
+            images, given = data
         except (TypeError, ValueError):
             raise DataError(f"the {what} is no pair: give (images, labels) or a Dataset.") from None
         (array,) = self.net.check_inputs(images)
         if not len(array):
             raise DataError(f"the {what} holds no images: give at least one.")
+        classes = [loss.classes(shape) for (loss, _), shape in zip(self._losses, self.net.output_shapes, strict=True)]
         named = getattr(data, "classes", None)
-        if named is not None and len(named) != self._classes:
+        if named is not None and classes[0] is not None and len(named) != classes[0]:
             raise DataError(
-                f"the {what} has {len(named)} classes, and the network {self._classes} outputs: "
+                f"the {what} has {len(named)} classes, and the network {classes[0]} outputs: "
                 f"build it with classes={len(named)}."
             )
-        targets = self.loss.check_targets(labels, len(array), self._classes)
+        several = [given]
+        if isinstance(self.loss, MultiTask):
+            several = self.loss.select(given, "targets", self.net.output_names)
+        heads = zip(self._losses, several, self.net.output_shapes, strict=True)
+        targets = [loss.check_targets(t, len(array), shape, self.net.dtype) for (loss, _), t, shape in heads]
         return np.ascontiguousarray(array, self.net.dtype), targets
 
-    def _batch(self, size: int, training: bool) -> _Batch:
+    def _batch(self, size: int, targets: Targets, training: bool) -> Batch:
+        """Return what a step of this batch size touches; `targets` show the shapes of one image's targets."""
         plan = self.net.plan(size, training)
         batch = self._batches.get(plan)
         if batch is None:
-            backend, logits = plan.backend, plan.outputs[0]
-            labels = backend.zeros((size,), np.dtype(np.int64))
+            backend = plan.backend
             if training:
-                dlogits = plan.backward(inputs=False).output_gradients[0]
+                gradients = plan.backward(inputs=False).output_gradients
             else:
-                dlogits = backend.empty((0, self._classes), logits.dtype)
-            batch = _Batch(plan, labels, self.loss.bind(backend, logits, labels, dlogits))
-            self._batches[plan] = batch
+                gradients = [backend.empty((0, *y.shape[1:]), y.dtype) for y in plan.outputs]
+            heads = []
+            for (loss, weight), y, t, dy in zip(self._losses, plan.outputs, targets, gradients, strict=True):
+                own = backend.zeros((size, *t.shape[1:]), t.dtype)
+                heads.append(Head(loss.bind(backend, y, own, dy), own, weight))
+            batch = self._batches[plan] = Batch(plan, heads)
         return batch
 
-    def _load(self, images: Array, labels: Array, rows: Array, training: bool) -> _Batch:
-        batch = self._batch(len(rows), training)
+    def _load(self, images: Array, targets: Targets, rows: Array, training: bool) -> Batch:
+        batch = self._batch(len(rows), targets, training)
         batch.plan.backend.gather(images, rows, batch.plan.inputs[0])
-        batch.plan.backend.gather(labels, rows, batch.labels)
+        for given, head in zip(targets, batch.heads, strict=True):
+            batch.plan.backend.gather(given, rows, head.targets)
         return batch
 
-    def _train_epoch(self, images: Array, labels: Array, batch_size: int, bar: Bar) -> EpochRecord:
-        sums, start = _Sums(), perf_counter()
+    def _train_epoch(self, images: Array, targets: Targets, batch_size: int, bar: Bar, rates: Rates) -> EpochRecord:
+        sums, start = Sums(), perf_counter()
         order = self._shuffle.permutation(len(images))
         for first in range(0, len(order), batch_size):
-            batch = self._load(images, labels, order[first : first + batch_size], training=True)
-            sums.add(batch, self._train_batch(batch))
+            rates.before_step()
+            batch = self._load(images, targets, order[first : first + batch_size], training=True)
+            self._train_batch(batch)
+            sums.add(batch)
             bar.show(sums.images, *sums.means(), perf_counter() - start)
         seconds = perf_counter() - start
         loss, accuracy = sums.means()
@@ -227,32 +251,45 @@ class Trainer:
             "seconds": seconds,
         }
 
-    def _train_batch(self, batch: _Batch) -> float:
+    def _train_batch(self, batch: Batch) -> float:
         plan, backend = batch.plan, batch.plan.backend
         self.steps += 1
         plan.forward()
-        loss = batch.loss.forward()
+        loss = batch.forward()
         if not isfinite(loss):
-            raise self._not_finite(plan, f"the loss is {loss}")
-        batch.loss.backward()
+            raise self._not_finite(batch, f"the loss is {loss}")
+        batch.backward()
         plan.backward(inputs=False).run()
         if not backend.all_finite(plan.store.gradients):
-            raise self._not_finite(plan, "a gradient is not finite")
-        self.optimizer.update(backend, plan.store.values, plan.store.gradients)
+            raise self._not_finite(batch, "a gradient is not finite")
+        self._clip(plan)
+        self.optimizer.update(backend, plan.store.values, plan.store.gradients, plan.store.decayed)
         return loss
 
-    def _not_finite(self, plan: Plan, problem: str) -> TrainingError:
-        culprit = plan.first_non_finite() or "the loss itself"
+    def _clip(self, plan: Plan) -> None:
+        kernels, gradients = plan.backend.optimizer, plan.store.gradients
+        if self.clip_value is not None:
+            kernels.clamp(gradients, self.clip_value)
+        if self.clip_norm is not None:
+            kernels.square_sum(gradients, self._squares)
+            factor = self.clip_norm / (sqrt(float(self._squares[0])) + NORM_EPSILON)
+            if factor < 1:
+                kernels.scale(gradients, factor)
+
+    def _not_finite(self, batch: Batch, problem: str) -> TrainingError:
+        given = (np.isfinite(head.targets).all() for head in batch.heads)
+        culprit = batch.plan.first_non_finite() or ("the loss itself" if all(given) else "the targets")
         when = f"epoch {self.epoch}, step {self.steps}" if self.epoch else f"step {self.steps}"
         return TrainingError(
             f"{problem} in {when}, first seen in {culprit}; "
             "the weights are those before this step: lower the learning rate or check the images."
         )
 
-    def _evaluate(self, images: Array, labels: Array, batch_size: int) -> Evaluation:
-        sums, order = _Sums(), np.arange(len(images))
+    def _evaluate(self, images: Array, targets: Targets, batch_size: int) -> Evaluation:
+        sums, order = Sums(), np.arange(len(images))
         for first in range(0, len(order), batch_size):
-            batch = self._load(images, labels, order[first : first + batch_size], training=False)
+            batch = self._load(images, targets, order[first : first + batch_size], training=False)
             batch.plan.forward()
-            sums.add(batch, batch.loss.forward())
+            batch.forward()
+            sums.add(batch)
         return sums.means()

@@ -17,7 +17,7 @@ from fastcnn.algorithms import check_algorithm, resolve_algorithm
 from fastcnn.arrays import Array, Shape
 from fastcnn.backend import Backend
 from fastcnn.errors import ArgumentError
-from fastcnn.initializers import Initializer
+from fastcnn.initializers import Fans, Initializer
 from fastcnn.layers.base import Bound, Call, Window
 from fastcnn.layers.weighted import WeightedLayer, bias_config
 from fastcnn.shapes import (
@@ -97,6 +97,12 @@ class FilterLayer(WeightedLayer):
             raise self.refuse_axes(shape, needed)
         if shape[-1] != self.in_channels:
             raise self.refuse(shape, needed, (*shape[1:], self.in_channels))
+
+    @property
+    def fans(self) -> Fans:
+        """(fan-in, fan-out) of one group, whichever way the filter is used."""
+        taps = prod(self.kernel_size)
+        return taps * self.in_channels // self.groups, taps * self.out_channels // self.groups
 
     def geometry(self) -> tuple[Shape, tuple[tuple[int, int], ...], Shape]:
         """Return the kernels' stride, padding pairs and dilation on three axes."""

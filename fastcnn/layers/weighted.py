@@ -10,7 +10,7 @@ from numpy.typing import DTypeLike
 from fastcnn.arrays import Array, Shape
 from fastcnn.backend import Backend
 from fastcnn.errors import ArgumentError
-from fastcnn.initializers import HeNormal, Initializer
+from fastcnn.initializers import Fans, HeNormal, Initializer, fans
 from fastcnn.layers.base import Bound, Layer
 
 
@@ -31,6 +31,11 @@ class WeightedLayer(Layer):
         """The shape of a bias: one number an output channel."""
         return self.weight_shape[-1:]
 
+    @property
+    def fans(self) -> Fans:
+        """(fan-in, fan-out): the products summed into one output, and those that one input enters."""
+        return fans(self.weight_shape)
+
     def parameter_shapes(self) -> dict[str, Shape]:
         """Return the shapes of weight and bias."""
         bias = {"bias": self.bias_shape} if self.has_bias else {}
@@ -40,7 +45,7 @@ class WeightedLayer(Layer):
         """Return He-normal weights (or those of `weight_init`) and zero biases."""
         if name == "bias":
             return np.zeros(self.bias_shape)
-        return (self.weight_init or HeNormal())(self.weight_shape, generator)
+        return (self.weight_init or HeNormal())(self.weight_shape, generator, self.fans)
 
     @abstractmethod
     def bind(self, backend: Backend, xs: Sequence[Array], y: Array, training: bool = True, epilogue: Any = 0) -> Bound:

@@ -1,11 +1,16 @@
-"""Softmax and cross-entropy together, from logits, by log-sum-exp.
+"""Losses of classifiers: one loss for each row of scores, and its gradient by the scores.
 
-Arrays: logits and probabilities (N, K), labels (N,) from 0 to K - 1, losses (N,) in float64.
+Arrays: scores (M, K), labels (M,) from 0 to K, weights (K + 1,) and losses (M,) in float64.
+Label K belongs to no class: its row is left out, and weights[K] is 0. With x a row of scores, l its label, w the
+weights, c = smoothing / K and lse(x) = log(sum over k of exp(x[k])):
 
-    loss = log(sum over k of exp(logits[k])) - logits[label]
+    softmax cross-entropy   (1 - smoothing) w[l] (lse(x) - x[l]) + c sum over k of w[k] (lse(x) - x[k])
+    negative log-likelihood -w[l] x[l], of scores that are log-probabilities
+    hinge                   w[l] / K sum over k != l of max(0, margin - x[l] + x[k])^p
+    binary cross-entropy    w[k] t[k] log(1 + exp(-x[k])) + (1 - t[k]) log(1 + exp(x[k])), for every k
 
-The largest logit is first taken off every one: no exponential overflows, and the sum is at least 1.
-Exponentials and their sum are in float64 whatever the dtype: K is small beside the layers before.
+The largest score is first taken off every one: no exponential overflows, and the sum is at least 1. Exponentials and
+their sums are in float64 whatever the dtype. A task is a block of rows, as many as the first cache holds.
 """
 
 import math
@@ -13,57 +18,297 @@ import math
 import numpy as np
 
 from fastcnn.kernels.cpu.compiler import jit
+from fastcnn.kernels.cpu.exponential import exp_negative, log1p_unit
 from fastcnn.kernels.cpu.tasks import share
-from fastcnn.kernels.cpu.threads import call_parallel
+from fastcnn.kernels.cpu.threads import call_parallel, threads_for
+from fastcnn.kernels.cpu.workspace import scratch
 
-SMALL = 1 << 11  # logits (about 10 ns each): for fewer no second thread wakes (9 us)
-LARGE = 1 << 16  # gradients (about 0.3 ns each): likewise
-
-
-@jit(inner=True)
-def softmax_cross_entropy_row(n, thread, logits, labels, losses, probabilities):
-    """Fill the loss and the probabilities of image n."""
-    K = logits.shape[1]
-    largest = logits[n, 0]
-    for k in range(1, K):
-        largest = max(largest, logits[n, k])
-    top, total = np.float64(largest), 0.0
-    for k in range(K):
-        total += math.exp(np.float64(logits[n, k]) - top)
-    losses[n] = math.log(total) - (np.float64(logits[n, labels[n]]) - top)
-    for k in range(K):
-        probabilities[n, k] = math.exp(np.float64(logits[n, k]) - top) / total
+SMALL = 1 << 12  # exponentials (about 2 ns each): for fewer no second thread wakes (9 us)
+LARGE = 1 << 16  # plain elements (about 0.3 ns each): likewise
+BLOCK = 1 << 11  # elements of a task, 16 KB of float64
 
 
-@jit
-def softmax_cross_entropy_rows(team, logits, labels, losses, probabilities):
-    """Do `softmax_cross_entropy_forward`, row by row."""
-    share(team, logits.shape[0], softmax_cross_entropy_row, (logits, labels, losses, probabilities))
-
-
-def softmax_cross_entropy_forward(logits, labels, losses, probabilities):
-    """Fill losses with one loss per image and probabilities with the softmax of every row."""
-    worth = logits.size > SMALL
-    call_parallel(worth, softmax_cross_entropy_rows, logits, labels, losses, probabilities)
+def _rows_of_a_task(scores):
+    return max(1, BLOCK // max(1, scores.shape[1]))
 
 
 @jit(inner=True)
-def softmax_cross_entropy_backward_row(n, thread, probabilities, labels, scale, dlogits):
-    """Fill the gradient of image n."""
-    factor = dlogits.dtype.type(scale)
-    for k in range(dlogits.shape[1]):
-        dlogits[n, k] = factor * probabilities[n, k]
-    label = labels[n]
-    dlogits[n, label] = factor * (probabilities[n, label] - dlogits.dtype.type(1))
+def _largest(scores, n):
+    """Return the largest of a row, found along four chains, as one waits for itself."""
+    K = np.uintp(scores.shape[1])
+    row, four = np.uintp(n), K // np.uintp(4) * np.uintp(4)
+    a = b = c = d = scores[row, np.uintp(0)]
+    for k in range(np.uintp(0), four, np.uintp(4)):
+        a = max(a, scores[row, k])
+        b = max(b, scores[row, k + np.uintp(1)])
+        c = max(c, scores[row, k + np.uintp(2)])
+        d = max(d, scores[row, k + np.uintp(3)])
+    for k in range(four, K):
+        a = max(a, scores[row, k])
+    return max(max(a, b), max(c, d))
+
+
+@jit(inner=True)
+def _total(values, first, K):
+    """Return the sum of K values, along four chains."""
+    a, b, c, d = 0.0, 0.0, 0.0, 0.0
+    four = K // 4 * 4
+    for k in range(first, first + four, 4):
+        a += values[np.uintp(k)]
+        b += values[np.uintp(k + 1)]
+        c += values[np.uintp(k + 2)]
+        d += values[np.uintp(k + 3)]
+    for k in range(first + four, first + K):
+        a += values[np.uintp(k)]
+    return (a + b) + (c + d)
+
+
+@jit(inner=True)
+def _softmax_rows(block, thread, rows, logits, labels, weights, smoothing, work, losses, probabilities):
+    K, own = logits.shape[1], work[thread]
+    first, last = block * rows, min(logits.shape[0], block * rows + rows)
+    for n in range(first, last):
+        top, place = np.float64(_largest(logits, n)), (n - first) * K
+        for k in range(K):
+            own[np.uintp(place + k)] = np.float64(logits[np.uintp(n), np.uintp(k)]) - top
+    for n in range(first, last):  # before the exponentials take the places
+        label, place = labels[n], (n - first) * K
+        loss = 0.0
+        if label < K:
+            loss = -(1.0 - smoothing) * weights[label] * own[place + label]
+            if smoothing != 0.0:
+                for k in range(K):
+                    if weights[k] != 0.0:  # 0 * (-infinity) is no number
+                        loss -= smoothing / K * weights[k] * own[place + k]
+        losses[n] = loss
+    for i in range((last - first) * K):
+        own[np.uintp(i)] = exp_negative(own[np.uintp(i)])
+    every = 0.0
+    if smoothing != 0.0:
+        every = smoothing / K * _total(weights, 0, K)
+    for n in range(first, last):
+        place = (n - first) * K
+        total = _total(own, place, K)
+        if labels[n] < K:
+            losses[n] += ((1.0 - smoothing) * weights[labels[n]] + every) * math.log(total)
+        inverse = 1.0 / total
+        for k in range(K):
+            probabilities[np.uintp(n), np.uintp(k)] = own[np.uintp(place + k)] * inverse
 
 
 @jit
-def softmax_cross_entropy_backward_rows(team, probabilities, labels, scale, dlogits):
-    """Do `softmax_cross_entropy_backward`, row by row."""
-    share(team, dlogits.shape[0], softmax_cross_entropy_backward_row, (probabilities, labels, scale, dlogits))
+def _softmax_blocks(team, rows, logits, labels, weights, smoothing, work, losses, probabilities):
+    arguments = (rows, logits, labels, weights, smoothing, work, losses, probabilities)
+    share(team, (logits.shape[0] + rows - 1) // rows, _softmax_rows, arguments)
 
 
-def softmax_cross_entropy_backward(probabilities, labels, scale, dlogits):
-    """Fill dlogits with scale * (probabilities - onehot(labels)); 1 / N is the scale of a mean."""
-    worth = dlogits.size > LARGE
-    call_parallel(worth, softmax_cross_entropy_backward_rows, probabilities, labels, float(scale), dlogits)
+def softmax_cross_entropy_forward(logits, labels, weights, smoothing, losses, probabilities):
+    """Fill losses with one loss a row and probabilities with the softmax of every row."""
+    worth, rows = logits.size > SMALL, _rows_of_a_task(logits)
+    size = (rows * logits.shape[1] + 7) // 8 * 8
+    threads = threads_for(worth)
+    work = scratch("softmax", threads * size, losses.dtype)[: threads * size].reshape(threads, size)
+    call_parallel(worth, _softmax_blocks, rows, logits, labels, weights, float(smoothing), work, losses, probabilities)
+
+
+@jit(inner=True)
+def _softmax_gradient_rows(block, thread, rows, probabilities, labels, weights, smoothing, scale, dlogits):
+    K, kind = dlogits.shape[1], dlogits.dtype.type
+    every = 0.0
+    if smoothing != 0.0:
+        every = smoothing / K * _total(weights, 0, K)
+    for n in range(block * rows, min(dlogits.shape[0], block * rows + rows)):
+        label, row = labels[n], np.uintp(n)
+        if label == K:
+            for k in range(K):
+                dlogits[row, np.uintp(k)] = 0
+            continue
+        hard = (1.0 - smoothing) * weights[label]
+        factor = kind(scale * (hard + every))
+        for k in range(K):
+            dlogits[row, np.uintp(k)] = factor * probabilities[row, np.uintp(k)]
+        if smoothing != 0.0:
+            for k in range(K):
+                dlogits[row, np.uintp(k)] -= kind(scale * smoothing / K * weights[np.uintp(k)])
+            dlogits[row, label] -= kind(scale * hard)
+        else:
+            dlogits[row, label] = factor * (probabilities[row, label] - kind(1))
+
+
+@jit
+def _softmax_gradient_blocks(team, rows, probabilities, labels, weights, smoothing, scale, dlogits):
+    arguments = (rows, probabilities, labels, weights, smoothing, scale, dlogits)
+    share(team, (dlogits.shape[0] + rows - 1) // rows, _softmax_gradient_rows, arguments)
+
+
+def softmax_cross_entropy_backward(probabilities, labels, weights, smoothing, scale, dlogits):
+    """Fill dlogits with scale times the gradient; 1 / sum of weights is the scale of a mean."""
+    rule = labels, weights, float(smoothing), float(scale)
+    worth, rows = dlogits.size > LARGE, _rows_of_a_task(dlogits)
+    call_parallel(worth, _softmax_gradient_blocks, rows, probabilities, *rule, dlogits)
+
+
+@jit
+def _nll_rows(team, log_probabilities, labels, weights, losses):
+    for n in range(labels.size):
+        label = labels[n]
+        losses[n] = 0.0
+        if label < log_probabilities.shape[1]:
+            losses[n] = -weights[label] * log_probabilities[n, label]
+
+
+def nll_forward(log_probabilities, labels, weights, losses):
+    """Fill losses with one loss a row."""
+    call_parallel(False, _nll_rows, log_probabilities, labels, weights, losses)
+
+
+@jit(inner=True)
+def _nll_gradient_rows(block, thread, rows, labels, weights, scale, dx):
+    K = dx.shape[1]
+    for n in range(block * rows, min(dx.shape[0], block * rows + rows)):
+        for k in range(K):
+            dx[np.uintp(n), np.uintp(k)] = 0
+        if labels[n] < K:
+            dx[n, labels[n]] = -scale * weights[labels[n]]
+
+
+@jit
+def _nll_gradient_blocks(team, rows, labels, weights, scale, dx):
+    share(team, (dx.shape[0] + rows - 1) // rows, _nll_gradient_rows, (rows, labels, weights, scale, dx))
+
+
+def nll_backward(labels, weights, scale, dx):
+    """Fill dx with scale times the gradient."""
+    call_parallel(dx.size > LARGE, _nll_gradient_blocks, _rows_of_a_task(dx), labels, weights, float(scale), dx)
+
+
+@jit(inner=True)
+def _hinge_rows(block, thread, rows, scores, labels, weights, p, margin, losses):
+    K = scores.shape[1]
+    for n in range(block * rows, min(scores.shape[0], block * rows + rows)):
+        label = labels[n]
+        base, total = margin - np.float64(scores[n, label]), 0.0
+        for k in range(K):
+            over = base + np.float64(scores[np.uintp(n), np.uintp(k)])
+            over = 0.0 if over <= 0.0 or k == label else over
+            total += over if p == 1 else over * over
+        losses[n] = weights[label] / K * total
+
+
+@jit
+def _hinge_blocks(team, rows, scores, labels, weights, p, margin, losses):
+    arguments = (rows, scores, labels, weights, p, margin, losses)
+    share(team, (scores.shape[0] + rows - 1) // rows, _hinge_rows, arguments)
+
+
+def hinge_forward(scores, labels, weights, p, margin, losses):
+    """Fill losses with one loss a row; every row has a class."""
+    rule = labels, weights, int(p), float(margin)
+    call_parallel(scores.size > LARGE, _hinge_blocks, _rows_of_a_task(scores), scores, *rule, losses)
+
+
+@jit(inner=True)
+def _hinge_gradient_rows(block, thread, rows, scores, labels, weights, p, margin, scale, dscores):
+    K = scores.shape[1]
+    for n in range(block * rows, min(scores.shape[0], block * rows + rows)):
+        label = labels[n]
+        base, total = margin - np.float64(scores[n, label]), 0.0
+        factor = scale * weights[label] / K
+        for k in range(K):
+            over = base + np.float64(scores[np.uintp(n), np.uintp(k)])
+            slope = 1.0 if p == 1 else 2.0 * over
+            slope = 0.0 if over <= 0.0 or k == label else slope
+            total += slope
+            dscores[np.uintp(n), np.uintp(k)] = factor * slope
+        dscores[n, label] = -factor * total
+
+
+@jit
+def _hinge_gradient_blocks(team, rows, scores, labels, weights, p, margin, scale, dscores):
+    arguments = (rows, scores, labels, weights, p, margin, scale, dscores)
+    share(team, (scores.shape[0] + rows - 1) // rows, _hinge_gradient_rows, arguments)
+
+
+def hinge_backward(scores, labels, weights, p, margin, scale, dscores):
+    """Fill dscores with scale times the gradient, 0 where a score stands on the hinge."""
+    rule = labels, weights, int(p), float(margin), float(scale)
+    call_parallel(scores.size > LARGE, _hinge_gradient_blocks, _rows_of_a_task(scores), scores, *rule, dscores)
+
+
+@jit(inner=True)
+def _binary_rows(block, thread, rows, x, t, weights, work, partial):
+    K, own = x.shape[1], work[thread]
+    first, last = block * rows, min(x.shape[0], block * rows + rows)
+    for n in range(first, last):
+        row, place = np.uintp(n), (n - first) * K
+        for k in range(K):
+            v, target = np.float64(x[row, np.uintp(k)]), np.float64(t[row, np.uintp(k)])
+            small = log1p_unit(exp_negative(-abs(v)))
+            low, high = (0.0 if v > 0.0 else -v), (v if v > 0.0 else 0.0)
+            loss = weights[np.uintp(k)] * target * (small + low) + (1.0 - target) * (small + high)
+            own[np.uintp(place + k)] = loss
+    partial[block] = _total(own, 0, (last - first) * K)
+
+
+@jit
+def _binary_blocks(team, rows, x, t, weights, work, partial, total):
+    share(team, partial.size, _binary_rows, (rows, x, t, weights, work, partial))
+    total[0] = 0.0
+    for block in range(partial.size):
+        total[0] += partial[block]
+
+
+def binary_cross_entropy_forward(x, t, weights, total):
+    """Fill total (1,) with the sum over all elements; x and t are (M, K), weights (K,) those of t = 1."""
+    worth, rows = x.size > SMALL, _rows_of_a_task(x)
+    size, blocks, threads = rows * x.shape[1], -(-x.shape[0] // rows), threads_for(worth)
+    work = scratch("binary", threads * size, total.dtype)[: threads * size].reshape(threads, size)
+    partial = scratch("binary sums", blocks, total.dtype)[:blocks]
+    call_parallel(worth, _binary_blocks, rows, x, t, weights, work, partial, total)
+
+
+@jit(inner=True)
+def _binary_gradient_rows(block, thread, rows, x, t, weights, scale, dx):
+    K = dx.shape[1]
+    for n in range(block * rows, min(dx.shape[0], block * rows + rows)):
+        row = np.uintp(n)
+        for k in range(K):
+            v, target = np.float64(x[row, np.uintp(k)]), np.float64(t[row, np.uintp(k)])
+            small = exp_negative(-abs(v))
+            inverse = 1.0 / (1.0 + small)
+            above, below = (1.0 if v > 0.0 else small), (small if v > 0.0 else 1.0)
+            slope = (1.0 - target) * above - weights[np.uintp(k)] * target * below
+            dx[row, np.uintp(k)] = scale * slope * inverse
+
+
+@jit
+def _binary_gradient_blocks(team, rows, x, t, weights, scale, dx):
+    share(team, (dx.shape[0] + rows - 1) // rows, _binary_gradient_rows, (rows, x, t, weights, scale, dx))
+
+
+def binary_cross_entropy_backward(x, t, weights, scale, dx):
+    """Fill dx with scale * (sigmoid(x) (1 - t + w t) - w t)."""
+    worth = dx.size > SMALL
+    call_parallel(worth, _binary_gradient_blocks, _rows_of_a_task(x), x, t, weights, float(scale), dx)
+
+
+@jit(inner=True)
+def _hit_rows(block, thread, rows, scores, labels, hits):
+    K = scores.shape[1]
+    for n in range(block * rows, min(scores.shape[0], block * rows + rows)):
+        best, top = 0, scores[n, 0]
+        for k in range(1, K):
+            x = scores[np.uintp(n), np.uintp(k)]
+            if not x <= top and top == top:  # a NaN counts as the largest, and nothing is larger
+                best, top = k, x
+        hits[n] = best == labels[n]
+
+
+@jit
+def _hit_blocks(team, rows, scores, labels, hits):
+    share(team, (scores.shape[0] + rows - 1) // rows, _hit_rows, (rows, scores, labels, hits))
+
+
+def first_largest(scores, labels, hits):
+    """Fill hits (M,) with 1 where the first of the largest scores stands at the label, else 0."""
+    call_parallel(scores.size > LARGE, _hit_blocks, _rows_of_a_task(scores), scores, labels, hits)

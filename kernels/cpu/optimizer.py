@@ -1,28 +1,54 @@
-"""Stochastic gradient descent, in place on flat arrays.
+"""Steps of optimizers, in place on flat arrays, and what is done to gradients before.
 
-    g = grad + weight_decay * param
-    velocity = momentum * velocity + g
-    param = param - lr * velocity, or with Nesterov's look-ahead
-    param = param - lr * (g + momentum * velocity)
+Every step first adds weight_decay * param to the gradient g (Adam with `decoupled` shrinks param instead). Then, with
+PyTorch's names on the right and t the number of this step, from 1:
 
-This is PyTorch's rule with a dampening of 0. Where momentum is 0 the step is g itself, and the
-velocity is neither read nor written.
+    SGD      v = momentum v + (1 - dampening) g                                              momentum_buffer
+             param -= lr v, or with Nesterov's look-ahead lr (g + momentum v), or without momentum lr g
+    Adam     m += (1 - beta1) (g - m)        v = beta2 v + (1 - beta2) g^2                   exp_avg, exp_avg_sq
+             largest = max(largest, v) takes the place of v below (AMSGrad)                  max_exp_avg_sq
+             param -= lr / (1 - beta1^t) m / (sqrt(v / (1 - beta2^t)) + eps)
+    RMSprop  v = alpha v + (1 - alpha) g^2   m += (1 - alpha) (g - m)                        square_avg, grad_avg
+             s = g / (sqrt(v) + eps), or centered g / (sqrt(v - m^2) + eps)
+             param -= lr s, or b = momentum b + s, param -= lr b                             momentum_buffer
+    Adagrad  v += g^2                        param -= lr g / (sqrt(v) + eps)                 sum
+
+What a variant does not need comes as an array of size 0. Sources: Polyak 1964, Sutskever et al. 2013; Kingma and Ba
+2015, Loshchilov and Hutter 2019, Reddi et al. 2018; Tieleman and Hinton 2012, Graves 2013; Duchi et al. 2011.
+
+A task is a block that stays in the first cache: several short loops over it move no more memory than one would, and
+LLVM makes vectors of each, which needs few enough arrays to tell apart.
 """
+
+import math
 
 import numpy as np
 
 from fastcnn.kernels.cpu.compiler import jit
+from fastcnn.kernels.cpu.regression import BLOCK as SUMMED
+from fastcnn.kernels.cpu.regression import LANES, join_blocks, join_lanes, partial_sums
 from fastcnn.kernels.cpu.tasks import share
 from fastcnn.kernels.cpu.threads import call_parallel
 
-BLOCK = 1 << 14  # elements a thread takes at once
+BLOCK = 1 << 11  # elements of a task: five arrays of float32 are 40 KB
 SMALL = 1 << 15  # elements: for fewer no second thread wakes (9 us)
 
 
 @jit(inner=True)
-def sgd_block(block, thread, param, grad, velocity, lr, momentum, weight_decay, nesterov):
-    """Take one step on a block of elements."""
-    first, last = block * BLOCK, min(param.size, block * BLOCK + BLOCK)
+def _range(block, a):
+    """Return the first and last element of a block."""
+    return block * BLOCK, min(a.size, block * BLOCK + BLOCK)
+
+
+@jit(inner=True)
+def _blocks(a):
+    return (a.size + BLOCK - 1) // BLOCK
+
+
+@jit(inner=True)
+def _sgd_block(block, thread, param, grad, velocity, lr, momentum, fresh, weight_decay, nesterov):
+    first, last = _range(block, param)
+    one = param.dtype.type(1)
     if momentum == 0:
         for i in range(first, last):
             w = param[np.uintp(i)]
@@ -31,21 +57,182 @@ def sgd_block(block, thread, param, grad, velocity, lr, momentum, weight_decay, 
         for i in range(first, last):
             w = param[np.uintp(i)]
             g = grad[np.uintp(i)] + weight_decay * w
-            v = momentum * velocity[np.uintp(i)] + g
+            v = momentum * velocity[np.uintp(i)] + (g if fresh == one else fresh * g)
             velocity[np.uintp(i)] = v
             param[np.uintp(i)] = w - lr * (g + momentum * v if nesterov else v)
 
 
 @jit
-def sgd_blocks(team, param, grad, velocity, lr, momentum, weight_decay, nesterov):
-    """Do `sgd_update` with the factors in the arrays' own precision."""
-    rate, keep = param.dtype.type(lr), param.dtype.type(momentum)
-    decay = param.dtype.type(weight_decay)
-    blocks = (param.size + BLOCK - 1) // BLOCK
-    share(team, blocks, sgd_block, (param, grad, velocity, rate, keep, decay, nesterov))
+def _sgd(team, param, grad, velocity, lr, momentum, dampening, weight_decay, nesterov):
+    kind = param.dtype.type
+    rule = (kind(lr), kind(momentum), kind(1.0 - dampening), kind(weight_decay), nesterov)
+    share(team, _blocks(param), _sgd_block, (param, grad, velocity, *rule))
 
 
-def sgd_update(param, grad, velocity, lr, momentum, weight_decay, nesterov):
+def sgd_update(param, grad, velocity, lr, momentum, dampening, weight_decay, nesterov):
     """Take one step: update param, and velocity where there is momentum."""
-    rule = float(lr), float(momentum), float(weight_decay), bool(nesterov)
-    call_parallel(param.size > SMALL, sgd_blocks, param, grad, velocity, *rule)
+    rule = float(lr), float(momentum), float(dampening), float(weight_decay), bool(nesterov)
+    call_parallel(param.size > SMALL, _sgd, param, grad, velocity, *rule)
+
+
+@jit(inner=True)
+def _adam_block(block, thread, param, grad, mean, square, largest, keep, gain, rate, eps, decay, shrink, root):
+    first, last = _range(block, param)
+    zero = param.dtype.type(0)
+    for i in range(first, last):
+        g = grad[np.uintp(i)] + decay * param[np.uintp(i)]
+        m = mean[np.uintp(i)]
+        mean[np.uintp(i)] = m + keep[0] * (g - m)
+        square[np.uintp(i)] = gain * square[np.uintp(i)] + keep[1] * g * g
+    if largest.size:
+        for i in range(first, last):
+            v = square[np.uintp(i)]
+            largest[np.uintp(i)] = largest[np.uintp(i)] if v < largest[np.uintp(i)] else v
+    below = largest if largest.size else square
+    for i in range(first, last):
+        v = below[np.uintp(i)]
+        step = mean[np.uintp(i)] / (math.sqrt(v if v > zero else zero) * root + eps)
+        param[np.uintp(i)] = shrink * param[np.uintp(i)] - rate * step
+
+
+@jit
+def _adam(team, param, grad, mean, square, largest, lr, beta1, beta2, eps, weight_decay, decoupled, step):
+    kind = param.dtype.type
+    keep, gain = (kind(1.0 - beta1), kind(1.0 - beta2)), kind(beta2)
+    decay = kind(0.0 if decoupled else weight_decay)
+    shrink = kind(1.0 - lr * weight_decay if decoupled else 1.0)
+    rate, root = kind(lr / (1.0 - beta1**step)), kind(1.0 / math.sqrt(1.0 - beta2**step))
+    arguments = (param, grad, mean, square, largest, keep, gain, rate, kind(eps), decay, shrink, root)
+    share(team, _blocks(param), _adam_block, arguments)
+
+
+def adam_update(param, grad, mean, square, largest, lr, beta1, beta2, eps, weight_decay, decoupled, step):
+    """Take one step: update param, mean, square, and largest where it has elements."""
+    rule = float(lr), float(beta1), float(beta2), float(eps), float(weight_decay), bool(decoupled), int(step)
+    call_parallel(param.size > SMALL, _adam, param, grad, mean, square, largest, *rule)
+
+
+@jit(inner=True)
+def _rmsprop_block(block, thread, param, grad, square, mean, velocity, lr, alpha, fresh, eps, decay, momentum):
+    first, last = _range(block, param)
+    zero = param.dtype.type(0)
+    for i in range(first, last):
+        g = grad[np.uintp(i)] + decay * param[np.uintp(i)]
+        square[np.uintp(i)] = alpha * square[np.uintp(i)] + fresh * g * g
+    if mean.size:
+        for i in range(first, last):
+            g, m = grad[np.uintp(i)] + decay * param[np.uintp(i)], mean[np.uintp(i)]
+            mean[np.uintp(i)] = m + fresh * (g - m)
+    centre = mean if mean.size else square  # read in any case, as a load behind a branch stops the vectors
+    weight = param.dtype.type(1 if mean.size else 0)
+    if velocity.size:
+        for i in range(first, last):
+            g, m = grad[np.uintp(i)] + decay * param[np.uintp(i)], centre[np.uintp(i)]
+            variance = square[np.uintp(i)] - weight * m * m
+            step = g / (math.sqrt(variance if variance > zero else zero) + eps)
+            velocity[np.uintp(i)] = momentum * velocity[np.uintp(i)] + step
+        for i in range(first, last):
+            param[np.uintp(i)] -= lr * velocity[np.uintp(i)]
+    else:
+        for i in range(first, last):
+            w, m = param[np.uintp(i)], centre[np.uintp(i)]
+            g, variance = grad[np.uintp(i)] + decay * w, square[np.uintp(i)] - weight * m * m
+            param[np.uintp(i)] = w - lr * g / (math.sqrt(variance if variance > zero else zero) + eps)
+
+
+@jit
+def _rmsprop(team, param, grad, square, mean, velocity, lr, alpha, eps, weight_decay, momentum):
+    kind = param.dtype.type
+    rule = (kind(lr), kind(alpha), kind(1.0 - alpha), kind(eps), kind(weight_decay), kind(momentum))
+    share(team, _blocks(param), _rmsprop_block, (param, grad, square, mean, velocity, *rule))
+
+
+def rmsprop_update(param, grad, square, mean, velocity, lr, alpha, eps, weight_decay, momentum):
+    """Take one step: update param, square, and mean and velocity where they have elements."""
+    rule = float(lr), float(alpha), float(eps), float(weight_decay), float(momentum)
+    call_parallel(param.size > SMALL, _rmsprop, param, grad, square, mean, velocity, *rule)
+
+
+@jit(inner=True)
+def _adagrad_block(block, thread, param, grad, total, lr, eps, decay):
+    first, last = _range(block, param)
+    for i in range(first, last):
+        w = param[np.uintp(i)]
+        g = grad[np.uintp(i)] + decay * w
+        v = total[np.uintp(i)] + g * g
+        total[np.uintp(i)] = v
+        param[np.uintp(i)] = w - lr * g / (math.sqrt(v) + eps)
+
+
+@jit
+def _adagrad(team, param, grad, total, lr, eps, weight_decay):
+    kind = param.dtype.type
+    rule = (kind(lr), kind(eps), kind(weight_decay))
+    share(team, _blocks(param), _adagrad_block, (param, grad, total, *rule))
+
+
+def adagrad_update(param, grad, total, lr, eps, weight_decay):
+    """Take one step: update param and total, the sum of squares."""
+    call_parallel(param.size > SMALL, _adagrad, param, grad, total, float(lr), float(eps), float(weight_decay))
+
+
+@jit(inner=True)
+def _square_block(block, thread, a, partial):
+    first, last = block * SUMMED, min(a.size, block * SUMMED + SUMMED)
+    lanes = partial[block]
+    lanes[:] = 0.0
+    whole = first + (last - first) // LANES * LANES
+    for i in range(first, whole, LANES):
+        for lane in range(LANES):
+            x = np.float64(a[np.uintp(i + lane)])
+            lanes[np.uintp(lane)] += x * x
+    for i in range(whole, last):
+        x = np.float64(a[np.uintp(i)])
+        lanes[np.uintp(i - whole)] += x * x
+    join_lanes(lanes)
+
+
+@jit
+def _square_sum(team, a, partial, total):
+    share(team, partial.shape[0], _square_block, (a, partial))
+    total[0] = join_blocks(partial)
+
+
+def square_sum(a, total):
+    """Fill total (1,) with the sum of the squares of a."""
+    call_parallel(a.size > SMALL, _square_sum, a, partial_sums(a), total)
+
+
+@jit(inner=True)
+def _scale_block(block, thread, a, factor):
+    first, last = _range(block, a)
+    for i in range(first, last):
+        a[np.uintp(i)] *= factor
+
+
+@jit
+def _scale(team, a, factor):
+    share(team, _blocks(a), _scale_block, (a, a.dtype.type(factor)))
+
+
+def scale(a, factor):
+    """Multiply a by a factor."""
+    call_parallel(a.size > SMALL, _scale, a, float(factor))
+
+
+@jit(inner=True)
+def _clamp_block(block, thread, a, limit):
+    first, last = _range(block, a)
+    for i in range(first, last):
+        v = a[np.uintp(i)]
+        a[np.uintp(i)] = limit if v > limit else (-limit if v < -limit else v)
+
+
+@jit
+def _clamp(team, a, limit):
+    share(team, _blocks(a), _clamp_block, (a, a.dtype.type(limit)))
+
+
+def clamp(a, limit):
+    """Bring every element of a between -limit and limit; NaN stays."""
+    call_parallel(a.size > SMALL, _clamp, a, float(limit))

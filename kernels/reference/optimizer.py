@@ -1,13 +1,26 @@
-"""Stochastic gradient descent, in place on flat arrays.
+"""Steps of optimizers, in place on flat arrays, and what is done to gradients before.
 
-    g = grad + weight_decay * param
-    velocity = momentum * velocity + g
-    param = param - lr * velocity, or with Nesterov's look-ahead
-    param = param - lr * (g + momentum * velocity)
+Every step first adds weight_decay * param to the gradient g (Adam with `decoupled` shrinks param instead). Then, with
+PyTorch's names on the right and t the number of this step, from 1:
 
-This is PyTorch's rule with a dampening of 0. Where momentum is 0 the step is g itself, and the
-velocity is neither read nor written.
+    SGD      v = momentum v + (1 - dampening) g                                              momentum_buffer
+             param -= lr v, or with Nesterov's look-ahead lr (g + momentum v), or without momentum lr g
+    Adam     m += (1 - beta1) (g - m)        v = beta2 v + (1 - beta2) g^2                   exp_avg, exp_avg_sq
+             largest = max(largest, v) takes the place of v below (AMSGrad)                  max_exp_avg_sq
+             param -= lr / (1 - beta1^t) m / (sqrt(v / (1 - beta2^t)) + eps)
+    RMSprop  v = alpha v + (1 - alpha) g^2   m += (1 - alpha) (g - m)                        square_avg, grad_avg
+             s = g / (sqrt(v) + eps), or centered g / (sqrt(v - m^2) + eps)
+             param -= lr s, or b = momentum b + s, param -= lr b                             momentum_buffer
+    Adagrad  v += g^2                        param -= lr g / (sqrt(v) + eps)                 sum
+
+What a variant does not need comes as an array of size 0. Sources: Polyak 1964, Sutskever et al. 2013; Kingma and Ba
+2015, Loshchilov and Hutter 2019, Reddi et al. 2018; Tieleman and Hinton 2012, Graves 2013; Duchi et al. 2011.
 """
+
+import math
+
+import numpy as np
+import numpy.typing as npt
 
 from fastcnn.kernels.reference.taps import Array
 
@@ -18,6 +31,7 @@ def sgd_update(
     velocity: Array,
     lr: float,
     momentum: float,
+    dampening: float,
     weight_decay: float,
     nesterov: bool,
 ) -> None:
@@ -25,6 +39,83 @@ def sgd_update(
     step = grad + weight_decay * param
     if momentum:
         velocity *= momentum
-        velocity += step
+        velocity += (1 - dampening) * step
         step = step + momentum * velocity if nesterov else velocity
     param -= lr * step
+
+
+def adam_update(
+    param: Array,
+    grad: Array,
+    mean: Array,
+    square: Array,
+    largest: Array,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float,
+    decoupled: bool,
+    step: int,
+) -> None:
+    """Take one step: update param, mean, square, and largest where it has elements."""
+    g = grad if decoupled else grad + weight_decay * param
+    mean += (1 - beta1) * (g - mean)
+    square *= beta2
+    square += (1 - beta2) * g * g
+    if largest.size:
+        np.maximum(largest, square, out=largest)
+    root = np.sqrt(largest if largest.size else square) / math.sqrt(1 - beta2**step)
+    if decoupled:
+        param *= 1 - lr * weight_decay
+    param -= lr / (1 - beta1**step) * mean / (root + eps)
+
+
+def rmsprop_update(
+    param: Array,
+    grad: Array,
+    square: Array,
+    mean: Array,
+    velocity: Array,
+    lr: float,
+    alpha: float,
+    eps: float,
+    weight_decay: float,
+    momentum: float,
+) -> None:
+    """Take one step: update param, square, and mean and velocity where they have elements."""
+    g = grad + weight_decay * param
+    square *= alpha
+    square += (1 - alpha) * g * g
+    variance: Array = square
+    if mean.size:
+        mean += (1 - alpha) * (g - mean)
+        variance = np.maximum(square - mean * mean, 0)
+    step: Array = g / (np.sqrt(variance) + eps)
+    if velocity.size:
+        velocity *= momentum
+        velocity += step
+        step = velocity
+    param -= lr * step
+
+
+def adagrad_update(param: Array, grad: Array, total: Array, lr: float, eps: float, weight_decay: float) -> None:
+    """Take one step: update param and total, the sum of squares."""
+    g = grad + weight_decay * param
+    total += g * g
+    param -= lr * g / (np.sqrt(total) + eps)
+
+
+def square_sum(a: Array, total: npt.NDArray[np.float64]) -> None:
+    """Fill total (1,) with the sum of the squares of a."""
+    total[0] = (a.astype(np.float64) ** 2).sum()
+
+
+def scale(a: Array, factor: float) -> None:
+    """Multiply a by a factor."""
+    a *= factor
+
+
+def clamp(a: Array, limit: float) -> None:
+    """Bring every element of a between -limit and limit; NaN stays."""
+    np.clip(a, -limit, limit, out=a)

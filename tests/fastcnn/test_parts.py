@@ -75,9 +75,9 @@ def test_sgd_state_is_its_velocity_and_starts_anew_for_another_network():
     for expected in ([0.5, 1.5], [-0.25, 0.75]):
         optimizer.update(room, values, np.ones(2))
         np.testing.assert_array_equal(values, expected)
-    np.testing.assert_array_equal(optimizer.state["velocity"], [1.5, 1.5])
+    np.testing.assert_array_equal(optimizer.state["momentum_buffer"], [1.5, 1.5])
     optimizer.update(room, np.zeros(3), np.ones(3))
-    np.testing.assert_array_equal(optimizer.state["velocity"], np.ones(3))
+    np.testing.assert_array_equal(optimizer.state["momentum_buffer"], np.ones(3))
 
 
 VARIANCES = [

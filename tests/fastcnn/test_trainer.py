@@ -209,8 +209,8 @@ def test_wrong_numbers_and_networks_are_refused():
     for keywords in ({"epochs": 0}, {"batch_size": 0}, {"batch_size": 2.5}):
         with pytest.raises(fc.ArgumentError, match=next(iter(keywords))):
             run.fit(blobs(), **keywords)
-    with pytest.raises(fc.ShapeError, match=r"needs \(K,\)"):
-        trainer(fc.Sequential(fc.ReLU(), input_shape=(6, 6, 1)))
+    with pytest.raises(fc.DataError, match=r"shape \(50, 6, 6\), or end the network with a Flatten and a Linear"):
+        trainer(fc.Sequential(fc.ReLU(), input_shape=(6, 6, 1)).to("reference")).fit(blobs())
     net, loss, optimizer = run.net, fc.CrossEntropy(), fc.SGD(0.1)
     for parts, sentence in (((net, optimizer, loss), "loss=SGD"), (([], loss, optimizer), r"net=\[\]")):
         with pytest.raises(fc.ArgumentError, match=sentence):

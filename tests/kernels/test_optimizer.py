@@ -1,59 +1,166 @@
-"""SGD: rooms exactly equal on powers of two, PyTorch's rule over several steps, threads."""
+"""Optimizers: rooms exactly equal on powers of two, PyTorch's rules over twenty steps, clipping, threads."""
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-RULES = [(0.0, 0.0, False), (0.5, 0.0, False), (0.5, 0.25, False), (0.5, 0.25, True)]
-SIZES = [0, 1, 37, 100_003]
+SGD_RULES = [
+    (0.0, 0.0, 0.0, False),
+    (0.5, 0.0, 0.0, False),
+    (0.5, 0.5, 0.25, False),
+    (0.5, 0.0, 0.25, True),
+]
+SIZES = [0, 1, 37, 2048, 100_003]
+STEPS = 20
 
 
-def steps(optimizer, param, grads, lr, momentum, weight_decay, nesterov):
+def sgd_steps(optimizer, param, grads, lr, momentum, dampening, weight_decay, nesterov):
     """Return the parameters after a step for each gradient, which must stay as it is."""
     param, velocity = param.copy(), np.zeros_like(param)
     for grad in grads:
         kept = grad.copy()
-        rule = (lr, momentum, weight_decay, nesterov)
+        rule = (lr, momentum, dampening, weight_decay, nesterov)
         assert optimizer.sgd_update(param, grad, velocity, *rule) is None
         np.testing.assert_array_equal(grad, kept)
     return param
 
 
-@pytest.mark.parametrize(("momentum", "weight_decay", "nesterov"), RULES)
+@pytest.mark.parametrize("rule", SGD_RULES)
 @pytest.mark.parametrize("size", SIZES)
-def test_rooms_agree_exactly(reference, cpu, integers, dtype, size, momentum, weight_decay, nesterov):
+def test_rooms_agree_exactly(reference, cpu, integers, dtype, size, rule):
     """Whole numbers and factors that are powers of two: nothing is rounded."""
     param, *grads = (integers(seed, (size,), dtype) for seed in range(3))
-    rule = (0.125, momentum, weight_decay, nesterov)
-    want = steps(reference.optimizer, param, grads, *rule)
-    np.testing.assert_array_equal(steps(cpu.optimizer, param, grads, *rule), want)
+    want = sgd_steps(reference.optimizer, param, grads, 0.125, *rule)
+    np.testing.assert_array_equal(sgd_steps(cpu.optimizer, param, grads, 0.125, *rule), want)
     assert not size or (want != param).any()
-
-
-@pytest.mark.parametrize(("momentum", "weight_decay", "nesterov"), RULES)
-def test_matches_pytorch(room, momentum, weight_decay, nesterov):
-    torch = pytest.importorskip("torch", reason="PyTorch is the oracle of this test")
-    rng = np.random.default_rng(0)
-    param, *grads = rng.normal(size=(6, 41))
-    twin = torch.nn.Parameter(torch.tensor(param))
-    rule = torch.optim.SGD([twin], 0.1, momentum, 0.0, weight_decay, nesterov)
-    for grad in grads:
-        twin.grad = torch.tensor(grad)
-        rule.step()
-    got = steps(room.optimizer, param, grads, 0.1, momentum, weight_decay, nesterov)
-    np.testing.assert_allclose(got, twin.detach().numpy(), rtol=1e-10, atol=1e-12)
 
 
 def test_without_momentum_the_velocity_is_left_alone(room, dtype):
     param, grad, velocity = np.ones(5, dtype), np.ones(5, dtype), np.full(5, np.nan, dtype)
-    room.optimizer.sgd_update(param, grad, velocity, 0.5, 0.0, 0.0, False)
+    room.optimizer.sgd_update(param, grad, velocity, 0.5, 0.0, 0.0, 0.0, False)
     np.testing.assert_array_equal(param, 0.5)
     assert np.isnan(velocity).all()
 
 
-def test_thread_count_changes_no_bit(cpu, with_threads):
+def adam(amsgrad, decoupled):
+    def step(optimizer, param, grad, state, number):
+        state = [*state[:2], state[2] if amsgrad else state[2][:0]]
+        optimizer.adam_update(param, grad, *state, 0.01, 0.9, 0.99, 1e-8, 0.1, decoupled, number)
+
+    return step
+
+
+def rmsprop(centered, momentum):
+    def step(optimizer, param, grad, state, number):
+        mean, velocity = state[1] if centered else state[1][:0], state[2] if momentum else state[2][:0]
+        optimizer.rmsprop_update(param, grad, state[0], mean, velocity, 0.01, 0.9, 1e-8, 0.1, momentum)
+
+    return step
+
+
+def adagrad(optimizer, param, grad, state, number):
+    optimizer.adagrad_update(param, grad, state[0], 0.1, 1e-10, 0.1)
+
+
+RULES = {
+    "adam": (adam(False, False), "Adam", {"lr": 0.01, "betas": (0.9, 0.99), "weight_decay": 0.1}),
+    "amsgrad": (adam(True, False), "Adam", {"lr": 0.01, "betas": (0.9, 0.99), "weight_decay": 0.1, "amsgrad": True}),
+    "adamw": (adam(False, True), "AdamW", {"lr": 0.01, "betas": (0.9, 0.99), "weight_decay": 0.1}),
+    "rmsprop": (rmsprop(False, 0.0), "RMSprop", {"alpha": 0.9, "weight_decay": 0.1}),
+    "rmsprop, centered": (rmsprop(True, 0.0), "RMSprop", {"alpha": 0.9, "weight_decay": 0.1, "centered": True}),
+    "rmsprop, momentum": (rmsprop(False, 0.5), "RMSprop", {"alpha": 0.9, "weight_decay": 0.1, "momentum": 0.5}),
+    "rmsprop, all": (
+        rmsprop(True, 0.5), "RMSprop", {"alpha": 0.9, "weight_decay": 0.1, "momentum": 0.5, "centered": True}
+    ),
+    "adagrad": (adagrad, "Adagrad", {"lr": 0.1, "weight_decay": 0.1}),
+}  # fmt: skip
+
+
+def take_steps(step, optimizer, param, grads):
+    """Return the parameters and states after a step for each gradient, which must stay as it is."""
+    param, state = param.copy(), [np.zeros_like(param) for _ in range(3)]
+    for number, grad in enumerate(grads, 1):
+        kept = grad.copy()
+        step(optimizer, param, grad, state, number)
+        np.testing.assert_array_equal(grad, kept)
+    return [param, *state]
+
+
+@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("size", SIZES)
+def test_rooms_agree(reference, cpu, dtype, size, name):
+    param, *grads = np.random.default_rng(size).normal(size=(4, size)).astype(dtype)
+    got, want = (take_steps(RULES[name][0], room.optimizer, param, grads) for room in (cpu, reference))
+    near = {"float32": 2e-5, "float64": 1e-13}[dtype.name]  # of RMSprop: the variance is a difference
+    for one, other in zip(got, want, strict=True):
+        np.testing.assert_allclose(one, other, rtol=near, atol=near)
+    assert not size or np.mean(got[0] != param) > 0.99
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_matches_pytorch(room, name):
+    torch = pytest.importorskip("torch", reason="PyTorch is the oracle of this test")
+    step, kind, arguments = RULES[name]
+    param, *grads = np.random.default_rng(0).normal(size=(STEPS + 1, 41))
+    twin = torch.nn.Parameter(torch.tensor(param))
+    rule = getattr(torch.optim, kind)([twin], **arguments)
+    for grad in grads:
+        twin.grad = torch.tensor(grad)
+        rule.step()
+    got = take_steps(step, room.optimizer, param, grads)[0]
+    np.testing.assert_allclose(got, twin.detach().numpy(), rtol=1e-10, atol=1e-12)
+
+
+def test_gradients_of_zero_change_nothing(room, dtype):
+    param, grads = np.ones(9, dtype), np.zeros((3, 9), dtype)
+    for name in ("adam", "rmsprop, all", "adagrad"):
+        without_decay = {
+            "adam": lambda o, p, g, s, n: o.adam_update(p, g, *s[:2], s[2][:0], 0.1, 0.9, 0.99, 1e-8, 0.0, False, n),
+            "rmsprop, all": lambda o, p, g, s, n: o.rmsprop_update(p, g, *s, 0.1, 0.9, 1e-8, 0.0, 0.5),
+            "adagrad": lambda o, p, g, s, n: o.adagrad_update(p, g, s[0], 0.1, 1e-10, 0.0),
+        }[name]
+        np.testing.assert_array_equal(take_steps(without_decay, room.optimizer, param, grads)[0], 1)
+
+
+@given(seed=st.integers(0, 9), size=st.sampled_from([0, 1, 63, 64, 65, 16_385, 70_001]))
+def test_clipping_kernels(reference, cpu, fill, integers, dtype, seed, size):
+    a = integers(seed, (size,), dtype)
+    for room in (reference, cpu):
+        total = fill(room.optimizer.square_sum, a, shapes=[(1,)], dtype="float64")
+        assert total[0] == (a * a).sum()
+        scaled, clamped = a.copy(), a.copy()
+        room.optimizer.scale(scaled, 0.25)
+        room.optimizer.clamp(clamped, 1.5)
+        np.testing.assert_array_equal(scaled, a / 4)
+        np.testing.assert_array_equal(clamped, np.clip(a, -1.5, 1.5))
+
+
+def test_clamp_keeps_nan_and_square_sums_do_not_overflow(room):
+    a = np.array([np.nan, np.inf, -np.inf, 3e38], np.float32)
+    total = np.zeros(1)
+    room.optimizer.square_sum(a[3:], total)
+    assert total[0] == pytest.approx(9e76, rel=1e-6)
+    room.optimizer.clamp(a, 2.0)
+    np.testing.assert_array_equal(a, [np.nan, 2, -2, 2])
+
+
+@pytest.mark.parametrize("name", ["amsgrad", "rmsprop, all", "adagrad"])
+def test_thread_count_changes_no_bit(cpu, with_threads, name):
     param, *grads = np.random.default_rng(0).normal(size=(3, 100_003)).astype("float32")
 
     def run():
-        return steps(cpu.optimizer, param, grads, 0.1, 0.9, 5e-4, True).tobytes()
+        return [a.tobytes() for a in take_steps(RULES[name][0], cpu.optimizer, param, grads)]
+
+    assert with_threads(1, run) == with_threads(2, run)
+
+
+def test_thread_count_changes_no_bit_of_sgd_and_square_sums(cpu, with_threads):
+    param, *grads = np.random.default_rng(0).normal(size=(3, 100_003)).astype("float32")
+
+    def run():
+        total = np.zeros(1)
+        cpu.optimizer.square_sum(param, total)
+        return sgd_steps(cpu.optimizer, param, grads, 0.1, 0.9, 0.0, 5e-4, True).tobytes() + total.tobytes()
 
     assert with_threads(1, run) == with_threads(2, run)

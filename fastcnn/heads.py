@@ -1,0 +1,82 @@
+"""Where forward turns into backward: the outputs of a plan with their losses, and sums over an epoch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from fastcnn.arrays import Array
+from fastcnn.errors import ArgumentError
+from fastcnn.graph import Graph
+from fastcnn.history import Evaluation
+from fastcnn.losses import BoundLoss, Loss, MultiTask
+from fastcnn.plan import Plan
+
+
+@dataclass
+class Head:
+    """An output of the network with its loss: all that is done where forward turns into backward."""
+
+    bound: BoundLoss
+    targets: Array
+    weight: float
+
+
+@dataclass
+class Batch:
+    """A plan with its losses and targets: all that a step of one batch size touches."""
+
+    plan: Plan
+    heads: list[Head]
+
+    def forward(self) -> float:
+        """Return the loss of the plan's outputs."""
+        return sum(head.weight * head.bound.forward() for head in self.heads)
+
+    def backward(self) -> None:
+        """Fill the gradients by the plan's outputs."""
+        for head in self.heads:
+            head.bound.backward(head.weight)
+
+
+@dataclass
+class Sums:
+    """Running sums over the images of an epoch; `terms` and `samples` by head."""
+
+    images: int = 0
+    terms: list[float] = field(default_factory=list)
+    samples: list[float] = field(default_factory=list)
+    hits: int = 0
+    named: int = 0
+
+    def add(self, batch: Batch) -> None:
+        """Count a batch that has gone forward."""
+        if not self.terms:
+            self.terms, self.samples = [0.0] * len(batch.heads), [0.0] * len(batch.heads)
+        self.images += batch.plan.batch
+        for i, head in enumerate(batch.heads):
+            self.terms[i] += head.weight * head.bound.total
+            self.samples[i] += head.bound.samples
+            hits, named = head.bound.hits() or (0, 0)
+            self.hits, self.named = self.hits + hits, self.named + named
+
+    def means(self) -> Evaluation:
+        """Return the means so far."""
+        loss = sum(terms / samples for terms, samples in zip(self.terms, self.samples, strict=True) if samples)
+        return Evaluation(loss, self.hits / self.named if self.named else None)
+
+
+def losses_by_output(net: Graph, loss: Loss | MultiTask) -> list[tuple[Loss, float]]:
+    """Return a loss and its weight for each output, or refuse losses that do not fit them."""
+    names = net.output_names
+    if isinstance(loss, MultiTask):
+        if sorted(names) != sorted(loss.heads):
+            raise ArgumentError(
+                f"MultiTask has the heads {', '.join(loss.heads)}, and the network the outputs {', '.join(names)}: "
+                "give a loss for each output, under the name of its layer."
+            )
+        return [loss.heads[name] for name in names]
+    if len(names) != 1:
+        raise ArgumentError(
+            f"Trainer got a network with {len(names)} outputs, and one loss: give a MultiTask with a loss for each."
+        )
+    return [(loss, 1.0)]

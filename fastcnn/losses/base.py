@@ -1,0 +1,145 @@
+"""What every loss is: checks at the door, and a bound form on arrays, as a plan's.
+
+Reduction "mean" divides the sum of all terms by their number (or weight), "sum" does not, as in PyTorch.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fastcnn.arrays import FLOATS, Array, Shape, as_float, wider
+from fastcnn.backend import Backend, check_device, get
+from fastcnn.errors import ArgumentError, ShapeError
+
+REDUCTIONS = ("mean", "sum")
+DOUBLE = np.dtype(np.float64)
+
+
+class BoundLoss(ABC):
+    """A loss on fixed arrays: `forward` reads outputs y and targets t, `backward` fills dy.
+
+    After `forward`, `total` is the sum of all terms and `count` what a mean divides it by.
+    """
+
+    def __init__(self, backend: Backend, y: Array, t: Array, dy: Array, reduction: str) -> None:
+        self.y, self.t, self.dy = y, t, dy
+        self.backend, self.kernels = backend, backend.loss
+        self.is_mean = reduction == "mean"
+        self.total, self.count = 0.0, 0.0
+
+    @property
+    def divisor(self) -> float:
+        """What the sum of all terms is divided by; 1 where no term counts."""
+        return self.count if self.is_mean and self.count else 1.0
+
+    @property
+    def samples(self) -> float:
+        """What a mean over several batches divides their sums by: for a sum, the number of images."""
+        return self.count if self.is_mean else float(len(self.y))
+
+    def forward(self) -> float:
+        """Return the loss."""
+        self.total, self.count = self.sums()
+        return self.total / self.divisor
+
+    @abstractmethod
+    def sums(self) -> tuple[float, float]:
+        """Return the sum of all terms, and their number or weight."""
+
+    def backward(self, weight: float = 1.0) -> None:
+        """Fill dy with the gradient of `weight` times the loss of the last `forward`."""
+        self.fill_gradient(weight / self.divisor)
+
+    @abstractmethod
+    def fill_gradient(self, scale: float) -> None:
+        """Fill dy with `scale` times the gradient of the sum of all terms."""
+
+    def hits(self) -> tuple[int, int] | None:
+        """Return how many outputs choose their target's class, and of how many; None where there are no classes."""
+        return None
+
+
+class Loss(ABC):
+    """The base of losses of one output.
+
+    Parameters
+    ----------
+    reduction
+        "mean" over all terms, or their "sum".
+    device
+        Where `forward` works by itself; a Trainer uses its network's.
+    """
+
+    classifies = False
+    """Whether outputs choose classes, so that there is an accuracy."""
+
+    def __init__(self, *, reduction: str = "mean", device: str = "cpu") -> None:
+        if reduction not in REDUCTIONS:
+            raise ArgumentError(f"reduction={reduction!r} was given: choose 'mean' or 'sum'.")
+        self.reduction = reduction
+        self.device = check_device(device)
+        self._bound: BoundLoss | None = None
+
+    @property
+    def label(self) -> str:
+        """The loss in an error."""
+        return type(self).__name__
+
+    def classes(self, shape: Shape) -> int | None:
+        """Return the number of classes of outputs of this shape; None where targets are no labels."""
+        return None
+
+    def check_output(self, shape: Shape) -> None:
+        """Refuse an output shape (without the batch axis) that the loss does not take."""
+        return
+
+    @abstractmethod
+    def check_targets(self, targets: ArrayLike, images: int, shape: Shape, dtype: np.dtype[Any] = DOUBLE) -> Array:
+        """Return the targets of outputs (images, *shape) as `bind` takes them, or refuse them."""
+
+    @abstractmethod
+    def bind(self, backend: Backend, y: Array, t: Array, dy: Array) -> BoundLoss:
+        """Return the loss on fixed arrays: outputs, targets, and the gradient to fill."""
+
+    def forward(self, y: ArrayLike, t: ArrayLike) -> float:
+        """Return the loss of outputs y (N, ...) and targets t; a float64 y is kept in float64."""
+        given = as_float(y, f"the output that {self.label} reads")
+        if given.ndim < 2 or given.size == 0:
+            raise ShapeError(
+                f"{self.label} got outputs of shape {given.shape}, and needs (N, ..., K) with no axis of 0: "
+                "give a row for each image."
+            )
+        self.check_output(given.shape[1:])
+        dtype, backend = wider(FLOATS[0], given.dtype), get(self.device)
+        targets = self.check_targets(t, given.shape[0], given.shape[1:], dtype)
+        arrays = backend.from_host(given.astype(dtype)), backend.from_host(targets)
+        self._bound = self.bind(backend, *arrays, backend.empty(given.shape, dtype))
+        return self._bound.forward()
+
+    def backward(self) -> Any:
+        """Return the gradient of the last `forward` by its outputs."""
+        if self._bound is None:
+            raise ArgumentError(f"{self.label} cannot go backward yet: call its forward first.")
+        self._bound.backward()
+        return get(self.device).to_host(self._bound.dy)
+
+
+def class_weights(weight: ArrayLike, name: str) -> Array:
+    """Return factors of classes as a float64 array (K,), or refuse them."""
+    try:
+        weights = np.atleast_1d(np.array(weight, np.float64))
+    except (TypeError, ValueError):
+        weights = np.empty((0, 0))
+    if weights.ndim != 1 or not weights.size or not (np.isfinite(weights) & (weights >= 0)).all():
+        raise ArgumentError(f"{name}={weight!r} was given: give a finite number >= 0 for each class.")
+    return weights
+
+
+def as_rows(array: Array) -> Array:
+    """Return a view (rows, K) of an array (..., K)."""
+    return array.reshape(prod(array.shape[:-1]), array.shape[-1])

@@ -1,0 +1,269 @@
+"""Losses whose targets are labels.
+
+scores (N, K) or (N, H, W, K), of any number of axes   labels (N,) or (N, H, W), whole numbers 0 .. K - 1
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fastcnn.arrays import Array, Shape
+from fastcnn.backend import Backend
+from fastcnn.errors import ArgumentError, DataError, ShapeError
+from fastcnn.losses.base import DOUBLE, BoundLoss, Loss, as_rows, class_weights
+from fastcnn.shapes import number
+
+LABEL = np.dtype(np.int64)
+
+
+class BoundRows(BoundLoss):
+    """A loss of labels: `fill` fills a loss for each row of scores, in the order of `weights`, (K + 1,)."""
+
+    def __init__(
+        self, backend: Backend, y: Array, t: Array, dy: Array, reduction: str, weights: Array, weighs_mean: bool
+    ) -> None:
+        super().__init__(backend, y, t, dy, reduction)
+        self.scores, self.dscores = as_rows(y), as_rows(dy)
+        self.labels = t.reshape(-1)
+        self.weights = backend.from_host(weights)
+        self.losses = backend.empty(self.labels.shape, DOUBLE)
+        self._shares = backend.empty(self.labels.shape, DOUBLE)
+        self._share = backend.from_host(weights if weighs_mean else np.append(np.ones(len(weights) - 1), 0.0))
+        self._hits = backend.empty(self.labels.shape, np.dtype(np.int8))
+
+    def sums(self) -> tuple[float, float]:
+        """Return the sum of the rows' losses and of the weights of their labels."""
+        self.fill()
+        self.backend.gather(self._share, self.labels, self._shares)
+        return float(self.losses.sum()), float(self._shares.sum())
+
+    @abstractmethod
+    def fill(self) -> None:
+        """Fill the losses of the rows."""
+
+    def hits(self) -> tuple[int, int]:
+        """Return how many of the largest scores stand at the label, and how many rows have one."""
+        self.kernels.first_largest(self.scores, self.labels, self._hits)
+        named = np.count_nonzero(self.labels < self.scores.shape[1])
+        return int(np.count_nonzero(self._hits)), int(named)
+
+
+class BoundCrossEntropy(BoundRows):
+    """Cross-entropy on fixed arrays; the probabilities are kept for the way back."""
+
+    def __init__(self, smoothing: float, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.smoothing = smoothing
+        self.probabilities = self.backend.empty(self.scores.shape, self.scores.dtype)
+
+    def fill(self) -> None:
+        """Fill losses and probabilities."""
+        self.kernels.softmax_cross_entropy_forward(
+            self.scores, self.labels, self.weights, self.smoothing, self.losses, self.probabilities
+        )
+
+    def fill_gradient(self, scale: float) -> None:
+        """Fill dy."""
+        self.kernels.softmax_cross_entropy_backward(
+            self.probabilities, self.labels, self.weights, self.smoothing, scale, self.dscores
+        )
+
+
+class BoundNLL(BoundRows):
+    """Negative log-likelihood on fixed arrays."""
+
+    def fill(self) -> None:
+        """Fill the losses."""
+        self.kernels.nll_forward(self.scores, self.labels, self.weights, self.losses)
+
+    def fill_gradient(self, scale: float) -> None:
+        """Fill dy."""
+        self.kernels.nll_backward(self.labels, self.weights, scale, self.dscores)
+
+
+class BoundHinge(BoundRows):
+    """Hinge loss on fixed arrays."""
+
+    def __init__(self, p: int, margin: float, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.rule = p, margin
+
+    def fill(self) -> None:
+        """Fill the losses."""
+        self.kernels.hinge_forward(self.scores, self.labels, self.weights, *self.rule, self.losses)
+
+    def fill_gradient(self, scale: float) -> None:
+        """Fill dy."""
+        self.kernels.hinge_backward(self.scores, self.labels, self.weights, *self.rule, scale, self.dscores)
+
+
+class LabelLoss(Loss):
+    """The base of losses whose targets name a class for every image, or for every pixel of an output (H, W, K)."""
+
+    classifies = True
+    ignore_index: int | None = None
+    weights_mean = True  # a mean divides by the weights of the labels, not by their number
+
+    def __init__(self, weight: ArrayLike | None, reduction: str, device: str) -> None:
+        super().__init__(reduction=reduction, device=device)
+        self.weight = None if weight is None else class_weights(weight, "weight")
+
+    def classes(self, shape: Shape) -> int | None:
+        """Return K."""
+        return shape[-1] if shape else None
+
+    def check_output(self, shape: Shape) -> None:
+        """Refuse outputs without a class axis, and those of more or fewer classes than the weights."""
+        if not shape:
+            raise ShapeError(f"{self.label} got outputs of shape (N,), and needs (N, ..., K), a score for each class.")
+        if self.weight is not None and self.weight.shape != shape[-1:]:
+            raise ShapeError(
+                f"{self.label} got outputs of shape {shape} and weights for {len(self.weight)} classes: "
+                f"give {shape[-1]} weights."
+            )
+
+    def check_targets(self, targets: ArrayLike, images: int, shape: Shape, dtype: np.dtype[Any] = DOUBLE) -> Array:
+        """Return the labels as int64, those to ignore as K, or refuse those that name no class."""
+        classes, needed = shape[-1], (images, *shape[:-1])
+        try:
+            labels = np.asarray(targets)
+        except ValueError:
+            raise DataError(
+                f"the labels are lists of different lengths: give one label {_each(shape)}, shape {needed}."
+            ) from None
+        if labels.shape != needed:
+            other = ", or end the network with a Flatten and a Linear" if labels.shape == (images,) else ""
+            raise DataError(
+                f"labels of shape {labels.shape} were given for {images} images and outputs of shape {shape}: "
+                f"give one label {_each(shape)}, shape {needed}{other}."
+            )
+        if labels.dtype.kind not in "iu":
+            raise DataError(
+                f"labels of dtype {labels.dtype} were given: they must be whole numbers, from 0 to {classes - 1}."
+            )
+        known = np.ascontiguousarray(labels, LABEL)
+        ignored = None if self.ignore_index is None else known == self.ignore_index
+        outside = (known < 0) | (known >= classes)
+        wrong = np.argwhere(outside if ignored is None else outside & ~ignored)
+        if wrong.size:
+            place = tuple(map(int, wrong[0]))
+            raise DataError(
+                f"label {labels[place]} at position {place[0] if len(place) == 1 else place} is out of range: "
+                f"{classes} classes need labels from 0 to {classes - 1}."
+            )
+        if ignored is not None and ignored.any():
+            known = np.where(ignored, classes, known)
+        return known
+
+    def kernel_weights(self, classes: int) -> Array:
+        """Return the weights of the classes, and 0 for the rows without one."""
+        return np.append(np.ones(classes) if self.weight is None else self.weight, 0.0)
+
+    def row_arguments(self, backend: Backend, y: Array, t: Array, dy: Array) -> tuple[Any, ...]:
+        """Return the arguments of a BoundRows."""
+        return backend, y, t, dy, self.reduction, self.kernel_weights(y.shape[-1]), self.weights_mean
+
+
+class CrossEntropy(LabelLoss):
+    """-log softmax(logits)[label], from logits (N, K) or (N, H, W, K), by log-sum-exp; any finite logit is safe.
+
+    Parameters
+    ----------
+    weight
+        A factor (K,) of each class; the mean then divides by the weights of the labels.
+    ignore_index
+        Rows of this label do not count.
+    reduction
+        "mean" or "sum". The mean of no rows at all is 0 (PyTorch's is NaN).
+    label_smoothing
+        The share of each target that goes to all classes alike (Szegedy et al. 2016).
+
+    >>> loss = CrossEntropy(device="reference")
+    >>> round(loss.forward([[0.0, 0.0], [0.0, 0.0]], [0, 1]), 6)
+    0.693147
+    >>> loss.backward()
+    array([[-0.25,  0.25],
+           [ 0.25, -0.25]])
+    """
+
+    def __init__(
+        self,
+        weight: ArrayLike | None = None,
+        ignore_index: int = -100,
+        reduction: str = "mean",
+        label_smoothing: float = 0.0,
+        *,
+        device: str = "cpu",
+    ) -> None:
+        super().__init__(weight, reduction, device)
+        self.ignore_index = ignore_index
+        self.label_smoothing = number(label_smoothing, "label_smoothing", 0, 1)
+
+    def bind(self, backend: Backend, y: Array, t: Array, dy: Array) -> BoundLoss:
+        """Return the loss on fixed arrays."""
+        return BoundCrossEntropy(self.label_smoothing, *self.row_arguments(backend, y, t, dy))
+
+
+class NLL(LabelLoss):
+    """-x[label] of log-probabilities x, (N, K) or (N, H, W, K): cross-entropy behind a LogSoftmax layer.
+
+    Parameters as those of `CrossEntropy`.
+
+    >>> round(NLL(device="reference").forward(np.log([[0.25, 0.75]]), [0]), 6)
+    1.386294
+    """
+
+    def __init__(
+        self,
+        weight: ArrayLike | None = None,
+        ignore_index: int = -100,
+        reduction: str = "mean",
+        *,
+        device: str = "cpu",
+    ) -> None:
+        super().__init__(weight, reduction, device)
+        self.ignore_index = ignore_index
+
+    def bind(self, backend: Backend, y: Array, t: Array, dy: Array) -> BoundLoss:
+        """Return the loss on fixed arrays."""
+        return BoundNLL(*self.row_arguments(backend, y, t, dy))
+
+
+class Hinge(LabelLoss):
+    """sum over k != label of max(0, margin - x[label] + x[k])^p / K, of scores x (N, K) or (N, H, W, K).
+
+    PyTorch's MultiMarginLoss (Crammer and Singer 2001). `p` is 1 or 2, `weight` (K,) a factor of each label's class;
+    the mean divides by the number of rows.
+
+    >>> Hinge(device="reference").forward([[0.5, 2.0]], [1]), Hinge(device="reference").forward([[0.5, 1.0]], [0])
+    (0.0, 0.75)
+    """
+
+    weights_mean = False
+
+    def __init__(
+        self,
+        p: int = 1,
+        margin: float = 1.0,
+        weight: ArrayLike | None = None,
+        reduction: str = "mean",
+        *,
+        device: str = "cpu",
+    ) -> None:
+        super().__init__(weight, reduction, device)
+        if p not in (1, 2):
+            raise ArgumentError(f"p={p!r} was given: the hinge takes the power 1 or 2.")
+        self.p = int(p)
+        self.margin = number(margin, "margin")
+
+    def bind(self, backend: Backend, y: Array, t: Array, dy: Array) -> BoundLoss:
+        """Return the loss on fixed arrays."""
+        return BoundHinge(self.p, self.margin, *self.row_arguments(backend, y, t, dy))
+
+
+def _each(shape: Shape) -> str:
+    return "an image" if len(shape) == 1 else "a pixel"

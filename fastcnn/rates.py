@@ -1,0 +1,53 @@
+"""The learning rate during training: what a schedule is told, and when."""
+
+from __future__ import annotations
+
+from fastcnn.errors import ArgumentError
+from fastcnn.history import EpochRecord
+from fastcnn.optimizers import Optimizer
+from fastcnn.schedules import Moment, Schedule
+
+
+class Rates:
+    """The learning rates of one `fit`, by a schedule, if there is one."""
+
+    def __init__(self, optimizer: Optimizer, schedule: Schedule | None, epochs: int, per_epoch: int) -> None:
+        self.optimizer, self.schedule = optimizer, schedule
+        self.first = optimizer.lr
+        self.record: EpochRecord | None = None
+        self.step, self.epochs, self.per_epoch = 0, epochs, per_epoch
+        if schedule is not None:
+            schedule.start()
+
+    def before_epoch(self, done: int) -> None:
+        """Set the rate of an epoch."""
+        if self.schedule is not None and self.schedule.by == "epoch":
+            self._set(self.schedule, Moment(done, self.epochs, 1, self.record, self.first))
+
+    def before_step(self) -> None:
+        """Set the rate of a step."""
+        if self.schedule is not None and self.schedule.by == "step":
+            steps = self.epochs * self.per_epoch
+            self._set(self.schedule, Moment(self.step, steps, self.per_epoch, self.record, self.first))
+            self.record = None
+            self.step += 1
+
+    def _set(self, schedule: Schedule, moment: Moment) -> None:
+        self.optimizer.lr = self.first * schedule.at(moment)
+
+    def restore(self) -> None:
+        """Give the optimizer its first rate back."""
+        if self.schedule is not None:
+            self.optimizer.lr = self.first
+
+
+def check_metric(metric: str | None, validates: bool, classifies: bool) -> None:
+    """Refuse a schedule that watches what no epoch will tell."""
+    if metric is None:
+        return
+    if metric not in ("loss", "accuracy", "val_loss", "val_accuracy"):
+        raise ArgumentError(f"the schedule watches {metric!r}: choose loss, accuracy, val_loss or val_accuracy.")
+    if metric.startswith("val_") and not validates:
+        raise ArgumentError(f"the schedule watches {metric}, and there is no validation data: give some to fit.")
+    if metric.endswith("accuracy") and not classifies:
+        raise ArgumentError(f"the schedule watches {metric}, and the loss has no classes: let it watch a loss.")
