@@ -29,18 +29,19 @@ if config.CPU_NAME and config.CPU_FEATURES is None and llvm.get_host_cpu_name() 
 KERNELS = Path(__file__).resolve().parent.parent
 
 
-def jit(function: Callable[..., Any] | None = None, *, inner: bool = False) -> Any:
+def jit(function: Callable[..., Any] | None = None, *, inner: bool = False, reorder: bool = False) -> Any:
     """Compile a kernel: no GIL, fused multiply-adds allowed, NaN and infinity kept, code cached on disk.
 
     `inner` functions are called by kernels alone: they get no entry from Python, which would cost half of their
-    compile time.
+    compile time. In functions compiled with `reorder` the compiler may sum in the order of vector lanes, one order for
+    good once it is compiled; what they call keeps its own order.
     """
     if function is None:
-        return lambda f: jit(f, inner=inner)
+        return lambda f: jit(f, inner=inner, reorder=reorder)
     options: dict[str, Any] = {
         "nogil": True,
         "error_model": "numpy",
-        "fastmath": {"contract"},
+        "fastmath": {"contract", "reassoc"} if reorder else {"contract"},
         "no_cpython_wrapper": inner,
         "no_cfunc_wrapper": True,
     }
