@@ -24,6 +24,7 @@ from fastcnn.errors import (
     ShapeError,
     TrainingError,
 )
+from fastcnn.folding import fold
 from fastcnn.graph import Graph, Sequential
 from fastcnn.history import Evaluation, History
 from fastcnn.layers import (
@@ -49,6 +50,8 @@ from fastcnn.layers import (
     Layer,
     LayerNorm,
     Linear,
+    LocalContrastNorm,
+    LocalResponseNorm,
     MaxPool1d,
     MaxPool2d,
     MaxPool3d,
@@ -57,9 +60,11 @@ from fastcnn.layers import (
 from fastcnn.losses import CrossEntropy
 from fastcnn.node import Input, Node
 from fastcnn.optimizers import SGD
+from fastcnn.population import estimate_population_statistics
 from fastcnn.seeding import manual_seed
 from fastcnn.toeplitz import conv_matrix
 from fastcnn.trainer import Trainer
+from fastcnn.whitening import Whitening
 
 if TYPE_CHECKING:
     from fastcnn import data
@@ -100,6 +105,8 @@ __all__ = [
     "Layer",
     "LayerNorm",
     "Linear",
+    "LocalContrastNorm",
+    "LocalResponseNorm",
     "MaxPool1d",
     "MaxPool2d",
     "MaxPool3d",
@@ -109,8 +116,11 @@ __all__ = [
     "ShapeError",
     "Trainer",
     "TrainingError",
+    "Whitening",
     "conv_matrix",
     "data",
+    "estimate_population_statistics",
+    "fold",
     "from_nchw",
     "initializers",
     "load",

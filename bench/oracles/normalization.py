@@ -14,6 +14,8 @@ from fastcnn import (
     InstanceNorm2d,
     InstanceNorm3d,
     LayerNorm,
+    LocalContrastNorm,
+    LocalResponseNorm,
 )
 from fastcnn.arrays import Array
 from fastcnn.bench.oracles.operation import Operation
@@ -57,6 +59,42 @@ def _predicting(**how: Any) -> Any:
     return BatchNorm2d(7, **how).eval()
 
 
+def _response(torch: Any, xs: list[Any], params: dict[str, Any]) -> Any:
+    return last(torch.nn.functional.local_response_norm(first(xs[0]), 5, 0.7, 0.75, 1.3))
+
+
+def _brightness(numpy: Any, xs: list[Array], params: dict[str, Array]) -> Array:
+    (x,) = xs
+    y: Array = x / (0.8 + 0.3 * np.square(x).sum(-1, keepdims=True)) ** 0.6
+    return y
+
+
+def _contrast(mode: str) -> Any:
+    def mean(v: Array) -> Array:
+        """Return the Gaussian mean of images (N, H, W, C), pixel by pixel: windows of 5x5, sigma 1.2."""
+        _, H, W, _ = v.shape
+        out = np.empty(v.shape[:3])
+        for h, w in np.ndindex(H, W):
+            rows, columns = np.arange(max(0, h - 2), min(H, h + 3)), np.arange(max(0, w - 2), min(W, w + 3))
+            distance = np.square(rows - h)[:, None] + np.square(columns - w)
+            weights = np.exp(-distance / (2 * 1.2**2))
+            near = v[:, rows[:, None], columns].mean(-1)
+            out[:, h, w] = (near * weights).sum((1, 2)) / weights.sum()
+        return out[..., None]
+
+    def oracle(numpy: Any, xs: list[Array], params: dict[str, Array]) -> Array:
+        v: Array = xs[0] - (mean(xs[0]) if mode != "divisive" else 0)
+        if mode == "subtractive":
+            return v
+        spread = np.sqrt(mean(np.square(v)))
+        quotient: Array = v / np.maximum(spread, spread.mean((1, 2), keepdims=True))
+        return quotient
+
+    return oracle
+
+
+KRIZHEVSKY, JARRETT = "Krizhevsky 2012, over all channels", "Jarrett 2009"
+
 OPERATIONS = [
     Operation("BatchNorm1d", partial(BatchNorm1d, 5), ((9, 5),), _batch),
     Operation("BatchNorm1d of signals", partial(BatchNorm1d, 5), ((3, 9, 5),), _batch),
@@ -72,4 +110,16 @@ OPERATIONS = [
     Operation("GroupNorm of rows", partial(GroupNorm, 2, 12), ((9, 12),), _group(2)),
     Operation("LayerNorm", partial(LayerNorm, 33), ((3, 5, 33),), _layer),
     Operation("LayerNorm of images", partial(LayerNorm, (5, 6, 7), bias=False), ((3, 5, 6, 7),), _layer),
-]
+    Operation("LocalResponseNorm", partial(LocalResponseNorm, 5, 0.7, 0.75, 1.3), ((2, 4, 5, 11),), _response),
+    Operation(
+        "LocalResponseNorm over all channels", partial(LocalResponseNorm, None, kappa=0.8, lam=0.3, mu=0.6),
+        ((2, 4, 5, 7),), _brightness, KRIZHEVSKY,
+    ),
+    *(
+        Operation(
+            f"LocalContrastNorm, {mode}", partial(LocalContrastNorm, 5, 1.2, mode), ((2, 7, 9, 3),), _contrast(mode),
+            JARRETT,
+        )
+        for mode in ("both", "subtractive", "divisive")
+    ),
+]  # fmt: skip

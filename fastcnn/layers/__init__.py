@@ -5,6 +5,7 @@ from fastcnn.layers.conv import Conv1d, Conv2d, Conv3d
 from fastcnn.layers.conv_transpose import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from fastcnn.layers.elementwise import Add, Flatten, Identity, ReLU
 from fastcnn.layers.linear import Linear
+from fastcnn.layers.local_norm import LocalContrastNorm, LocalResponseNorm
 from fastcnn.layers.norm import (
     BatchNorm1d,
     BatchNorm2d,
@@ -23,6 +24,7 @@ LAYERS: dict[str, type[Layer]] = {
         Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d, Linear, Flatten, Identity, Add, ReLU,
         MaxPool1d, MaxPool2d, MaxPool3d, AvgPool1d, AvgPool2d, AvgPool3d,
         BatchNorm1d, BatchNorm2d, BatchNorm3d, InstanceNorm1d, InstanceNorm2d, InstanceNorm3d, GroupNorm, LayerNorm,
+        LocalResponseNorm, LocalContrastNorm,
     )
 }  # fmt: skip
 
@@ -50,6 +52,8 @@ __all__ = [
     "Layer",
     "LayerNorm",
     "Linear",
+    "LocalContrastNorm",
+    "LocalResponseNorm",
     "MaxPool1d",
     "MaxPool2d",
     "MaxPool3d",
