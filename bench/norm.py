@@ -9,8 +9,10 @@ other kinds do as in training.
 from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from fastcnn import LocalContrastNorm
+from fastcnn.backend import get
 from fastcnn.bench import accuracy
 from fastcnn.bench.case import Case, Work, layer_case
 from fastcnn.bench.conv import Array
@@ -36,17 +38,25 @@ def served_by(problem: Normalizing, pass_name: str, algorithm: str, dtype: str) 
 def case(problem: Normalizing, pass_name: str, algorithm: str, dtype: str) -> Case:
     """Return one pass, with its arrays made; an element counts as one operation."""
     random = np.random.default_rng(0)
-    arrays = [random.standard_normal(problem.shape, np.dtype(dtype)) for _ in range(2)]
+    arrays = [_placed(problem, dtype) for _ in range(2)]
+    for array in arrays:
+        random.standard_normal(dtype=array.dtype, out=array)
     return layer_case(
         "norm", problem, pass_name, "direct", dtype, problem.elements, ARRAYS[pass_name] * arrays[0].nbytes,
         _work(problem, pass_name, *arrays),
     )  # fmt: skip
 
 
+def _placed(problem: Normalizing, dtype: DTypeLike) -> Array:
+    """Return an array that starts on a cache line, as those of networks do."""
+    return get("cpu").empty(problem.shape, np.dtype(dtype))
+
+
 def _work(problem: Normalizing, pass_name: str, x: Array, dy: Array) -> Work:
     """Return the call, and the error of its output's sampled elements by the reference room."""
     backward = pass_name == "backward"
-    out, again = np.full_like(x, np.nan), np.empty_like(x) if backward else x
+    out, again = _placed(problem, x.dtype), _placed(problem, x.dtype) if backward else x
+    out.fill(np.nan)
     passes = PASSES_OF.get(problem.kind, _by_mean)
     calls = passes(problem, x, dy, again if backward else out, out, False)
     if backward:

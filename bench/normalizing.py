@@ -104,15 +104,15 @@ def _outputs(convolutions: Callable[[], list[Convolution]]) -> Callable[[], list
 
 NORMS = (
     'batch:mb16ic64ih112n"resnet50:conv1"', 'batch:mb16ic256ih56n"resnet50:res2"',
-    'batch:mb16ic512ih28n"resnet50:res3"', 'batch:mb16ic2048ih7n"resnet50:res5"', 'batch:mb128ic16ih32n"resnet20"', 'batch:mb128ic6ih28n"lenet5:conv1"',
-    'batch:mb128ic120n"lenet5:fc1"', 'batch:mb16ic3ih224n"images"', 'batch:mb1ic64ih112n"one_image"',
-    'layer:mb16ic96ih56n"convnext:1"', 'layer:mb16ic384ih14n"convnext:3"', 'layer:mb16ic768ih7n"convnext:4"',
-    'layer:mb16ic64ih112n"narrow"', 'layer:mb128ic1024n"rows"', 'layer:mb128ic10n"logits"',
-    'group:g32mb16ic64ih112n"resnet50:conv1"', 'group:g32mb16ic256ih56n"resnet50:res2"',
-    'group:g32mb16ic2048ih7n"resnet50:res5"', 'group:g32mb2ic256ih56n"small_batch"',
-    'instance:mb16ic64ih112n"style:1"', 'instance:mb1ic128ih128n"style:2"', 'instance:mb16ic3ih224n"images"',
-    'response:mb16ic96ih55n"alexnet:1"', 'response:mb16ic256ih27n"alexnet:2"',
-    'contrast:mb16ic3ih224n"images"',
+    'batch:mb16ic512ih28n"resnet50:res3"', 'batch:mb16ic2048ih7n"resnet50:res5"',
+    'batch:mb128ic16ih32n"resnet20"', 'batch:mb128ic6ih28n"lenet5:conv1"', 'batch:mb128ic120n"lenet5:fc1"',
+    'batch:mb16ic3ih224n"images"', 'batch:mb1ic64ih112n"one_image"', 'layer:mb16ic96ih56n"convnext:1"',
+    'layer:mb16ic384ih14n"convnext:3"', 'layer:mb16ic768ih7n"convnext:4"', 'layer:mb16ic64ih112n"narrow"',
+    'layer:mb128ic1024n"rows"', 'layer:mb128ic10n"logits"', 'group:g32mb16ic64ih112n"resnet50:conv1"',
+    'group:g32mb16ic256ih56n"resnet50:res2"', 'group:g32mb16ic2048ih7n"resnet50:res5"',
+    'group:g32mb2ic256ih56n"small_batch"', 'instance:mb16ic64ih112n"style:1"',
+    'instance:mb1ic128ih128n"style:2"', 'instance:mb16ic3ih224n"images"', 'response:mb16ic96ih55n"alexnet:1"',
+    'response:mb16ic256ih27n"alexnet:2"', 'contrast:mb16ic3ih224n"images"',
 )  # fmt: skip
 
 SETS: dict[str, Callable[[], list[Normalizing]]] = {

@@ -18,7 +18,7 @@ import math
 import numpy as np
 
 from fastcnn.kernels.cpu.compiler import jit
-from fastcnn.kernels.cpu.row_norm import layer_norm_backward, layer_norm_forward
+from fastcnn.kernels.cpu.row_norm import apart, layer_norm_backward, layer_norm_forward
 from fastcnn.kernels.cpu.tasks import share
 from fastcnn.kernels.cpu.threads import call_parallel
 from fastcnn.kernels.cpu.workspace import scratch
@@ -29,7 +29,7 @@ __all__ = [
 ]  # fmt: skip
 
 CHUNK = 1 << 14  # elements of a chunk: 64 KiB of float32, in L2 with all that goes with it
-FEWEST = 32  # pixels of a chunk at least: what is done once a chunk and channel must not show
+FEWEST = 64  # pixels of a chunk at least: what is done once a chunk and channel must not show
 WIDE = 256  # elements of a wide row at least
 SMALL = 1 << 15  # elements: for fewer no second thread wakes (9 us)
 IMAGES = 4  # a thread at least, for tasks of whole images: fewer would leave threads without work at the end
@@ -149,6 +149,34 @@ def measure_chunk(task, thread, x, cuts, parts):
         mean[c] = np.float64(shift[c]) + off
 
 
+@jit(inner=True, reorder=True)
+def sum_run(a, at, count):
+    """Return the sum of `count` elements from `at`."""
+    total = 0.0
+    for i in range(count):
+        total += a[np.uintp(at + i)]
+    return total
+
+
+@jit(inner=True, reorder=True)
+def sum_products(a, b, at, count):
+    """Return the sum of `count` products from `at`."""
+    total = 0.0
+    for i in range(count):
+        total += a[np.uintp(at + i)] * b[np.uintp(at + i)]
+    return total
+
+
+@jit(inner=True, reorder=True)
+def join_channels(centre, around, at, count, mean, L):
+    """Return the sum of squares around the mean of a group's channels, each with its own centre."""
+    total = 0.0
+    for i in range(count):
+        off = apart(centre[np.uintp(at + i)], mean)
+        total += around[np.uintp(at + i)] + L * off * off
+    return total
+
+
 @jit(inner=True)
 def join_chunks(n, thread, gamma, beta, eps, L, cuts, parts, mean, variance, factors):
     """Fill the statistics of image n, and the factors (shift, scale, offset) of its wide rows.
@@ -161,23 +189,16 @@ def join_chunks(n, thread, gamma, beta, eps, L, cuts, parts, mean, variance, fac
     for chunk in range(chunks):
         part, share_of = parts[n * chunks + chunk, 0], min(pixels, L - chunk * pixels) / L
         for c in range(C):
-            centre[c] += share_of * part[c]
+            centre[np.uintp(c)] += share_of * part[np.uintp(c)]
     for chunk in range(chunks):
         part, squares = parts[n * chunks + chunk, 0], parts[n * chunks + chunk, 1]
         count = float(min(pixels, L - chunk * pixels))
         for c in range(C):
-            off = part[c] - centre[c]
-            around[c] += squares[c] + count * off * off
+            off = part[np.uintp(c)] - centre[np.uintp(c)]
+            around[np.uintp(c)] += squares[np.uintp(c)] + count * off * off
     for g in range(G):
-        total = 0.0
-        for c in range(g * E, g * E + E):
-            total += centre[c]
-        mean[n, g] = total / E
-        total = 0.0
-        for c in range(g * E, g * E + E):
-            off = centre[c] - mean[n, g]
-            total += around[c] + L * off * off
-        variance[n, g] = total / (E * L)
+        mean[n, g] = centre[g] if E == 1 else sum_run(centre, g * E, E) / E
+        variance[n, g] = around[g] / L if E == 1 else join_channels(centre, around, g * E, E, mean[n, g], L) / (E * L)
     set_factors(gamma, beta, eps, mean[n], variance[n], factors[n])
 
 
@@ -185,15 +206,15 @@ def join_chunks(n, thread, gamma, beta, eps, L, cuts, parts, mean, variance, fac
 def set_factors(gamma, beta, eps, mean, variance, factors):
     """Fill the factors of one image's wide rows from its statistics (G,)."""
     C, kind = gamma.size, factors.dtype.type
-    E = C // mean.size
+    E, shifts, scales, offsets = C // mean.size, factors[0], factors[1], factors[2]
     for g in range(mean.size):
         shift, inverse = kind(mean[g]), 1 / math.sqrt(variance[g] + eps)
         rest = np.float64(mean[g]) - np.float64(shift)
         for c in range(g * E, g * E + E):
-            scale = gamma[c] * inverse
-            factors[0, c] = shift
-            factors[1, c] = scale
-            factors[2, c] = beta[c] - rest * scale
+            scale = gamma[np.uintp(c)] * inverse
+            shifts[np.uintp(c)] = shift
+            scales[np.uintp(c)] = scale
+            offsets[np.uintp(c)] = beta[np.uintp(c)] - rest * scale
     for i in range(3):
         widen(factors[i], C)
 
@@ -303,23 +324,22 @@ def join_gradient(n, thread, gamma, mean, variance, eps, constant, L, cuts, part
     for chunk in range(1, chunks):
         part, products = parts[n * chunks + chunk, 0], parts[n * chunks + chunk, 1]
         for c in range(C):
-            given[c] += part[c]
-            along[c] += products[c]
+            given[np.uintp(c)] += part[np.uintp(c)]
+            along[np.uintp(c)] += products[np.uintp(c)]
+    shifts, scales, slopes, offsets = made[0], made[1], made[2], made[3]
     for g in range(G):
         shift, inverse = kind(mean[n, g]), 1 / math.sqrt(variance[n, g] + eps)
         rest = mean[n, g] - np.float64(shift)
-        plain, tilted = 0.0, 0.0
         for c in range(g * E, g * E + E):
-            along[c] = (along[c] - rest * given[c]) * inverse
-            plain += gamma[c] * given[c]
-            tilted += gamma[c] * along[c]
+            along[np.uintp(c)] = (along[np.uintp(c)] - rest * given[np.uintp(c)]) * inverse
+        plain, tilted = sum_products(gamma, given, g * E, E), sum_products(gamma, along, g * E, E)
         share_of = 0.0 if constant else inverse / (L * E)
         slope = tilted * inverse * share_of
         for c in range(g * E, g * E + E):
-            made[0, c] = shift
-            made[1, c] = gamma[c] * inverse
-            made[2, c] = slope
-            made[3, c] = plain * share_of - rest * slope
+            shifts[np.uintp(c)] = shift
+            scales[np.uintp(c)] = gamma[np.uintp(c)] * inverse
+            slopes[np.uintp(c)] = slope
+            offsets[np.uintp(c)] = plain * share_of - rest * slope
     for i in range(4):
         widen(made[i], C)
 

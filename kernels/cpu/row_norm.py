@@ -18,8 +18,9 @@ from fastcnn.kernels.cpu.threads import call_parallel
 from fastcnn.kernels.cpu.workspace import scratch
 
 PIECE = 1 << 12  # elements that are summed in the dtype of x
-BAND = 1 << 15  # elements of a band of rows, a task
-SUMMED = 16  # rows of a band at least, and bands of a batch, where gamma's gradients are summed by band
+BAND = 1 << 13  # elements of a band of rows, a task: 32 KiB of float32, in L1
+BAND_BACK = 1 << 14  # elements of a band of rows on the way back
+SUMMED = 32  # its rows at least: each band has its own sums of the gradients of gamma and beta
 SMALL = 1 << 15  # elements: for fewer no second thread wakes (9 us)
 
 
@@ -61,13 +62,18 @@ def product_piece(x, dy, gamma, at, start, count, shift):
 
 
 @jit(inner=True)
-def measure_row(x, at, F):
-    """Return the mean and biased variance of the row at `at`."""
-    first, rough = x[at], 0.0
+def rough_mean(x, at, F):
+    """Return the mean of the row at `at`, as exactly as sums in the dtype of x give it."""
+    first, total = x[at], 0.0
     for piece in range(at, at + F, PIECE):
-        rough += sum_piece(x, piece, min(PIECE, at + F - piece), first)
-    shift = x.dtype.type(np.float64(first) + rough / F)
-    total, square = 0.0, 0.0
+        total += sum_piece(x, piece, min(PIECE, at + F - piece), first)
+    return np.float64(first) + total / F
+
+
+@jit(inner=True)
+def measure_row(x, at, F, rough):
+    """Return the mean and biased variance of the row at `at`, from sums around its rough mean."""
+    shift, total, square = x.dtype.type(rough), 0.0, 0.0
     for piece in range(at, at + F, PIECE):
         s, q = square_piece(x, piece, min(PIECE, at + F - piece), shift)
         total += s
@@ -94,10 +100,14 @@ def row_factors(mean, variance, eps, kind):
 
 @jit(inner=True)
 def normalize_band(band, thread, x, gamma, beta, eps, rows, y, mean, variance):
-    """Take a band of rows through all steps."""
+    """Take a band of rows through all steps; a step goes over all its rows, which do not wait for each other."""
     (M, F), flat, out = x.shape, x.reshape(-1), y.reshape(-1)
-    for m in range(band * rows, min(M, band * rows + rows)):
-        mean[m], variance[m] = measure_row(flat, m * F, F)
+    first, stop = band * rows, min(M, band * rows + rows)
+    for m in range(first, stop):
+        mean[m] = rough_mean(flat, m * F, F)
+    for m in range(first, stop):
+        mean[m], variance[m] = measure_row(flat, m * F, F, mean[m])
+    for m in range(first, stop):
         shift, scale, offset = row_factors(mean[m], variance[m], eps, x.dtype.type)
         scale_row(flat, m * F, F, shift, scale, offset, gamma, beta, 0, out)
 
@@ -155,15 +165,17 @@ def sum_row_gradient(x, dy, gamma, at, F, shift):
 
 
 @jit(inner=True)
-def gradient_band(band, thread, x, dy, gamma, mean, variance, eps, rows, dx, sums):
+def gradient_band(band, thread, x, dy, gamma, mean, variance, eps, rows, totals, dx, sums):
     """Take a band of rows the way back, and fill sums[band] with its gradients of gamma and beta."""
     (M, F), kind = x.shape, x.dtype.type
     flat, given, out = x.reshape(-1), dy.reshape(-1), dx.reshape(-1)
     sums[band] = 0
-    for m in range(band * rows, min(M, band * rows + rows)):
+    first, stop = band * rows, min(M, band * rows + rows)
+    for m in range(first, stop):
+        totals[m, 0], totals[m, 1] = sum_row_gradient(flat, given, gamma, m * F, F, kind(mean[m]))
+    for m in range(first, stop):
         _, _, lift = row_factors(mean[m], variance[m], eps, kind)
-        total, product = sum_row_gradient(flat, given, gamma, m * F, F, kind(mean[m]))
-        factors = gradient_factors(mean[m], variance[m], eps, total, product, F, kind)
+        factors = gradient_factors(mean[m], variance[m], eps, totals[m, 0], totals[m, 1], F, kind)
         gradient_row(flat, given, m * F, F, factors, lift, gamma, 0, out, sums[band, 0], sums[band, 1])
 
 
@@ -208,7 +220,7 @@ def normalize_rows_backward(team, x, dy, gamma, mean, variance, eps, rows, total
     M, F = x.shape
     pieces = (F + PIECE - 1) // PIECE
     if rows:
-        share(team, sums.shape[0], gradient_band, (x, dy, gamma, mean, variance, eps, rows, dx, sums))
+        share(team, sums.shape[0], gradient_band, (x, dy, gamma, mean, variance, eps, rows, totals, dx, sums))
     else:
         share(team, M, measure_row_gradient, (x, dy, gamma, mean, totals))
         share(team, pieces, gradient_columns, (x, dy, gamma, mean, variance, eps, totals, dx, sums))
@@ -221,7 +233,7 @@ def layer_norm_backward(x, dy, gamma, mean, variance, eps, dx, dgamma, dbeta):
     if x.size == 0:
         dgamma[...], dbeta[...] = 0, 0
         return
-    rows = max(SUMMED, BAND // F) if F <= PIECE else 0
+    rows = max(SUMMED, BAND_BACK // F) if F <= PIECE else 0
     bands = -(-M // rows) if rows else 1
     sums = scratch("norm sums", bands * 2 * F, x.dtype)[: bands * 2 * F].reshape(bands, 2, F)
     totals = scratch("norm totals", 2 * M, np.dtype(np.float64))[: 2 * M].reshape(M, 2)
