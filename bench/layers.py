@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Protocol, cast
 
-from fastcnn.bench import elementwise, fully_connected, pooling, random_shapes, shapes, transposed
+from fastcnn.bench import elementwise, fully_connected, normalizing, pooling, random_shapes, shapes, transposed
 from fastcnn.bench.case import Case
 from fastcnn.bench.descriptor import parse
 
@@ -70,4 +70,5 @@ LAYERS: dict[str, Layer] = {
     "pool": Layer("pool", pooling.SETS, ("googlenet",), pooling.parse),
     "linear": Layer("linear", fully_connected.SETS, ("alexnet",), fully_connected.parse),
     "activation": Layer("activation", elementwise.SETS, ("resnet50",), elementwise.parse),
+    "norm": Layer("norm", normalizing.SETS, ("norms",), normalizing.parse),
 }

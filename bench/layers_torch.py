@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from fastcnn.bench import elementwise, fully_connected, pooling, transposed
+from fastcnn.bench import elementwise, fully_connected, normalizing, pooling, transposed
 from fastcnn.bench.descriptor import Convolution, Triple, parse
 
 Calls = dict[str, Callable[[], object]]
@@ -232,10 +232,67 @@ def activations(x: torch.Tensor, dy: torch.Tensor) -> dict[str, tuple[Forward, B
     }
 
 
+def norm_calls(request: dict[str, Any]) -> Calls:
+    """Return one pass of a normalization in each layout."""
+    problem = normalizing.parse(request["descriptor"])
+    shape = [problem.batch, problem.channels, *problem.image[3 - max(problem.rank, 2) :]]
+    tensors = random_tensors(request["dtype"], shape, shape)
+    calls: Calls = {}
+    for layout in LAYOUTS:
+        x, dy = laid_out(layout, tensors)
+        calls[layout] = norm_call(problem, request["pass"], x, dy)
+    return calls
+
+
+def norm_call(
+    problem: normalizing.Normalizing, pass_name: str, x: torch.Tensor, dy: torch.Tensor
+) -> Callable[[], object]:
+    """Return a call of one pass; gradients are those by x, weight and bias.
+
+    Layer normalization is over the last axis: it gets x channels last whatever the layout's name, as its users have it.
+    """
+    if problem.kind == "layer":
+        x, dy = (a.movedim(1, -1).contiguous() for a in (x, dy))
+    C = problem.channels
+    plain = problem.kind in ("response", "contrast")
+    weight, bias = (torch.full([C], value, dtype=x.dtype, requires_grad=not plain) for value in (1.5, 0.5))
+    mean, variance = torch.zeros(C, dtype=x.dtype), torch.ones(C, dtype=x.dtype)
+    functional, window = torch.nn.functional, normalizing.WINDOW
+    gauss = torch.ones([1, C, window, window], dtype=x.dtype) / (C * window**2)
+
+    def contrast(x: torch.Tensor) -> torch.Tensor:
+        """As PyTorch's users write it; a box stands for the Gaussian, and zeros beyond the border."""
+        v = x - functional.conv2d(x, gauss, padding=window // 2)
+        spread = functional.conv2d(v * v, gauss, padding=window // 2).sqrt()
+        return v / torch.maximum(spread, spread.mean([2, 3], keepdim=True)).clamp(min=1e-5)
+
+    training = pass_name != "inference"
+    forward: Callable[[torch.Tensor], torch.Tensor] = {
+        "batch": lambda x: functional.batch_norm(x, mean, variance, weight, bias, training, 0.1, 1e-5),
+        "layer": lambda x: functional.layer_norm(x, [C], weight, bias, 1e-5),
+        "group": lambda x: functional.group_norm(x, problem.groups, weight, bias, 1e-5),
+        "instance": lambda x: functional.instance_norm(x, None, None, weight, bias, True, 0.1, 1e-5),
+        "response": lambda x: functional.local_response_norm(x, window, 1e-4, 0.75, 1.0),
+        "contrast": contrast,
+    }[problem.kind]
+    if pass_name != "backward":
+
+        def call() -> torch.Tensor:
+            with torch.no_grad():
+                return forward(x)
+
+        return call
+    x.requires_grad_()
+    y = forward(x)
+    wanted = [x] if plain else [x, weight, bias]
+    return lambda: torch.autograd.grad(y, wanted, dy, retain_graph=True)
+
+
 WORK: dict[str, Callable[[dict[str, Any]], Calls]] = {
     "conv": conv_calls,
     "conv_transpose": transposed_calls,
     "pool": pool_calls,
     "linear": linear_calls,
     "activation": activation_calls,
+    "norm": norm_calls,
 }

@@ -24,6 +24,7 @@ from fastcnn.errors import (
     ShapeError,
     TrainingError,
 )
+from fastcnn.folding import fold
 from fastcnn.graph import Graph, Sequential
 from fastcnn.history import Evaluation, History
 from fastcnn.layers import (
@@ -34,6 +35,9 @@ from fastcnn.layers import (
     AvgPool1d,
     AvgPool2d,
     AvgPool3d,
+    BatchNorm1d,
+    BatchNorm2d,
+    BatchNorm3d,
     Conv1d,
     Conv2d,
     Conv3d,
@@ -43,11 +47,18 @@ from fastcnn.layers import (
     Elementwise,
     Flatten,
     Gain,
+    GroupNorm,
     Hardswish,
     Identity,
+    InstanceNorm1d,
+    InstanceNorm2d,
+    InstanceNorm3d,
     Layer,
+    LayerNorm,
     LeakyReLU,
     Linear,
+    LocalContrastNorm,
+    LocalResponseNorm,
     LogSoftmax,
     MaxPool1d,
     MaxPool2d,
@@ -74,9 +85,11 @@ from fastcnn.losses import (
 )
 from fastcnn.node import Input, Node
 from fastcnn.optimizers import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
+from fastcnn.population import estimate_population_statistics
 from fastcnn.seeding import manual_seed
 from fastcnn.toeplitz import conv_matrix
 from fastcnn.trainer import Trainer
+from fastcnn.whitening import Whitening
 
 if TYPE_CHECKING:
     from fastcnn import data
@@ -99,6 +112,9 @@ __all__ = [
     "AvgPool2d",
     "AvgPool3d",
     "BackendError",
+    "BatchNorm1d",
+    "BatchNorm2d",
+    "BatchNorm3d",
     "BinaryCrossEntropy",
     "CheckpointError",
     "Conv1d",
@@ -115,14 +131,21 @@ __all__ = [
     "Flatten",
     "Gain",
     "Graph",
+    "GroupNorm",
     "Hardswish",
     "Hinge",
     "History",
     "Identity",
     "Input",
+    "InstanceNorm1d",
+    "InstanceNorm2d",
+    "InstanceNorm3d",
     "Layer",
+    "LayerNorm",
     "LeakyReLU",
     "Linear",
+    "LocalContrastNorm",
+    "LocalResponseNorm",
     "LogSoftmax",
     "Loss",
     "MaxPool1d",
@@ -146,8 +169,11 @@ __all__ = [
     "Tanh",
     "Trainer",
     "TrainingError",
+    "Whitening",
     "conv_matrix",
     "data",
+    "estimate_population_statistics",
+    "fold",
     "from_nchw",
     "initializers",
     "load",

@@ -22,6 +22,17 @@ from fastcnn.layers.conv import Conv1d, Conv2d, Conv3d
 from fastcnn.layers.conv_transpose import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from fastcnn.layers.elementwise import Add, Flatten, Identity
 from fastcnn.layers.linear import Linear
+from fastcnn.layers.local_norm import LocalContrastNorm, LocalResponseNorm
+from fastcnn.layers.norm import (
+    BatchNorm1d,
+    BatchNorm2d,
+    BatchNorm3d,
+    GroupNorm,
+    InstanceNorm1d,
+    InstanceNorm2d,
+    InstanceNorm3d,
+    LayerNorm,
+)
 from fastcnn.layers.pool import AvgPool1d, AvgPool2d, AvgPool3d, MaxPool1d, MaxPool2d, MaxPool3d
 
 LAYERS: dict[str, type[Layer]] = {
@@ -30,6 +41,8 @@ LAYERS: dict[str, type[Layer]] = {
         Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d, Linear, Flatten, Identity, Add, ReLU,
         MaxPool1d, MaxPool2d, MaxPool3d, AvgPool1d, AvgPool2d, AvgPool3d,
         LeakyReLU, ELU, SiLU, GELU, Hardswish, Sigmoid, Tanh, Softmax, LogSoftmax, Softplus, Abs, SoftAbs, Gain,
+        BatchNorm1d, BatchNorm2d, BatchNorm3d, InstanceNorm1d, InstanceNorm2d, InstanceNorm3d, GroupNorm, LayerNorm,
+        LocalResponseNorm, LocalContrastNorm,
     )
 }  # fmt: skip
 
@@ -42,6 +55,9 @@ __all__ = [
     "AvgPool1d",
     "AvgPool2d",
     "AvgPool3d",
+    "BatchNorm1d",
+    "BatchNorm2d",
+    "BatchNorm3d",
     "Conv1d",
     "Conv2d",
     "Conv3d",
@@ -51,11 +67,18 @@ __all__ = [
     "Elementwise",
     "Flatten",
     "Gain",
+    "GroupNorm",
     "Hardswish",
     "Identity",
+    "InstanceNorm1d",
+    "InstanceNorm2d",
+    "InstanceNorm3d",
     "Layer",
+    "LayerNorm",
     "LeakyReLU",
     "Linear",
+    "LocalContrastNorm",
+    "LocalResponseNorm",
     "LogSoftmax",
     "MaxPool1d",
     "MaxPool2d",

@@ -30,15 +30,17 @@ KERNELS = Path(__file__).resolve().parent.parent
 OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
 
 
-def jit(function: Callable[..., Any] | None = None, *, inner: bool = False) -> Any:
+def jit(function: Callable[..., Any] | None = None, *, inner: bool = False, reorder: bool = False) -> Any:
     """Compile a kernel: no GIL, fused multiply-adds allowed, NaN and infinity kept, code cached on disk.
 
     `inner` functions are called by kernels alone: they get no entry from Python, which would cost half of their
-    compile time.
+    compile time. In functions compiled with `reorder` the compiler may sum in the order of vector lanes, one order for
+    good once it is compiled; what they call keeps its own order.
     """
     if function is None:
-        return lambda f: jit(f, inner=inner)
-    dispatcher: Any = numba.njit(**OPTIONS, no_cpython_wrapper=inner, no_cfunc_wrapper=True)(function)
+        return lambda f: jit(f, inner=inner, reorder=reorder)
+    options = OPTIONS | {"fastmath": {"contract", "reassoc"}} if reorder else OPTIONS
+    dispatcher: Any = numba.njit(**options, no_cpython_wrapper=inner, no_cfunc_wrapper=True)(function)
     dispatcher._cache = KernelCache(function)
     return dispatcher
 

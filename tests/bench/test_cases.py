@@ -24,6 +24,10 @@ SHAPES = {
     ],
     "linear": ["mb3ic7oc5", "mb1ic33oc17"],
     "activation": ["mb2ic3ih5", "ic1"],
+    "norm": [
+        "mb2ic3ih5", "batch:ic20id3ih4iw5", "layer:mb2ic40iw7", "group:g3mb3ic6ih5", "instance:mb9ic5ih9",
+        "response:mb2ic9ih5", "contrast:mb2ic3ih9",
+    ],
 }  # fmt: skip
 CASES = [(layer, text) for layer, texts in SHAPES.items() for text in texts]
 
@@ -56,6 +60,8 @@ def test_the_error_notices_a_call_that_never_ran(layer, text):
         ("linear", "mb3ic7oc5", "backward_weight", 2 * 3 * 7 * 5, 21 + 35 + 15),
         ("activation", "mb2ic3ih5", "forward", 150, 300),
         ("activation", "mb2ic3ih5", "backward_input", 150, 450),
+        ("norm", "mb2ic3ih5", "forward", 150, 300),
+        ("norm", "group:g3mb2ic3ih5", "backward", 150, 450),
         ("pool", "avg:mb2ic3ih8kh2sh2", "forward", 96 * 4, 384 + 96),
         ("pool", "max:mb2ic3ih8kh2sh2", "forward", 96 * 4, 384 + 96 + 24),  # a winner is a byte
         ("pool", "max:mb2ic3ih8kh2sh2", "backward_input", 96, 384 + 96 + 24),

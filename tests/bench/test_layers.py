@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastcnn.bench import elementwise, fully_connected, pooling, transposed
+from fastcnn.bench import elementwise, fully_connected, normalizing, pooling, transposed
 from fastcnn.bench.layers import LAYERS
 from fastcnn.errors import DataError, ShapeError
 
@@ -13,6 +13,7 @@ PARSERS = {
     "pool": pooling.parse,
     "linear": fully_connected.parse,
     "activation": elementwise.parse,
+    "norm": normalizing.parse,
 }
 
 
@@ -71,6 +72,8 @@ def test_published_shapes():
         ("activation", "ic4ih5", "relu:mb2ic4ih5iw5"),
         ("activation", "ic4", "relu:mb2ic4iw1"),
         ("activation", "ic4id2ih3iw5", "relu:ic4id2ih3iw5"),
+        ("norm", "ic4ih5", "batch:mb2ic4ih5iw5"),
+        ("norm", "group:ic4g2iw3", "group:g2mb2ic4iw3"),
     ],
 )
 def test_equal_descriptors(layer, text, same):
@@ -100,6 +103,11 @@ def test_equal_descriptors(layer, text, same):
         ("linear", "ic3", "lacks oc"),
         ("linear", "ic3oc4kh3", "a fully connected layer has no kh"),
         ("activation", "ih3", "lacks ic"),
+        ("norm", "ih3", "lacks ic"),
+        ("norm", "ic3oc4", "a normalization has no oc"),
+        ("norm", "tanh:ic3", "'tanh' is no normalization: choose of batch, layer"),
+        ("norm", "group:g2ic3", "must divide ic"),
+        ("norm", "batch:g3ic3", "groups are for the kind 'group'"),
         ("activation", "ic3oc4", "an activation has no oc"),
         ("activation", "sine:ic3", "'sine' is no activation: choose of relu, leaky_relu"),
     ],

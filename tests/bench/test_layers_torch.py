@@ -134,6 +134,7 @@ def test_every_request_is_answered_in_two_layouts(name):
     shape = {
         "conv": "mb1ic2ih5oc3kh3", "depthwise": "mb1g2ic2ih5oc2kh3", "conv_transpose": "mb1ic2ih5oc3kh3",
         "pool": "mb1ic2ih4kh2sh2", "linear": "mb1ic4oc3", "activation": "mb1ic2ih4",
+        "norm": "mb2ic2ih4",
     }[name]  # fmt: skip
     kernels = layer.kernels()
     for pass_name in kernels.PASSES:

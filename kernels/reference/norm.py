@@ -1,0 +1,127 @@
+"""Normalization by mean and variance: of a batch's channels, an image's groups of channels, or rows.
+
+    x, y, dy, dx (N, L, C)   groups G of E = C / G channels   mean, variance (N, G)   gamma, beta (C,)
+
+    y = gamma * xhat + beta     xhat = (x - mean) / sqrt(variance + eps)
+
+Mean and biased variance run over the L pixels of image n and the E channels of group g. Batch normalization is N = 1,
+the pixels of all images, and G = C; instance normalization is G = C. Layer normalization takes rows x (M, F), with
+mean and variance (M,), gamma and beta (F,).
+
+With m = L * E numbers to a mean and dxhat = gamma * dy, the gradients through mean and variance are
+    dx = (dxhat - sum(dxhat) / m - xhat * sum(dxhat * xhat) / m) / sqrt(variance + eps)
+    dgamma = sum(dy * xhat)     dbeta = sum(dy)
+
+Statistics are in float64 whatever the dtype of x.
+Sources: Ioffe and Szegedy 2015; Ba, Kiros, Hinton 2016; Ulyanov, Vedaldi, Lempitsky 2016; Wu and He 2018.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+from fastcnn.kernels.reference.taps import Array
+
+Statistics = npt.NDArray[np.float64]
+
+
+def _groups(x: Array, groups: int) -> Array:
+    """Return x (N, L, C) in float64 as (N, L, G, E)."""
+    N, L, C = x.shape
+    return x.astype(np.float64).reshape(N, L, groups, C // groups)
+
+
+def _measure(x: Array, axes: tuple[int, ...], mean: Statistics, variance: Statistics) -> None:
+    """Fill mean and biased variance over some axes; both are 0 where there is nothing to measure."""
+    count = int(np.prod([x.shape[axis] for axis in axes]))
+    centre = x.sum(axes, keepdims=True) / max(count, 1)
+    mean[...] = centre.reshape(mean.shape)
+    variance[...] = (np.square(x - centre).sum(axes) / max(count, 1)).reshape(variance.shape)
+
+
+def group_norm_forward(
+    x: Array, gamma: Array, beta: Array, groups: int, eps: float, y: Array, mean: Statistics, variance: Statistics
+) -> None:
+    """Fill y, and the mean and biased variance of every group of every image."""
+    grouped = _groups(x, groups)
+    _measure(grouped, (1, 3), mean, variance)
+    xhat = (grouped - mean[:, None, :, None]) / np.sqrt(variance + eps)[:, None, :, None]
+    y[...] = xhat.reshape(x.shape) * gamma + beta
+
+
+def group_norm_backward(
+    x: Array,
+    dy: Array,
+    gamma: Array,
+    mean: Statistics,
+    variance: Statistics,
+    groups: int,
+    eps: float,
+    constant: bool,
+    dx: Array | None,
+    dgamma: Array,
+    dbeta: Array,
+) -> None:
+    """Fill dx (unless it is None), dgamma and dbeta; `constant` statistics do not depend on x."""
+    deviation = np.sqrt(variance + eps)[:, None, :, None]
+    xhat = (_groups(x, groups) - mean[:, None, :, None]) / deviation
+    dgamma[...] = (dy * xhat.reshape(x.shape)).sum((0, 1))
+    dbeta[...] = dy.sum((0, 1), dtype=np.float64)
+    if dx is None:
+        return
+    dxhat = _groups(dy * gamma.astype(np.float64), groups)
+    if not constant:
+        count = max(1, x.shape[1] * (x.shape[2] // groups))
+        shared = dxhat.sum((1, 3), keepdims=True) / count
+        along = (dxhat * xhat).sum((1, 3), keepdims=True) / count
+        dxhat = dxhat - shared - xhat * along
+    dx[...] = (dxhat / deviation).reshape(x.shape)
+
+
+def fixed_norm_forward(x: Array, gamma: Array, beta: Array, mean: Array, variance: Array, eps: float, y: Array) -> None:
+    """Fill y (M, C) by statistics (C,) that are given: inference from running means."""
+    scale = gamma / np.sqrt(variance.astype(np.float64) + eps)
+    y[...] = (x - mean.astype(np.float64)) * scale + beta
+
+
+def layer_norm_forward(
+    x: Array, gamma: Array, beta: Array, eps: float, y: Array, mean: Statistics, variance: Statistics
+) -> None:
+    """Fill y (M, F), and the mean and biased variance of every row."""
+    rows = x.astype(np.float64)
+    _measure(rows, (1,), mean, variance)
+    y[...] = (rows - mean[:, None]) / np.sqrt(variance + eps)[:, None] * gamma + beta
+
+
+def layer_norm_backward(
+    x: Array,
+    dy: Array,
+    gamma: Array,
+    mean: Statistics,
+    variance: Statistics,
+    eps: float,
+    dx: Array,
+    dgamma: Array,
+    dbeta: Array,
+) -> None:
+    """Fill dx (M, F), dgamma and dbeta (F,)."""
+    deviation = np.sqrt(variance + eps)[:, None]
+    xhat = (x - mean[:, None]) / deviation
+    dgamma[...] = (dy * xhat).sum(0)
+    dbeta[...] = dy.sum(0, dtype=np.float64)
+    dxhat = dy * gamma.astype(np.float64)
+    count = max(1, x.shape[1])
+    shared = dxhat.sum(1, keepdims=True) / count
+    along = (dxhat * xhat).sum(1, keepdims=True) / count
+    dx[...] = (dxhat - shared - xhat * along) / deviation
+
+
+def update_running(
+    mean: Statistics, variance: Statistics, count: int, momentum: float, running_mean: Array, running_var: Array
+) -> None:
+    """Move running statistics (C,) by `momentum` towards those of a batch (N, C), the images' average.
+
+    The variance is taken unbiased, by the factor count / (count - 1) for the `count` numbers of each mean.
+    """
+    unbiased = variance.mean(0) * (count / max(count - 1, 1))
+    running_mean[...] = (1 - momentum) * running_mean + momentum * mean.mean(0)
+    running_var[...] = (1 - momentum) * running_var + momentum * unbiased
