@@ -11,7 +11,7 @@ Importing the package loads NumPy only; a room of kernels is loaded when its dev
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from fastcnn import initializers, models
+from fastcnn import filters, initializers, models
 from fastcnn.algorithms import set_convolution_algorithm
 from fastcnn.arrays import from_nchw, to_nchw
 from fastcnn.checkpoint import load, save
@@ -31,12 +31,17 @@ from fastcnn.layers import (
     AvgPool1d,
     AvgPool2d,
     AvgPool3d,
+    Concat,
     Conv1d,
     Conv2d,
     Conv3d,
     ConvTranspose1d,
     ConvTranspose2d,
     ConvTranspose3d,
+    Dropout,
+    Dropout1d,
+    Dropout2d,
+    Dropout3d,
     Flatten,
     Identity,
     Layer,
@@ -44,7 +49,14 @@ from fastcnn.layers import (
     MaxPool1d,
     MaxPool2d,
     MaxPool3d,
+    Multiply,
+    Pad,
+    Permute,
     ReLU,
+    Reshape,
+    SeparableConv1d,
+    SeparableConv2d,
+    SeparableConv3d,
 )
 from fastcnn.losses import CrossEntropy
 from fastcnn.node import Input, Node
@@ -67,6 +79,7 @@ __all__ = [
     "AvgPool3d",
     "BackendError",
     "CheckpointError",
+    "Concat",
     "Conv1d",
     "Conv2d",
     "Conv3d",
@@ -75,6 +88,10 @@ __all__ = [
     "ConvTranspose3d",
     "CrossEntropy",
     "DataError",
+    "Dropout",
+    "Dropout1d",
+    "Dropout2d",
+    "Dropout3d",
     "Evaluation",
     "FastcnnError",
     "Flatten",
@@ -87,14 +104,22 @@ __all__ = [
     "MaxPool1d",
     "MaxPool2d",
     "MaxPool3d",
+    "Multiply",
     "Node",
+    "Pad",
+    "Permute",
     "ReLU",
+    "Reshape",
+    "SeparableConv1d",
+    "SeparableConv2d",
+    "SeparableConv3d",
     "Sequential",
     "ShapeError",
     "Trainer",
     "TrainingError",
     "conv_matrix",
     "data",
+    "filters",
     "from_nchw",
     "initializers",
     "load",
