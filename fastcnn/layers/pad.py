@@ -1,9 +1,9 @@
 """The padding layer: pixels around an image, of one value or from the image itself.
 
-x (N, W, C)  (N, H, W, C)  (N, D, H, W, C)     y the same with `before` and `after` more pixels on every axis
+    x (N, W, C)  (N, H, W, C)  (N, D, H, W, C)     y the same with `before` and `after` more pixels on every axis
 
-constant   0 0 | a b c | 0    replicate   a a | a b c | c
-reflect    c b | a b c | b    circular    b c | a b c | a
+A row a b c, padded by two before and one after: constant 0 0 a b c 0, replicate a a a b c c, reflect c b a b c b,
+circular b c a b c a.
 """
 
 from collections.abc import Mapping, Sequence

@@ -2,8 +2,8 @@
 
     x (N, D, H, W, C)   y (N, D + before + after, ..., C), per axis
 
-    constant   a value            replicate   a a | a b c | c c
-    reflect    c b | a b c | b a  circular    b c | a b c | a b
+A row a b c, padded by two before and one after: constant 0 0 a b c 0, replicate a a a b c c, reflect c b a b c b,
+circular b c a b c a.
 
 A row of y is one row of x, copied in one run, between a few pixels; so each axis needs but a table of which pixel
 stands where. A row of dx collects the rows of dy that are copies of it, in their order.

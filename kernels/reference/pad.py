@@ -1,9 +1,9 @@
 """Padding of images, constant or from the image itself, and its gradient.
 
-x (N, D, H, W, C)   y (N, D + before + after, ..., C), per axis
+    x (N, D, H, W, C)   y (N, D + before + after, ..., C), per axis
 
-constant   a value            replicate   a a | a b c | c c
-reflect    c b | a b c | b a  circular    b c | a b c | a b
+A row a b c, padded by two before and one after: constant 0 0 a b c 0, replicate a a a b c c, reflect c b a b c b,
+circular b c a b c a.
 """
 
 import numpy as np
