@@ -9,7 +9,16 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Protocol, cast
 
-from fastcnn.bench import elementwise, fully_connected, normalizing, pooling, random_shapes, shapes, transposed
+from fastcnn.bench import (
+    elementwise,
+    fully_connected,
+    normalizing,
+    pooling,
+    random_shapes,
+    regrouping,
+    shapes,
+    transposed,
+)
 from fastcnn.bench.case import Case
 from fastcnn.bench.descriptor import parse
 
@@ -69,6 +78,7 @@ LAYERS: dict[str, Layer] = {
     "conv_transpose": Layer("conv_transpose", transposed.SETS, ("dcgan", "unet"), transposed.parse, _draw_transposed),
     "pool": Layer("pool", pooling.SETS, ("googlenet",), pooling.parse),
     "linear": Layer("linear", fully_connected.SETS, ("alexnet",), fully_connected.parse),
+    "regroup": Layer("regroup", regrouping.SETS, tuple(regrouping.SETS), regrouping.parse),
     "activation": Layer("activation", elementwise.SETS, ("resnet50",), elementwise.parse),
     "norm": Layer("norm", normalizing.SETS, ("norms",), normalizing.parse),
 }

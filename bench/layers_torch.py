@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from fastcnn.bench import elementwise, fully_connected, normalizing, pooling, transposed
+from fastcnn.bench import elementwise, fully_connected, normalizing, pooling, regrouping, transposed
 from fastcnn.bench.descriptor import Convolution, Triple, parse
 
 Calls = dict[str, Callable[[], object]]
@@ -288,6 +288,58 @@ def norm_call(
     return lambda: torch.autograd.grad(y, wanted, dy, retain_graph=True)
 
 
+def regroup_calls(request: dict[str, Any]) -> Calls:
+    """Return one pass of a regrouping in each layout."""
+    problem = regrouping.parse(request["descriptor"])
+    shape = [problem.batch, problem.channels, *problem.image[3 - max(problem.rank, 2) :]]
+    gate = [*shape[:2], *[1] * len(shape[2:])]
+    padded = [*shape[:-2], shape[-2] + 2, shape[-1] + 2]
+    joined = [shape[0], 2 * shape[1], *shape[2:]]
+    tensors = random_tensors(request["dtype"], shape, shape, gate, padded, joined)
+    return {layout: regroup_call(problem.kind, request["pass"], *laid_out(layout, tensors)) for layout in LAYOUTS}
+
+
+def regroup_call(
+    kind: str,
+    pass_name: str,
+    x: torch.Tensor,
+    z: torch.Tensor,
+    gate: torch.Tensor,
+    padded: torch.Tensor,
+    joined: torch.Tensor,
+) -> Callable[[], object]:
+    """Return a call of one pass; what PyTorch only views is made contiguous, as what follows would have to."""
+    is_forward, sums = pass_name == "forward", list(range(2, x.dim()))
+    other = torch.contiguous_format if x.is_contiguous(memory_format=LAYOUTS["channels_last"][x.dim()]) else None
+    if kind in regrouping.MODES:
+        return pad_call(kind, is_forward, x, padded)
+    if kind == "dropout":
+        return lambda: torch.native_dropout(x, 0.5, True)[0] if is_forward else x * z * 2
+    forward: dict[str, Callable[[], object]] = {
+        "add": lambda: x + z,
+        "concat": lambda: torch.cat([x, z], 1),
+        "multiply": lambda: x * z,
+        "gate": lambda: x * gate,
+        "dropout2d": lambda: x * gate,
+        "permute": lambda: x.contiguous(memory_format=other or LAYOUTS["channels_last"][x.dim()]),
+    }
+    backward: dict[str, Callable[[], object]] = {
+        "concat": lambda: [part.clone() for part in joined.chunk(2, 1)],
+        "gate": lambda: (x * z).sum(sums),
+    }
+    return forward[kind] if is_forward else backward.get(kind, forward[kind])
+
+
+def pad_call(kind: str, is_forward: bool, x: torch.Tensor, padded: torch.Tensor) -> Callable[[], object]:
+    """Return a call of one pass of padding by one pixel."""
+    rim = [1, 1, 1, 1] + [0, 0] * (x.dim() - 4)
+    if is_forward:
+        return lambda: torch.nn.functional.pad(x, rim, mode=kind)
+    given = x.detach().requires_grad_()
+    y = torch.nn.functional.pad(given, rim, mode=kind)
+    return lambda: torch.autograd.grad(y, given, padded, retain_graph=True)
+
+
 WORK: dict[str, Callable[[dict[str, Any]], Calls]] = {
     "conv": conv_calls,
     "conv_transpose": transposed_calls,
@@ -295,4 +347,5 @@ WORK: dict[str, Callable[[dict[str, Any]], Calls]] = {
     "linear": linear_calls,
     "activation": activation_calls,
     "norm": norm_calls,
+    "regroup": regroup_calls,
 }

@@ -16,6 +16,7 @@ initializers, and every tensor's shape is compared before memory is taken for it
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import os
 from os import PathLike
@@ -212,7 +213,10 @@ def _build_layer(name: str, dtype: str, **entry: Any) -> Layer:
         arguments["weight_init"] = INITIALIZERS[rule["initializer"]](**rule["arguments"])
     if arguments.keys() & {"name", "dtype", "device"}:
         raise ArgumentError(f"layer {name!r} has arguments that a file does not set")
-    return LAYERS[kind](**arguments, name=name, dtype=dtype)
+    parameters = inspect.signature(LAYERS[kind]).parameters.values()
+    variadic = [p.name for p in parameters if p.kind is inspect.Parameter.VAR_POSITIONAL]
+    listed = [value for key in variadic for value in arguments.pop(key)]
+    return LAYERS[kind](*listed, **arguments, name=name, dtype=dtype)
 
 
 def _tensors(net: Graph) -> dict[str, Array]:

@@ -64,7 +64,7 @@ def _field(node: Node, sources: Sequence[_Field | None]) -> _Field | None:
     if node.layer is None:
         return _Field((1,) * rank, (1,) * rank)
     known = [source for source in sources if source is not None]
-    if len(known) < len(sources):
+    if len(known) < len(sources) or not node.layer.keeps_positions or {len(f.reach) for f in known} != {rank}:
         return None
     reach = tuple(max(axis) for axis in zip(*(source.reach for source in known), strict=True))
     jump = tuple(max(axis) for axis in zip(*(source.jump for source in known), strict=True))

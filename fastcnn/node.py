@@ -21,7 +21,7 @@ _serial = count()
 
 
 class Node:
-    """The result of one layer in a graph; `a + b` adds two of them."""
+    """The result of one layer in a graph; `a + b` adds two of them, `a * b` multiplies them."""
 
     def __init__(self, layer: Layer | None, inputs: Sequence[Node], shape: Shape) -> None:
         self.layer = layer
@@ -30,11 +30,18 @@ class Node:
         self.serial = next(_serial)
 
     def __add__(self, other: Node) -> Node:
-        from fastcnn.layers.elementwise import Add
+        from fastcnn.layers.join import Add
 
         if not isinstance(other, Node):
             return NotImplemented
         return Add()(self, other)
+
+    def __mul__(self, other: Node) -> Node:
+        from fastcnn.layers.join import Multiply
+
+        if not isinstance(other, Node):
+            return NotImplemented
+        return Multiply()(self, other)
 
     def __repr__(self) -> str:
         return f"<node {self.layer!r} of shape {self.shape}>"

@@ -76,7 +76,8 @@ class Plan:
         last = chain[-1] if chain else node
         shape = (self.batch, *last.shape)
         xs = [self.values[source] for source in node.inputs]
-        y = xs[0].reshape(shape) if layer.is_view else self.backend.empty(shape, self.store.dtype)
+        is_view = layer.is_view_when(self.training)
+        y = xs[0].reshape(shape) if is_view else self.backend.empty(shape, self.store.dtype)
         self.values[last] = y
         self.bound[node] = self._bind(layer, xs, y, chain)
         self._calls += self.bound[node].forward
@@ -165,27 +166,33 @@ class BackwardPlan:
         if isinstance(last.layer, Activation) and chain:
             _, backward_input = last.layer.kernels(backend)
             self._calls.append((backward_input, (self.plan.values[last], dy, *last.layer.numbers(), dy)))
-        if layer.is_view and node.inputs[0] not in self._gradients:
+        is_view = layer.is_view_when(self.plan.training)
+        if is_view and node.inputs[0] not in self._gradients:
             source = node.inputs[0]
             self._gradients[source] = dy.reshape((self.plan.batch, *source.shape))
             return
         self._add_calls(node, layer, dy)
 
     def _add_calls(self, node: Node, layer: Layer, dy: Array) -> None:
-        backend = self.plan.backend
+        backend, is_view = self.plan.backend, layer.is_view_when(self.plan.training)
+        passes = layer.passes_gradient
         targets: list[Array | None] = []
         sums: list[Call] = []
         for source in node.inputs:
             if source not in self._needed:
+                targets.append(None)
+            elif source not in self._gradients and passes:
+                # Nobody reads dy after this layer: one source takes it over, and the others get copies.
+                self._gradients[source], passes = dy, False
                 targets.append(None)
             elif source not in self._gradients:
                 self._gradients[source] = self._empty(source)
                 targets.append(self._gradients[source])
             else:
                 total = self._gradients[source]
-                part = dy.reshape(total.shape) if layer.is_view else self._empty(source)
+                part = dy.reshape(total.shape) if is_view else self._empty(source)
                 targets.append(part)
-                sums.append((backend.add, (total, part, total)))
+                sums.append((backend.join.add_forward, ((total, part), total)))
         grads = layer.grads
         if layer in self._filled:
             grads = {name: backend.empty(g.shape, g.dtype) for name, g in grads.items()}

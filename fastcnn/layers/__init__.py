@@ -20,7 +20,8 @@ from fastcnn.layers.activation import (
 from fastcnn.layers.base import Layer
 from fastcnn.layers.conv import Conv1d, Conv2d, Conv3d
 from fastcnn.layers.conv_transpose import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
-from fastcnn.layers.elementwise import Add, Flatten, Identity
+from fastcnn.layers.dropout import Dropout, Dropout1d, Dropout2d, Dropout3d
+from fastcnn.layers.join import Add, Concat, Multiply
 from fastcnn.layers.linear import Linear
 from fastcnn.layers.local_norm import LocalContrastNorm, LocalResponseNorm
 from fastcnn.layers.norm import (
@@ -33,12 +34,17 @@ from fastcnn.layers.norm import (
     InstanceNorm3d,
     LayerNorm,
 )
+from fastcnn.layers.pad import Pad
 from fastcnn.layers.pool import AvgPool1d, AvgPool2d, AvgPool3d, MaxPool1d, MaxPool2d, MaxPool3d
+from fastcnn.layers.separable import SeparableConv1d, SeparableConv2d, SeparableConv3d
+from fastcnn.layers.view import Flatten, Identity, Permute, Reshape
 
 LAYERS: dict[str, type[Layer]] = {
     layer.__name__: layer
     for layer in (
         Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d, Linear, Flatten, Identity, Add, ReLU,
+        SeparableConv1d, SeparableConv2d, SeparableConv3d, Reshape, Permute, Pad, Concat, Multiply,
+        Dropout, Dropout1d, Dropout2d, Dropout3d,
         MaxPool1d, MaxPool2d, MaxPool3d, AvgPool1d, AvgPool2d, AvgPool3d,
         LeakyReLU, ELU, SiLU, GELU, Hardswish, Sigmoid, Tanh, Softmax, LogSoftmax, Softplus, Abs, SoftAbs, Gain,
         BatchNorm1d, BatchNorm2d, BatchNorm3d, InstanceNorm1d, InstanceNorm2d, InstanceNorm3d, GroupNorm, LayerNorm,
@@ -58,12 +64,17 @@ __all__ = [
     "BatchNorm1d",
     "BatchNorm2d",
     "BatchNorm3d",
+    "Concat",
     "Conv1d",
     "Conv2d",
     "Conv3d",
     "ConvTranspose1d",
     "ConvTranspose2d",
     "ConvTranspose3d",
+    "Dropout",
+    "Dropout1d",
+    "Dropout2d",
+    "Dropout3d",
     "Elementwise",
     "Flatten",
     "Gain",
@@ -83,7 +94,14 @@ __all__ = [
     "MaxPool1d",
     "MaxPool2d",
     "MaxPool3d",
+    "Multiply",
+    "Pad",
+    "Permute",
     "ReLU",
+    "Reshape",
+    "SeparableConv1d",
+    "SeparableConv2d",
+    "SeparableConv3d",
     "SiLU",
     "Sigmoid",
     "SoftAbs",

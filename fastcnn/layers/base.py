@@ -66,11 +66,20 @@ class Layer(ABC):
     arity: ClassVar[int] = 1
     """How many inputs the layer takes."""
 
+    is_variadic: ClassVar[bool] = False
+    """The layer takes any number of inputs, from `arity` up."""
+
     is_view: ClassVar[bool] = False
     """The output holds the input's numbers in the input's order, so no kernel has to run."""
 
     holds_code: ClassVar[bool] = False
     """The layer is made of functions, which no file holds."""
+
+    keeps_positions: ClassVar[bool] = True
+    """Every pixel of the output has its place in the input, as `window` tells."""
+
+    passes_gradient: ClassVar[bool] = False
+    """The gradient by each input is the gradient by the output."""
 
     def __init__(self, *, name: str | None = None, dtype: DTypeLike = "float32", device: str = "cpu") -> None:
         self.name = name
@@ -85,10 +94,12 @@ class Layer(ABC):
         return {}
 
     def __repr__(self) -> str:
-        words = []
+        words: list[str] = []
         arguments = inspect.signature(type(self)).parameters
         for key, value in self.config().items():
-            if arguments[key].default is inspect.Parameter.empty:
+            if arguments[key].kind is inspect.Parameter.VAR_POSITIONAL:
+                words += map(repr, value)
+            elif arguments[key].default is inspect.Parameter.empty:
                 words.append(repr(value))
             elif arguments[key].default != value:
                 words.append(f"{key}={value!r}")
@@ -103,8 +114,9 @@ class Layer(ABC):
 
     def output_shape(self, *inputs: Shape) -> Shape:
         """Return the output's shape for the inputs' shapes, all without the batch axis."""
-        if len(inputs) != self.arity:
-            raise ShapeError(f"{self.label} got {len(inputs)} inputs, and needs {self.arity}: give it as many.")
+        if len(inputs) != self.arity and not (self.is_variadic and len(inputs) > self.arity):
+            needed = f"{self.arity} or more" if self.is_variadic else str(self.arity)
+            raise ShapeError(f"{self.label} got {len(inputs)} inputs, and needs {needed}: give it as many.")
         return self.infer(*(tuple(shape) for shape in inputs))
 
     @abstractmethod
@@ -190,6 +202,10 @@ class Layer(ABC):
         return self
 
     # Execution
+
+    def is_view_when(self, training: bool) -> bool:
+        """Say whether the output is the input in this mode, so that no kernel has to run."""
+        return self.is_view
 
     @abstractmethod
     def bind(self, backend: Backend, xs: Sequence[Array], y: Array, training: bool = True) -> Bound:

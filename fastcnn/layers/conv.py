@@ -19,6 +19,7 @@ from fastcnn.backend import Backend
 from fastcnn.errors import ArgumentError
 from fastcnn.initializers import Fans, Initializer
 from fastcnn.layers.base import Bound, Call, Window
+from fastcnn.layers.padding import PaddedInput, check_mode, check_padded
 from fastcnn.layers.weighted import WeightedLayer, bias_config
 from fastcnn.shapes import (
     IntOrAxes,
@@ -36,6 +37,7 @@ class FilterLayer(WeightedLayer):
     """What convolution and transposed convolution share: arguments, the check of inputs, the kernels' three axes."""
 
     rank: ClassVar[int]
+    padding_modes: ClassVar[tuple[str, ...]] = ("zeros",)
 
     def __init__(
         self,
@@ -70,8 +72,8 @@ class FilterLayer(WeightedLayer):
                     f"{type(self).__name__} got {label}_channels={channels}, which "
                     f"groups={self.groups} does not divide: choose a number of groups that divides it."
                 )
-        if padding_mode != "zeros":
-            raise ArgumentError(f"padding_mode={padding_mode!r} was given, and only 'zeros' exists: leave it out.")
+        check_mode(padding_mode, self.padding_modes, "padding_mode")
+        self.padding_mode = padding_mode
         self.has_bias = bool(bias)
 
     def config(self) -> dict[str, Any]:
@@ -86,6 +88,7 @@ class FilterLayer(WeightedLayer):
             "padding": self.padding if isinstance(self.padding, str) else pads,
             "dilation": compact(self.dilation),
             "groups": self.groups,
+            "padding_mode": self.padding_mode,
             "algorithm": self.algorithm,
             **bias_config(self.has_bias, self.weight_init),
         }
@@ -111,31 +114,57 @@ class FilterLayer(WeightedLayer):
 
     def bind(self, backend: Backend, xs: Sequence[Array], y: Array, training: bool = True, epilogue: Any = 0) -> Bound:
         """Return the calls of the kernels named after the layer's kind, on five-axis views of the arrays."""
-        kernels, geometry = getattr(backend, self.kind), (*self.geometry(), self.groups)
+        kernels, (stride, pairs, dilation) = getattr(backend, self.kind), self.geometry()
         forward, by_input, by_weight, by_bias = (
             getattr(kernels, f"{self.kind}_{name}")
             for name in ("forward", "backward_input", "backward_weight", "backward_bias")
         )
         algorithm = resolve_algorithm(self.algorithm)
-        x5, y5 = five_axes(xs[0]), five_axes(y)
-        w5 = filter_axes(self.params["weight"])
+        padded, y5 = PaddedInput(backend, five_axes(xs[0]), pairs, self.padding_mode), five_axes(y)
+        w5, geometry = filter_axes(self.params["weight"]), (stride, padded.pairs, dilation, self.groups)
 
         def backward(dy: Array, dxs: Sequence[Array | None], grads: Mapping[str, Array]) -> list[Call]:
             dy5, dw5 = five_axes(dy), filter_axes(grads["weight"])
-            calls: list[Call] = [(by_weight, (x5, dy5, *geometry, dw5, algorithm))]
+            calls: list[Call] = [(by_weight, (padded.x, dy5, *geometry, dw5, algorithm))]
             if self.has_bias:
                 calls.append((by_bias, (dy5, grads["bias"])))
             if dxs[0] is not None:
-                calls.append((by_input, (dy5, w5, *geometry, five_axes(dxs[0]), algorithm)))
+                dx5, fold = padded.gradient(five_axes(dxs[0]))
+                calls += [(by_input, (dy5, w5, *geometry, dx5, algorithm)), *fold]
             return calls
 
-        return Bound(backward, [(forward, (x5, w5, self.params.get("bias"), *geometry, epilogue, y5, algorithm))])
+        arguments = (padded.x, w5, self.params.get("bias"), *geometry, epilogue, y5, algorithm)
+        return Bound(backward, [*padded.forward, (forward, arguments)])
 
 
-class Conv(FilterLayer):
+class SlidingLayer(FilterLayer):
+    """What convolution and separable convolution share: how a window slides over the padded image."""
+
+    padding_modes = ("zeros", "reflect", "replicate", "circular")
+
+    def infer(self, *inputs: Shape) -> Shape:
+        """Return (*output sizes, K)."""
+        (shape,) = inputs
+        self.check_input(shape)
+        check_padded(self, shape, self.pairs, self.padding_mode)
+        geometry = zip(shape, self.kernel_size, self.stride, self.pairs, self.dilation, strict=False)
+        sizes = tuple(output_size(*axis, ceil_mode=False) for axis in geometry)
+        if min(sizes) < 1:
+            spans = tuple(map(extent, self.kernel_size, self.dilation))
+            raise self.refuse(shape, f"a padded image of at least {spans} pixels for one output")
+        return (*sizes, self.out_channels)
+
+    def window(self) -> Window:
+        """Return the dilated filter's extent and the stride."""
+        return tuple(map(extent, self.kernel_size, self.dilation)), self.stride
+
+
+class Conv(SlidingLayer):
     """Convolution with PyTorch's arguments.
 
     `padding` is a number, one per axis, a (before, after) pair per axis, "same" or "valid".
+    `padding_mode` is what it consists of: "zeros", or the image's own pixels by "reflect" (padding smaller than the
+    axis), "replicate" or "circular" (at most the axis).
     `algorithm` is "auto" or "direct" (see `fastcnn.set_convolution_algorithm`).
 
     >>> Conv2d(3, 10, 5, padding=2).output_shape((32, 32, 3))
@@ -170,39 +199,26 @@ class Conv(FilterLayer):
         )  # fmt: skip
         self.weight_shape = (*self.kernel_size, self.in_channels // self.groups, self.out_channels)
 
-    def infer(self, *inputs: Shape) -> Shape:
-        """Return (*output sizes, K)."""
-        (shape,) = inputs
-        self.check_input(shape)
-        geometry = zip(shape, self.kernel_size, self.stride, self.pairs, self.dilation, strict=False)
-        sizes = tuple(output_size(*axis, ceil_mode=False) for axis in geometry)
-        if min(sizes) < 1:
-            spans = tuple(map(extent, self.kernel_size, self.dilation))
-            raise self.refuse(shape, f"a padded image of at least {spans} pixels for one output")
-        return (*sizes, self.out_channels)
-
     def multiply_adds(self, output: Shape) -> int:
         """Return the filter's size times the pixels of the output."""
         return prod(self.weight_shape) * prod(output[:-1])
 
-    def window(self) -> Window:
-        """Return the dilated filter's extent and the stride."""
-        return tuple(map(extent, self.kernel_size, self.dilation)), self.stride
-
     def bind_pooled(self, backend: Backend, x: Array, y: Array, window: Shape) -> Bound:
         """Return the calls of convolution, ReLU and max-pooling by windows side by side, in one kernel."""
-        kernels, x5, y5 = backend.conv_pool, five_axes(x), five_axes(y)
+        kernels, y5, (stride, pairs, dilation) = backend.conv_pool, five_axes(y), self.geometry()
+        padded = PaddedInput(backend, five_axes(x), pairs, self.padding_mode)
         w5, bias = filter_axes(self.params["weight"]), self.params.get("bias")
         winner = backend.empty(y5.shape, np.dtype(np.uint8))
-        geometry = (*self.geometry(), window)
+        geometry = (stride, padded.pairs, dilation, window)
 
         def backward(dy: Array, dxs: Sequence[Array | None], grads: Mapping[str, Array]) -> list[Call]:
-            dx5 = None if dxs[0] is None else five_axes(dxs[0])
+            dx5, fold = (None, []) if dxs[0] is None else padded.gradient(five_axes(dxs[0]))
             dw5 = filter_axes(grads["weight"])
-            arguments = (x5, w5, five_axes(dy), winner, *geometry, dx5, dw5, grads.get("bias"))
-            return [(kernels.conv_pool_backward, arguments)]
+            arguments = (padded.x, w5, five_axes(dy), winner, *geometry, dx5, dw5, grads.get("bias"))
+            return [(kernels.conv_pool_backward, arguments), *fold]
 
-        return Bound(backward, [(kernels.conv_pool_forward, (x5, w5, bias, *geometry, y5, winner))])
+        forward = (kernels.conv_pool_forward, (padded.x, w5, bias, *geometry, y5, winner))
+        return Bound(backward, [*padded.forward, forward])
 
 
 class Conv1d(Conv):

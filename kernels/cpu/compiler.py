@@ -40,7 +40,8 @@ def jit(function: Callable[..., Any] | None = None, *, inner: bool = False, reor
     if function is None:
         return lambda f: jit(f, inner=inner, reorder=reorder)
     options = OPTIONS | {"fastmath": {"contract", "reassoc"}} if reorder else OPTIONS
-    dispatcher: Any = numba.njit(**options, no_cpython_wrapper=inner, no_cfunc_wrapper=True)(function)
+    njit: Any = numba.njit
+    dispatcher: Any = njit(**options, no_cpython_wrapper=inner, no_cfunc_wrapper=True)(function)
     dispatcher._cache = KernelCache(function)
     return dispatcher
 

@@ -13,7 +13,7 @@ import numpy as np
 from llvmlite import ir
 from numba.extending import intrinsic
 
-from fastcnn.kernels.cpu.compiler import OPTIONS, jit
+from fastcnn.kernels.cpu.compiler import jit
 from fastcnn.kernels.cpu.elementary import exp, like
 from fastcnn.kernels.cpu.elementwise import SMALL
 from fastcnn.kernels.cpu.tasks import share
@@ -21,11 +21,6 @@ from fastcnn.kernels.cpu.threads import call_parallel
 
 BLOCK = 1 << 11  # elements of a block, about: with its buffer, half of L1
 WIDE = 128  # channels from which loops over one pixel cost less than those over a block (measured)
-
-# The order of a sum may be that of vector lanes: it is fixed when this is compiled.
-reassociating = numba.njit(
-    **OPTIONS | {"fastmath": {"contract", "reassoc"}}, no_cpython_wrapper=True, no_cfunc_wrapper=True
-)
 
 
 @intrinsic
@@ -62,7 +57,7 @@ def row_max(x, at, C):
     return ranked(x[at], largest)
 
 
-@reassociating
+@jit(inner=True, reorder=True)
 def row_sum(x, at, C):
     """Return the sum of C elements."""
     total = like(x[at], 0)
@@ -71,7 +66,7 @@ def row_sum(x, at, C):
     return total
 
 
-@reassociating
+@jit(inner=True, reorder=True)
 def row_dot(x, y, at, C):
     """Return the sum of C products."""
     total = like(x[at], 0)
@@ -87,7 +82,7 @@ def fill_row(row, at, C, value):
         row[np.uintp(at + c)] = value
 
 
-@reassociating
+@jit(inner=True, reorder=True)
 def exp_row(x, y, at, C, high):
     """Fill C elements of y with exp(x - high), and return their sum."""
     total = like(high, 0)
@@ -98,7 +93,7 @@ def exp_row(x, y, at, C, high):
     return total
 
 
-@reassociating
+@jit(inner=True, reorder=True)
 def exp_sum(x, at, C, high):
     """Return the sum of C times exp(x - high)."""
     total = like(high, 0)

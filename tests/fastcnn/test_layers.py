@@ -63,7 +63,7 @@ def test_worked_convolution_costs():
         (lambda: fc.Conv2d(3, 4, 3, padding=((1, 1),)), "pairs"),
         (lambda: fc.Conv2d(3, 4, 3, padding="full"), "'same' and 'valid'"),
         (lambda: fc.Conv2d(3, 4, 3, stride=2, padding="same"), "needs stride 1"),
-        (lambda: fc.Conv2d(3, 4, 3, padding_mode="reflect"), "only 'zeros'"),
+        (lambda: fc.Conv2d(3, 4, 3, padding_mode="mirror"), "choose one of 'zeros', 'reflect'"),
         (lambda: fc.Conv2d(3, 4, 3, weight_init="he"), "fastcnn.initializers"),
         (lambda: fc.Conv2d(True, 4, 3), "in_channels=True"),
         (lambda: fc.ConvTranspose2d(4, 6, 3, groups=4), "out_channels=6, which groups=4 does not divide"),

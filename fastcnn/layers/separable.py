@@ -1,0 +1,155 @@
+"""Separable convolution: one filter a channel, then a 1x1 convolution that mixes the channels.
+
+    x (..., M)   depthwise_weight (*filter, 1, M * m)   pointwise_weight (1, ..., M * m, K)   bias (K,)   y (..., K)
+
+m is the depth multiplier. A filter of R x S takes M * R * S + M * K parameters (m = 1), where a full one takes
+M * K * R * S. Source: Howard et al. 2017 (M, K as there, N for K); Chollet 2017.
+"""
+
+from collections.abc import Mapping, Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from fastcnn.algorithms import resolve_algorithm
+from fastcnn.arrays import Array, Shape
+from fastcnn.backend import Backend
+from fastcnn.initializers import HeNormal, Initializer
+from fastcnn.layers.base import Bound, Call
+from fastcnn.layers.conv import SlidingLayer, filter_axes, five_axes
+from fastcnn.layers.padding import NONE, PaddedInput
+from fastcnn.shapes import IntOrAxes, Padding, whole
+
+POINTWISE = ((1, 1, 1), NONE, (1, 1, 1), 1)  # stride, padding, dilation and groups of the second convolution
+
+
+class SeparableConv(SlidingLayer):
+    """Depthwise convolution, then a 1x1 convolution, as one layer; nothing stands between the two.
+
+    Parameters
+    ----------
+    in_channels, out_channels, kernel_size, stride, padding, dilation, bias, padding_mode
+        As in `Conv2d`; the filter's are those of the depthwise convolution, and the bias is added at the end.
+    depth_multiplier
+        Filters for every input channel.
+    algorithm, weight_init
+        As in `Conv2d`, of both convolutions.
+
+    `params` are "depthwise_weight", "pointwise_weight" and "bias". Raises ArgumentError and ShapeError as `Conv2d`.
+
+    >>> SeparableConv2d(64, 128, 3, padding=1, bias=False).parameter_count
+    8768
+    """
+
+    kind = "separable_conv"
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: IntOrAxes,
+        stride: IntOrAxes = 1,
+        padding: Padding = 0,
+        dilation: IntOrAxes = 1,
+        depth_multiplier: int = 1,
+        bias: bool = True,
+        padding_mode: str = "zeros",
+        *,
+        algorithm: str = "auto",
+        weight_init: Initializer | None = None,
+        name: str | None = None,
+        dtype: DTypeLike = "float32",
+        device: str = "cpu",
+    ) -> None:
+        super().__init__(
+            in_channels, out_channels, kernel_size, stride, padding, dilation, 1, bias, padding_mode, algorithm,
+            weight_init, name, dtype, device,
+        )  # fmt: skip
+        self.depth_multiplier = whole(depth_multiplier, 1, "depth_multiplier")
+        self.middle = self.in_channels * self.depth_multiplier
+        self.depthwise_shape = (*self.kernel_size, 1, self.middle)
+        self.weight_shape = (*(1,) * self.rank, self.middle, self.out_channels)
+
+    def config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        config = super().config()
+        del config["groups"]
+        return config | {"depth_multiplier": self.depth_multiplier}
+
+    def parameter_shapes(self) -> dict[str, Shape]:
+        """Return the shapes of both weights and the bias."""
+        bias = {"bias": self.bias_shape} if self.has_bias else {}
+        return {"depthwise_weight": self.depthwise_shape, "pointwise_weight": self.weight_shape} | bias
+
+    def first_values(self, name: str, generator: np.random.Generator) -> Array:
+        """Return He-normal weights (or those of `weight_init`), each by its own fan-in, and zero biases."""
+        if name == "bias":
+            return np.zeros(self.bias_shape)
+        return (self.weight_init or HeNormal())(self.parameter_shapes()[name], generator)
+
+    def multiply_adds(self, output: Shape) -> int:
+        """Return the sizes of both filters times the pixels of the output."""
+        return (prod(self.depthwise_shape) + prod(self.weight_shape)) * prod(output[:-1])
+
+    def bind(self, backend: Backend, xs: Sequence[Array], y: Array, training: bool = True, epilogue: Any = 0) -> Bound:
+        """Return the calls of the two convolutions, and keep the array between them."""
+        conv, (stride, pairs, dilation) = backend.conv, self.geometry()
+        algorithm = resolve_algorithm(self.algorithm)
+        padded, y5 = PaddedInput(backend, five_axes(xs[0]), pairs, self.padding_mode), five_axes(y)
+        wd, wp = (filter_axes(self.params[name]) for name in ("depthwise_weight", "pointwise_weight"))
+        depthwise = (stride, padded.pairs, dilation, self.in_channels)
+        middle = backend.empty((*y5.shape[:4], self.middle), y.dtype)
+
+        def backward(dy: Array, dxs: Sequence[Array | None], grads: Mapping[str, Array]) -> list[Call]:
+            dy5, dmiddle = five_axes(dy), backend.empty(middle.shape, middle.dtype)
+            dwd, dwp = (filter_axes(grads[name]) for name in ("depthwise_weight", "pointwise_weight"))
+            calls: list[Call] = [(conv.conv_backward_weight, (middle, dy5, *POINTWISE, dwp, algorithm))]
+            if self.has_bias:
+                calls.append((conv.conv_backward_bias, (dy5, grads["bias"])))
+            calls += [
+                (conv.conv_backward_input, (dy5, wp, *POINTWISE, dmiddle, algorithm)),
+                (conv.conv_backward_weight, (padded.x, dmiddle, *depthwise, dwd, algorithm)),
+            ]
+            if dxs[0] is not None:
+                dx5, fold = padded.gradient(five_axes(dxs[0]))
+                calls += [(conv.conv_backward_input, (dmiddle, wd, *depthwise, dx5, algorithm)), *fold]
+            return calls
+
+        forward: list[Call] = [
+            *padded.forward,
+            (conv.conv_forward, (padded.x, wd, None, *depthwise, False, middle, algorithm)),
+            (conv.conv_forward, (middle, wp, self.params.get("bias"), *POINTWISE, epilogue, y5, algorithm)),
+        ]
+        return Bound(backward, forward)
+
+
+class SeparableConv1d(SeparableConv):
+    """Separable convolution of signals (N, W, C).
+
+    >>> SeparableConv1d(8, 16, 5, padding="same").output_shape((100, 8))
+    (100, 16)
+    """
+
+    rank = 1
+
+
+class SeparableConv2d(SeparableConv):
+    """Separable convolution of images (N, H, W, C).
+
+    >>> SeparableConv2d(3, 10, 3, stride=2, padding=1, depth_multiplier=2).output_shape((32, 32, 3))
+    (16, 16, 10)
+    """
+
+    rank = 2
+
+
+class SeparableConv3d(SeparableConv):
+    """Separable convolution of volumes (N, D, H, W, C).
+
+    >>> SeparableConv3d(4, 8, (1, 3, 3)).output_shape((5, 9, 9, 4))
+    (5, 7, 7, 8)
+    """
+
+    rank = 3
