@@ -50,6 +50,8 @@ from fastcnn.losses import CrossEntropy
 from fastcnn.node import Input, Node
 from fastcnn.optimizers import SGD
 from fastcnn.seeding import manual_seed
+from fastcnn.sparse_coding import SparseCoding
+from fastcnn.sparse_stack import SparseCodingStack
 from fastcnn.toeplitz import conv_matrix
 from fastcnn.trainer import Trainer
 
@@ -91,6 +93,8 @@ __all__ = [
     "ReLU",
     "Sequential",
     "ShapeError",
+    "SparseCoding",
+    "SparseCodingStack",
     "Trainer",
     "TrainingError",
     "conv_matrix",
