@@ -22,6 +22,7 @@ COMMANDS = {
     "predict": "fastcnn.cli.predict:predict",
     "summary": "fastcnn.cli.summary:summary",
     "bench": "fastcnn.cli.bench:bench",
+    "plot": "fastcnn.cli.plot:plot",
     "operations": "fastcnn.cli.operations:operations",
     "doctor": "fastcnn.cli.doctor:doctor",
     "warmup": "fastcnn.cli.warmup:warmup",

@@ -99,6 +99,8 @@ from fastcnn.node import Input, Node
 from fastcnn.optimizers import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
 from fastcnn.population import estimate_population_statistics
 from fastcnn.seeding import manual_seed
+from fastcnn.sparse_coding import SparseCoding
+from fastcnn.sparse_stack import SparseCodingStack
 from fastcnn.toeplitz import conv_matrix
 from fastcnn.trainer import Trainer
 from fastcnn.whitening import Whitening
@@ -189,6 +191,8 @@ __all__ = [
     "SoftAbs",
     "Softmax",
     "Softplus",
+    "SparseCoding",
+    "SparseCodingStack",
     "SumSquaredError",
     "Tanh",
     "Trainer",
