@@ -15,7 +15,7 @@ Plan = tuple[int, Tables]
 
 def _window_axes(image, output, window, stride, padding, count_include_pad, divisor) -> list[Axis]:
     """Return the axes of windows; an output's value is its share of the number to divide by."""
-    axes = []
+    axes: list[Axis] = []
     for size, outputs, taps, step, pads in zip(image, output, window, stride, padding, strict=True):
         before, after = pads if count_include_pad else (0, 0)
         starts = [o * step - pads[0] for o in range(outputs)]
@@ -92,7 +92,7 @@ def _gaussian(transposed, C, image, output, window, stride, padding, sigma) -> T
         image, output, window, stride, padding, sigma, strict=True
     ):
         axis, weights = window_axis(size, outputs, taps, step, before), gaussian_weights(taps, width)
-        weighed = [[(pixel, float(weights[tap])) for pixel, tap in met] for met in axis.meetings]
+        weighed = [[(pixel, float(weights[int(tap)])) for pixel, tap in met] for met in axis.meetings]
         sums = [sum(weight for _, weight in met) for met in weighed]
         shares = [[(i, weight / total) for i, weight in met] for met, total in zip(weighed, sums, strict=True)]
         axis = axis._replace(meetings=shares)

@@ -28,7 +28,7 @@ def _sweep_row(task, thread, code, cuts, cut, outer, places, steps, sizes, ahead
         # Beyond what this row meets, the next one meets as many rows as the windows move on.
         fetch = rows[last - 1, 0] + ahead
         more = rows[starts[at + 2] - 1, 0] - rows[last - 1, 0]
-        if more < 0:
+        if more < 0 or more > (starts[at + 2] - last) * ahead:  # rows in between are skipped
             more = 0
         winner_more = more * sizes[1] // sizes[2]
         more = more * sizes[0] // sizes[2]

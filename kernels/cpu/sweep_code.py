@@ -19,7 +19,7 @@ Sums go along a row of taps first, then over the rows: the order is fixed, and l
 """
 
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import lru_cache
 
 import numpy as np
 from llvmlite import ir
@@ -336,8 +336,11 @@ def sweep_code(mode: int, dtype: np.dtype, winner_bytes: int, past_caches: bool)
     known = _loaded.get(key)
     if known is not None:
         return known
-    emit = partial(_Sweep, mode=mode, dtype=dtype, winner_bytes=winner_bytes, past_caches=past_caches)
     name = "sweep-" + "-".join(str(int(part)) for part in key)
+
+    def emit(module: ir.Module) -> None:
+        _Sweep(module, mode, dtype, winner_bytes, past_caches)
+
     return load_once(_loaded, key, lambda: load_functions(name, emit)("run"))
 
 

@@ -15,7 +15,7 @@ from fastcnn.kernels.reference.taps import Array
 
 def matrices(image: Sequence[int], output: Sequence[int], how: Sequence[Sampling]) -> list[Array]:
     """Return the matrix (outputs, pixels) of each axis."""
-    found = []
+    found: list[Array] = []
     for size, outputs, one in zip(image, output, how, strict=True):
         matrix = np.zeros((outputs, size))
         for o, pairs in enumerate(samples(size, outputs, one)):
