@@ -76,7 +76,7 @@ LAYERS: dict[str, Layer] = {
     "conv": Layer("conv", shapes.SETS, ("resnet50",), parse, random_shapes.resolve),
     "depthwise": Layer("conv", shapes.DEPTHWISE_SETS, ("mobilenet",), shapes.parse_depthwise, _draw_depthwise),
     "conv_transpose": Layer("conv_transpose", transposed.SETS, ("dcgan", "unet"), transposed.parse, _draw_transposed),
-    "pool": Layer("pool", pooling.SETS, ("googlenet",), pooling.parse),
+    "pool": Layer("pool", pooling.SETS, ("googlenet", "kinds"), pooling.parse),
     "linear": Layer("linear", fully_connected.SETS, ("alexnet",), fully_connected.parse),
     "regroup": Layer("regroup", regrouping.SETS, tuple(regrouping.SETS), regrouping.parse),
     "activation": Layer("activation", elementwise.SETS, ("resnet50",), elementwise.parse),

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from fastcnn.bench import elementwise, fully_connected, normalizing, pooling, regrouping, transposed
+from fastcnn.bench import elementwise, fully_connected, normalizing, pool_torch, pooling, regrouping, transposed
 from fastcnn.bench.descriptor import Convolution, Triple, parse
 
 Calls = dict[str, Callable[[], object]]
@@ -117,6 +117,9 @@ def pool_calls(request: dict[str, Any]) -> Calls:
     image, output = sizes(c, c.image, c.output)
     tensors = random_tensors(request["dtype"], [c.batch, c.channels, *image], [c.batch, c.channels, *output])
     call = max_pool_call if problem.kind == "max" else avg_pool_call
+    if problem.kind in pooling.OTHERS:
+        call = pool_torch.call
+        tensors = tensors[::-1] if problem.kind in pooling.ENLARGING else tensors
     calls: Calls = {}
     for layout in LAYOUTS:
         x, dy = laid_out(layout, tensors)

@@ -11,10 +11,11 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from fastcnn.bench import accuracy
+from fastcnn.bench import accuracy, pool_kinds
 from fastcnn.bench.case import Case, Work, layer_case
 from fastcnn.bench.conv import Array
-from fastcnn.bench.pooling import Pooling
+from fastcnn.bench.pool_kinds import aligned
+from fastcnn.bench.pooling import OTHERS, Pooling
 from fastcnn.kernels.cpu import pool
 
 PASSES = ("forward", "backward_input")
@@ -31,11 +32,15 @@ def served_by(problem: Pooling, pass_name: str, algorithm: str, dtype: str) -> s
 
 def case(problem: Pooling, pass_name: str, algorithm: str, dtype: str) -> Case:
     """Return one pass, with its arrays made; the gradient's winners come from a forward pass."""
+    if problem.kind in OTHERS:
+        return pool_kinds.case(problem, pass_name, dtype)
     c = problem.windows
     random = np.random.default_rng(0)
-    x, dy = (random.standard_normal(shape, np.dtype(dtype)) for shape in (c.x_shape, c.y_shape))
-    y, taps = np.full_like(dy, np.nan), prod(c.window)
-    winner = np.zeros(c.y_shape, np.uint8 if taps <= TAPS_IN_A_BYTE else np.int32)
+    x, dy, y = (aligned(shape, dtype) for shape in (c.x_shape, c.y_shape, c.y_shape))
+    for array in (x, dy):
+        random.standard_normal(dtype=array.dtype, out=array)
+    taps = prod(c.window)
+    winner = aligned(c.y_shape, np.uint8 if taps <= TAPS_IN_A_BYTE else np.int32)
     is_max = problem.kind == "max"
     work = _max_work if is_max else _avg_work
     once = is_max and pass_name == "backward_input"
@@ -48,7 +53,7 @@ def case(problem: Pooling, pass_name: str, algorithm: str, dtype: str) -> Case:
 
 
 def _max_work(problem: Pooling, pass_name: str, x: Array, y: Array, dy: Array, winner: NDArray[np.integer]) -> Work:
-    c, dx = problem.windows, np.full_like(x, np.nan)
+    c, dx = problem.windows, aligned(x.shape, x.dtype)
     how = (c.window, c.stride, problem.pads, c.dilation)
     if pass_name == "forward":
         return lambda: pool.max_pool_forward(x, *how, y, winner), lambda: forward_error(problem, x, y)
@@ -60,7 +65,7 @@ def _max_work(problem: Pooling, pass_name: str, x: Array, y: Array, dy: Array, w
 
 
 def _avg_work(problem: Pooling, pass_name: str, x: Array, y: Array, dy: Array, winner: NDArray[np.integer]) -> Work:
-    c, dx = problem.windows, np.full_like(x, np.nan)
+    c, dx = problem.windows, aligned(x.shape, x.dtype)
     how = (c.window, c.stride, problem.pads, problem.kind == "avg_p", 0)
     if pass_name == "forward":
         return lambda: pool.avg_pool_forward(x, *how, y), lambda: forward_error(problem, x, y)

@@ -1,9 +1,11 @@
 """Poolings as benchdnn's pooling driver writes them, with the kind in front, and those of networks.
 
-    max:mb16ic64ih112oh56kh3sh2ph1      avg_p:...      avg_np:...
+    max:mb16ic64ih112oh56kh3sh2ph1      avg_p:...      avg_np:...      lp1 lp2 gauss adaptive_avg ...
 
 The keys are those of `descriptor.py` without oc and g; no kind means max. avg_p (or avg) counts padded
-pixels in the mean, avg_np does not. The padding is the same on both sides, and the output size is what fits,
+pixels in the mean, avg_np does not. lp1 and lp2 are norms, gauss a weighted mean; adaptive windows follow from the
+sizes of image and output, subsample takes the windows' first pixels; nearest, bilinear and unpool go the other way,
+from the output's size to the image's. The padding is the same on both sides, and the output size is what fits,
 rounded down, or rounded up (ceil_mode) where `o` says so.
 
     lenet, alexnet, vgg19, resnet50, googlenet, mobilenet    as published; global pooling is one window
@@ -19,13 +21,15 @@ from fastcnn.bench.descriptor import AXES, Convolution, Triple, build, name_and_
 
 BATCH = 16  # that of the convolutions beside them
 LENET_BATCH = 128
-KINDS = {"max": "max", "avg": "avg_p", "avg_p": "avg_p", "avg_np": "avg_np"}
-_KIND = re.compile(r"([a-z_]+):")
+ENLARGING = ("nearest", "bilinear", "unpool")
+OTHERS = ("lp1", "lp2", "gauss", "adaptive_avg", "adaptive_max", "subsample", *ENLARGING)  # see `pool_kinds.py`
+KINDS = {"max": "max", "avg": "avg_p", "avg_p": "avg_p", "avg_np": "avg_np"} | {kind: kind for kind in OTHERS}
+_KIND = re.compile(r"([a-z_]+[12]?):")
 
 
 @dataclass(frozen=True)
 class Pooling:
-    """One pooling: its kind ("max", "avg_p", "avg_np") and its windows, one filter a channel."""
+    """One pooling: its kind ("max", "avg_p", "avg_np", one of OTHERS) and its windows, one filter a channel."""
 
     kind: str
     windows: Convolution
@@ -180,6 +184,15 @@ def mobilenet() -> list[Pooling]:
     return [_pool("mobilenet:global", 7, 1024, 7, 1, kind="avg_p")]
 
 
+def kinds() -> list[Pooling]:
+    """Return every kind of pooling on a stage of a ResNet, and the networks' own of 2 x 2."""
+    half = [_pool(f"kinds:{kind}", 56, 64, 2, 2, kind=kind) for kind in ("max", "avg_p", *OTHERS)]
+    overlapping = [
+        _pool(f"kinds:{kind}_3x3", 56, 64, 3, 2, "ph1", kind) for kind in ("max", "avg_p", "avg_np", "gauss")
+    ]
+    return half + overlapping
+
+
 SETS: dict[str, Callable[[], list[Pooling]]] = {
     "lenet": lenet,
     "alexnet": alexnet,
@@ -187,4 +200,5 @@ SETS: dict[str, Callable[[], list[Pooling]]] = {
     "resnet50": resnet50,
     "googlenet": googlenet,
     "mobilenet": mobilenet,
+    "kinds": kinds,
 }

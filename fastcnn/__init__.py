@@ -11,10 +11,23 @@ Importing the package loads NumPy only; a room of kernels is loaded when its dev
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from fastcnn import filters, initializers, models, schedules
-from fastcnn.algorithms import set_convolution_algorithm
-from fastcnn.arrays import from_nchw, to_nchw
-from fastcnn.checkpoint import load, save
+from fastcnn import (
+    filters,
+    initializers,
+    models,
+    schedules,
+)
+from fastcnn.algorithms import (
+    set_convolution_algorithm,
+)
+from fastcnn.arrays import (
+    from_nchw,
+    to_nchw,
+)
+from fastcnn.checkpoint import (
+    load,
+    save,
+)
 from fastcnn.errors import (
     ArgumentError,
     BackendError,
@@ -24,13 +37,27 @@ from fastcnn.errors import (
     ShapeError,
     TrainingError,
 )
-from fastcnn.folding import fold
-from fastcnn.graph import Graph, Sequential
-from fastcnn.history import Evaluation, History
+from fastcnn.folding import (
+    fold,
+)
+from fastcnn.graph import (
+    Graph,
+    Sequential,
+)
+from fastcnn.history import (
+    Evaluation,
+    History,
+)
 from fastcnn.layers import (
     ELU,
     GELU,
     Abs,
+    AdaptiveAvgPool1d,
+    AdaptiveAvgPool2d,
+    AdaptiveAvgPool3d,
+    AdaptiveMaxPool1d,
+    AdaptiveMaxPool2d,
+    AdaptiveMaxPool3d,
     Add,
     AvgPool1d,
     AvgPool2d,
@@ -52,6 +79,9 @@ from fastcnn.layers import (
     Elementwise,
     Flatten,
     Gain,
+    GaussianPool2d,
+    GlobalAvgPool,
+    GlobalMaxPool,
     GroupNorm,
     Hardswish,
     Identity,
@@ -65,9 +95,18 @@ from fastcnn.layers import (
     LocalContrastNorm,
     LocalResponseNorm,
     LogSoftmax,
+    LPPool1d,
+    LPPool2d,
+    LPPool3d,
     MaxPool1d,
     MaxPool2d,
     MaxPool3d,
+    MaxPoolIndices1d,
+    MaxPoolIndices2d,
+    MaxPoolIndices3d,
+    MaxUnpool1d,
+    MaxUnpool2d,
+    MaxUnpool3d,
     Multiply,
     Pad,
     Permute,
@@ -81,7 +120,9 @@ from fastcnn.layers import (
     SoftAbs,
     Softmax,
     Softplus,
+    Subsample,
     Tanh,
+    Upsample,
 )
 from fastcnn.losses import (
     L1,
@@ -95,15 +136,39 @@ from fastcnn.losses import (
     SmoothL1,
     SumSquaredError,
 )
-from fastcnn.node import Input, Node
-from fastcnn.optimizers import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
-from fastcnn.population import estimate_population_statistics
-from fastcnn.seeding import manual_seed
-from fastcnn.sparse_coding import SparseCoding
-from fastcnn.sparse_stack import SparseCodingStack
-from fastcnn.toeplitz import conv_matrix
-from fastcnn.trainer import Trainer
-from fastcnn.whitening import Whitening
+from fastcnn.node import (
+    Input,
+    Node,
+)
+from fastcnn.optimizers import (
+    SGD,
+    Adagrad,
+    Adam,
+    AdamW,
+    Optimizer,
+    RMSprop,
+)
+from fastcnn.population import (
+    estimate_population_statistics,
+)
+from fastcnn.seeding import (
+    manual_seed,
+)
+from fastcnn.sparse_coding import (
+    SparseCoding,
+)
+from fastcnn.sparse_stack import (
+    SparseCodingStack,
+)
+from fastcnn.toeplitz import (
+    conv_matrix,
+)
+from fastcnn.trainer import (
+    Trainer,
+)
+from fastcnn.whitening import (
+    Whitening,
+)
 
 if TYPE_CHECKING:
     from fastcnn import data
@@ -120,6 +185,12 @@ __all__ = [
     "Adagrad",
     "Adam",
     "AdamW",
+    "AdaptiveAvgPool1d",
+    "AdaptiveAvgPool2d",
+    "AdaptiveAvgPool3d",
+    "AdaptiveMaxPool1d",
+    "AdaptiveMaxPool2d",
+    "AdaptiveMaxPool3d",
     "Add",
     "ArgumentError",
     "AvgPool1d",
@@ -149,6 +220,9 @@ __all__ = [
     "FastcnnError",
     "Flatten",
     "Gain",
+    "GaussianPool2d",
+    "GlobalAvgPool",
+    "GlobalMaxPool",
     "Graph",
     "GroupNorm",
     "Hardswish",
@@ -159,6 +233,9 @@ __all__ = [
     "InstanceNorm1d",
     "InstanceNorm2d",
     "InstanceNorm3d",
+    "LPPool1d",
+    "LPPool2d",
+    "LPPool3d",
     "Layer",
     "LayerNorm",
     "LeakyReLU",
@@ -170,6 +247,12 @@ __all__ = [
     "MaxPool1d",
     "MaxPool2d",
     "MaxPool3d",
+    "MaxPoolIndices1d",
+    "MaxPoolIndices2d",
+    "MaxPoolIndices3d",
+    "MaxUnpool1d",
+    "MaxUnpool2d",
+    "MaxUnpool3d",
     "MeanSquaredError",
     "MultiTask",
     "Multiply",
@@ -193,10 +276,12 @@ __all__ = [
     "Softplus",
     "SparseCoding",
     "SparseCodingStack",
+    "Subsample",
     "SumSquaredError",
     "Tanh",
     "Trainer",
     "TrainingError",
+    "Upsample",
     "Whitening",
     "conv_matrix",
     "data",

@@ -17,13 +17,53 @@ from fastcnn.layers.activation import (
     Softplus,
     Tanh,
 )
-from fastcnn.layers.base import Layer
-from fastcnn.layers.conv import Conv1d, Conv2d, Conv3d
-from fastcnn.layers.conv_transpose import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
-from fastcnn.layers.dropout import Dropout, Dropout1d, Dropout2d, Dropout3d
-from fastcnn.layers.join import Add, Concat, Multiply
-from fastcnn.layers.linear import Linear
-from fastcnn.layers.local_norm import LocalContrastNorm, LocalResponseNorm
+from fastcnn.layers.adaptive_pool import (
+    AdaptiveAvgPool1d,
+    AdaptiveAvgPool2d,
+    AdaptiveAvgPool3d,
+    AdaptiveMaxPool1d,
+    AdaptiveMaxPool2d,
+    AdaptiveMaxPool3d,
+    GlobalAvgPool,
+    GlobalMaxPool,
+)
+from fastcnn.layers.base import (
+    Layer,
+)
+from fastcnn.layers.conv import (
+    Conv1d,
+    Conv2d,
+    Conv3d,
+)
+from fastcnn.layers.conv_transpose import (
+    ConvTranspose1d,
+    ConvTranspose2d,
+    ConvTranspose3d,
+)
+from fastcnn.layers.dropout import (
+    Dropout,
+    Dropout1d,
+    Dropout2d,
+    Dropout3d,
+)
+from fastcnn.layers.join import (
+    Add,
+    Concat,
+    Multiply,
+)
+from fastcnn.layers.linear import (
+    Linear,
+)
+from fastcnn.layers.local_norm import (
+    LocalContrastNorm,
+    LocalResponseNorm,
+)
+from fastcnn.layers.lp_pool import (
+    GaussianPool2d,
+    LPPool1d,
+    LPPool2d,
+    LPPool3d,
+)
 from fastcnn.layers.norm import (
     BatchNorm1d,
     BatchNorm2d,
@@ -34,10 +74,38 @@ from fastcnn.layers.norm import (
     InstanceNorm3d,
     LayerNorm,
 )
-from fastcnn.layers.pad import Pad
-from fastcnn.layers.pool import AvgPool1d, AvgPool2d, AvgPool3d, MaxPool1d, MaxPool2d, MaxPool3d
-from fastcnn.layers.separable import SeparableConv1d, SeparableConv2d, SeparableConv3d
-from fastcnn.layers.view import Flatten, Identity, Permute, Reshape
+from fastcnn.layers.pad import (
+    Pad,
+)
+from fastcnn.layers.pool import (
+    AvgPool1d,
+    AvgPool2d,
+    AvgPool3d,
+    MaxPool1d,
+    MaxPool2d,
+    MaxPool3d,
+    MaxPoolIndices1d,
+    MaxPoolIndices2d,
+    MaxPoolIndices3d,
+)
+from fastcnn.layers.resample import (
+    MaxUnpool1d,
+    MaxUnpool2d,
+    MaxUnpool3d,
+    Subsample,
+    Upsample,
+)
+from fastcnn.layers.separable import (
+    SeparableConv1d,
+    SeparableConv2d,
+    SeparableConv3d,
+)
+from fastcnn.layers.view import (
+    Flatten,
+    Identity,
+    Permute,
+    Reshape,
+)
 
 LAYERS: dict[str, type[Layer]] = {
     layer.__name__: layer
@@ -49,6 +117,7 @@ LAYERS: dict[str, type[Layer]] = {
         LeakyReLU, ELU, SiLU, GELU, Hardswish, Sigmoid, Tanh, Softmax, LogSoftmax, Softplus, Abs, SoftAbs, Gain,
         BatchNorm1d, BatchNorm2d, BatchNorm3d, InstanceNorm1d, InstanceNorm2d, InstanceNorm3d, GroupNorm, LayerNorm,
         LocalResponseNorm, LocalContrastNorm,
+        LPPool1d, LPPool2d, LPPool3d, GaussianPool2d, AdaptiveAvgPool1d, AdaptiveAvgPool2d, AdaptiveAvgPool3d, AdaptiveMaxPool1d, AdaptiveMaxPool2d, AdaptiveMaxPool3d, GlobalAvgPool, GlobalMaxPool, MaxPoolIndices1d, MaxPoolIndices2d, MaxPoolIndices3d, MaxUnpool1d, MaxUnpool2d, MaxUnpool3d, Upsample, Subsample,
     )
 }  # fmt: skip
 
@@ -57,6 +126,12 @@ __all__ = [
     "GELU",
     "LAYERS",
     "Abs",
+    "AdaptiveAvgPool1d",
+    "AdaptiveAvgPool2d",
+    "AdaptiveAvgPool3d",
+    "AdaptiveMaxPool1d",
+    "AdaptiveMaxPool2d",
+    "AdaptiveMaxPool3d",
     "Add",
     "AvgPool1d",
     "AvgPool2d",
@@ -78,12 +153,18 @@ __all__ = [
     "Elementwise",
     "Flatten",
     "Gain",
+    "GaussianPool2d",
+    "GlobalAvgPool",
+    "GlobalMaxPool",
     "GroupNorm",
     "Hardswish",
     "Identity",
     "InstanceNorm1d",
     "InstanceNorm2d",
     "InstanceNorm3d",
+    "LPPool1d",
+    "LPPool2d",
+    "LPPool3d",
     "Layer",
     "LayerNorm",
     "LeakyReLU",
@@ -94,6 +175,12 @@ __all__ = [
     "MaxPool1d",
     "MaxPool2d",
     "MaxPool3d",
+    "MaxPoolIndices1d",
+    "MaxPoolIndices2d",
+    "MaxPoolIndices3d",
+    "MaxUnpool1d",
+    "MaxUnpool2d",
+    "MaxUnpool3d",
     "Multiply",
     "Pad",
     "Permute",
@@ -107,5 +194,7 @@ __all__ = [
     "SoftAbs",
     "Softmax",
     "Softplus",
+    "Subsample",
     "Tanh",
+    "Upsample",
 ]

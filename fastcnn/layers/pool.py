@@ -10,13 +10,14 @@ from math import prod
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import DTypeLike
+from numpy.typing import ArrayLike, DTypeLike
 
 from fastcnn.arrays import Array, Shape
-from fastcnn.backend import Backend
-from fastcnn.errors import ArgumentError
+from fastcnn.backend import Backend, get
+from fastcnn.errors import ArgumentError, ShapeError
 from fastcnn.layers.base import Bound, Call, Layer, Window
 from fastcnn.layers.conv import five_axes
+from fastcnn.node import Node
 from fastcnn.shapes import IntOrAxes, compact, extent, output_size, per_axis, whole
 
 # Up to so many taps a window's winner fits one byte.
@@ -93,6 +94,15 @@ class Pool(Layer):
         """Return the ones that stand for the kernels' unused leading axes."""
         return (1,) * (3 - self.rank)
 
+    def geometry(self) -> tuple[Any, ...]:
+        """Return the kernels' window, stride, padding and dilation."""
+        lead = self.lead()
+        return lead + self.kernel_size, lead + self.stride, self.padding5(), lead + self.dilation
+
+    def winner_dtype(self) -> np.dtype[Any]:
+        """Return the number type of winning taps."""
+        return np.dtype(np.uint8 if prod(self.kernel_size) <= TAPS_IN_A_BYTE else np.int32)
+
     def padding5(self) -> tuple[tuple[int, int], ...]:
         """Return the kernels' (before, after) pairs."""
         return ((0, 0),) * len(self.lead()) + tuple((pad, pad) for pad in self.padding)
@@ -108,7 +118,14 @@ def _some_window_is_empty(size: int, window: int, stride: int, pad: int, dilatio
 
 
 class MaxPool(Pool):
-    """Maximum of every window, with PyTorch's arguments; padding never wins, NaN always does."""
+    """Maximum of every window, with PyTorch's arguments; padding never wins, NaN always does.
+
+    With `return_indices`, `forward` returns (y, indices): in int64 and of y's shape, the flat position of each
+    maximum among its image's pixels, (d * H + h) * W + w. On a node of a graph, the layer then makes two nodes, the
+    second for `MaxUnpool`; its indices are numbers of the network's dtype.
+    """
+
+    of_indices: ClassVar[type["MaxPoolIndices"]]
 
     def __init__(
         self,
@@ -124,22 +141,38 @@ class MaxPool(Pool):
         device: str = "cpu",
     ) -> None:
         super().__init__(name=name, dtype=dtype, device=device)
-        if return_indices:
-            raise ArgumentError("return_indices=True was given, and no layer uses them: leave it out.")
+        self.return_indices = bool(return_indices)
+        self._winner: Array | None = None
         self._set_window(kernel_size, stride, padding, dilation, ceil_mode)
 
     def config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
-        return super().config() | {"dilation": compact(self.dilation)}
+        return super().config() | {"dilation": compact(self.dilation), "return_indices": self.return_indices}
+
+    def __call__(self, *nodes: Node) -> Any:
+        """Apply the layer to a node of a graph: one node, or the pair of maxima and indices."""
+        if not self.return_indices:
+            return super().__call__(*nodes)
+        arguments = self.config() | {"dtype": self.dtype, "device": self.device}
+        del arguments["return_indices"]
+        return type(self)(**arguments, name=self.name)(*nodes), self.of_indices(**arguments)(*nodes)
+
+    def forward(self, *xs: ArrayLike) -> Any:
+        """Return the maxima, or (maxima, indices)."""
+        y = super().forward(*xs)
+        if not self.return_indices:
+            return y
+        indices = np.empty(y.shape, np.int64)
+        image = (*self.lead(), *np.shape(xs[0])[1:-1])
+        get(self.device).pool.max_pool_positions(self._winner, *self.geometry(), image, five_axes(indices))
+        return y, indices
 
     def bind(self, backend: Backend, xs: Sequence[Array], y: Array, training: bool = True) -> Bound:
         """Return the calls; the array of winning taps lives between them."""
-        pool, lead = backend.pool, self.lead()
-        winner_dtype = np.uint8 if prod(self.kernel_size) <= TAPS_IN_A_BYTE else np.int32
-        winner = backend.empty(five_axes(y).shape, np.dtype(winner_dtype))
-        geometry = (
-            lead + self.kernel_size, lead + self.stride, self.padding5(), lead + self.dilation,
-        )  # fmt: skip
+        pool, geometry = backend.pool, self.geometry()
+        winner = backend.empty(five_axes(y).shape, self.winner_dtype())
+        if self.return_indices:
+            self._winner = winner
 
         def backward(dy: Array, dxs: Sequence[Array | None], grads: Mapping[str, Array]) -> list[Call]:
             if dxs[0] is None:
@@ -149,6 +182,63 @@ class MaxPool(Pool):
 
         arguments = (five_axes(xs[0]), *geometry, five_axes(y), winner)
         return Bound(backward, [(pool.max_pool_forward, arguments)])
+
+
+class MaxPoolIndices(Pool):
+    """Flat positions of the maxima of windows, for `MaxUnpool` in a graph, in the network's dtype; no gradient.
+
+    `MaxPool` with `return_indices` makes it when it is called on a node. It looks for the maxima itself. In float32,
+    whole numbers are exact up to 2^24, so an image may have so many pixels.
+    """
+
+    kind = "indices"
+
+    def __init__(
+        self,
+        kernel_size: IntOrAxes,
+        stride: IntOrAxes | None = None,
+        padding: IntOrAxes = 0,
+        dilation: IntOrAxes = 1,
+        ceil_mode: bool = False,
+        *,
+        name: str | None = None,
+        dtype: DTypeLike = "float32",
+        device: str = "cpu",
+    ) -> None:
+        super().__init__(name=name, dtype=dtype, device=device)
+        self._set_window(kernel_size, stride, padding, dilation, ceil_mode)
+
+    def config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        return super().config() | {"dilation": compact(self.dilation)}
+
+    def infer(self, *inputs: Shape) -> Shape:
+        """Return (*output sizes, C)."""
+        output = super().infer(*inputs)
+        check_exact(self, prod(inputs[0][:-1]), self.dtype)
+        return output
+
+    def bind(self, backend: Backend, xs: Sequence[Array], y: Array, training: bool = True) -> Bound:
+        """Return the calls; they keep maxima, winners and positions of their own."""
+        x, shape = five_axes(xs[0]), five_axes(y).shape
+        maxima, winner = backend.empty(shape, y.dtype), backend.empty(shape, self.winner_dtype())
+        positions = backend.empty(shape, np.dtype(np.int64))
+        geometry, pool = self.geometry(), backend.pool
+        calls: list[Call] = [
+            (pool.max_pool_forward, (x, *geometry, maxima, winner)),
+            (pool.max_pool_positions, (winner, *geometry, x.shape[1:4], positions)),
+            (np.copyto, (five_axes(y), positions, "unsafe")),
+        ]
+        return Bound(lambda dy, dxs, grads: [(dx.fill, (0,)) for dx in dxs if dx is not None], calls)
+
+
+def check_exact(layer: Layer, pixels: int, dtype: np.dtype[Any]) -> None:
+    """Refuse an image of more pixels than a number of this dtype counts exactly."""
+    most = 2 ** (np.finfo(dtype).nmant + 1)
+    if pixels > most:
+        raise ShapeError(
+            f"{layer.label} got an image of {pixels:,} pixels, and {dtype} counts {most:,}: use dtype='float64'."
+        )
 
 
 class AvgPool(Pool):
@@ -195,6 +285,12 @@ class AvgPool(Pool):
         return Bound(backward, [(pool.avg_pool_forward, (five_axes(xs[0]), *rule, five_axes(y)))])
 
 
+class MaxPoolIndices1d(MaxPoolIndices):
+    """Positions of the maxima over windows of signals (N, W, C)."""
+
+    rank = 1
+
+
 class MaxPool1d(MaxPool):
     """Maximum over windows of signals (N, W, C).
 
@@ -203,6 +299,13 @@ class MaxPool1d(MaxPool):
     """
 
     rank = 1
+    of_indices = MaxPoolIndices1d
+
+
+class MaxPoolIndices2d(MaxPoolIndices):
+    """Positions of the maxima over windows of images (N, H, W, C)."""
+
+    rank = 2
 
 
 class MaxPool2d(MaxPool):
@@ -213,6 +316,13 @@ class MaxPool2d(MaxPool):
     """
 
     rank = 2
+    of_indices = MaxPoolIndices2d
+
+
+class MaxPoolIndices3d(MaxPoolIndices):
+    """Positions of the maxima over windows of volumes (N, D, H, W, C)."""
+
+    rank = 3
 
 
 class MaxPool3d(MaxPool):
@@ -223,6 +333,7 @@ class MaxPool3d(MaxPool):
     """
 
     rank = 3
+    of_indices = MaxPoolIndices3d
 
 
 class AvgPool1d(AvgPool):

@@ -1,83 +1,62 @@
-"""The mean of every window and its gradient; `pool.py` defines both.
+"""The mean of every window, plain or with a Gaussian's weights, and its gradient; `pool.py` defines them.
 
 Arrays: x (N, D, H, W, C), window (T, R, S), y (N, O, P, Q, C).
 """
 
-import numpy as np
+from functools import lru_cache
 
-from fastcnn.kernels.cpu.compiler import jit
-from fastcnn.kernels.cpu.tasks import share
-from fastcnn.kernels.cpu.threads import call_parallel
-from fastcnn.kernels.cpu.windows import (
-    LINE,
-    SMALL,
-    WIDE,
-    block_rows,
-    column_counts,
-    cover_index,
-    cover_range,
-    find_runs,
-    pack,
-    pack_pixels,
-    row_count,
-    unpack,
-)
+from fastcnn.kernels.cpu.sweep import sweep
+from fastcnn.kernels.cpu.sweep_code import EACH, MEAN, PLACE, SUM, WEIGH
+from fastcnn.kernels.cpu.windows import Axis, Tables, adaptive_axis, tables, window_axis
+from fastcnn.kernels.reference.spans import gaussian_weights
 
-ADJACENT = (1, 1, 1)  # the dilation of a mean's window
+Plan = tuple[int, Tables]
 
 
-@jit(inner=True)
-def sum_tap(x, at, step, y, to, segments, length):
-    """Add one tap: to segment k of the outputs the pixels from at + k * step."""
-    for k in range(segments):
-        source, target = at + k * step, to + k * length
-        for i in range(length):
-            y[np.uintp(target + i)] += x[np.uintp(source + i)]
+def _window_axes(image, output, window, stride, padding, count_include_pad, divisor) -> list[Axis]:
+    """Return the axes of windows; an output's value is its share of the number to divide by."""
+    axes: list[Axis] = []
+    for size, outputs, taps, step, pads in zip(image, output, window, stride, padding, strict=True):
+        before, after = pads if count_include_pad else (0, 0)
+        starts = [o * step - pads[0] for o in range(outputs)]
+        counts = [float(max(1, min(start + taps, size + after) - max(start, -before))) for start in starts]
+        if divisor:
+            counts = [1.0 if axes else float(divisor)] * outputs
+        axes.append(window_axis(size, outputs, taps, step, pads[0])._replace(values=counts))
+    return axes
 
 
-@jit(inner=True)
-def avg_pool_block(task, thread, x, image, y, output, C, how, padded, divisor, counts, height):
-    """Fill one block of `height` output rows; blocks are counted through images and depths."""
-    window, stride, padding, dilation = unpack(how)
-    O, P, Q = output
-    blocks = (P + height - 1) // height
-    n, o, p = task // (O * blocks), task // blocks % O, task % blocks * height
-    rows, to = min(height, P - p), ((n * O + o) * P + p) * Q * C
-    here, step = n * image[0] * image[1] * image[2] * C, stride[2] * C
-    y[to : to + rows * Q * C] = 0
-    runs = np.empty((window[0] * window[1] * window[2] * rows, 4), np.int64)
-    packed = np.empty(rows * Q * C + LINE, x.dtype)
-    count = find_runs(image, output, C, window, stride, padding, dilation, o, p, rows, runs)
-    for k in range(count):
-        at, first, pixels = here + runs[k, 1], runs[k, 2], runs[k, 3]
-        start = to + first * C
-        source, segments, length = x, 1, pixels * C
-        if stride[2] > 1 and C >= WIDE:
-            segments, length = pixels, C
-        if stride[2] == 1 or C >= WIDE:
-            at += first * step
-        else:
-            pack_pixels(x, at, first, pixels, Q, image[2], C, stride, packed)
-            source, at = packed, 0
-        sum_tap(source, at, step, y, start, segments, length)
-    one = y.dtype.type(1)
-    for row in range(rows):
-        share = y.dtype.type(row_count(image, o, p + row, how, padded, divisor))
-        start = to + row * Q * C
-        for i in range(Q * C):
-            y[np.uintp(start + i)] /= max(one, share * counts[np.uintp(i)])
+def _adaptive_axes(image, output) -> list[Axis]:
+    return list(map(adaptive_axis, image, output))
 
 
-@jit
-def avg_pool_blocks(team, x, window, stride, padding, padded, divisor, y):
-    """Do `avg_pool_forward`, a block of output rows at a time."""
-    (N, O, P, Q, C), image = y.shape, x.shape[1:4]
-    output, how = (O, P, Q), pack(window, stride, padding, ADJACENT)
-    height, counts = block_rows(output, C, stride), np.empty(Q * C, y.dtype)
-    column_counts(image, Q, C, how, padded, divisor, counts)
-    flat, means = x.reshape(-1), y.reshape(-1)
-    blocks = N * O * ((P + height - 1) // height)
-    share(team, blocks, avg_pool_block, (flat, image, means, output, C, how, padded, divisor, counts, height))
+@lru_cache(maxsize=256)
+def _forward(axes, C, *geometry) -> Plan:
+    found = axes(*geometry)
+    divides = any(value != 1 for axis in found for value in axis.values)
+    return MEAN if divides else SUM, tables(found, C, codes=False)
+
+
+@lru_cache(maxsize=256)
+def _backward(axes, C, *geometry) -> Plan:
+    """Return the mode and tables of a gradient.
+
+    Windows side by side write their pixels. Overlapping ones are gathered, and divided once where all divide by the
+    same number, else one by one.
+    """
+    found = axes(*geometry)
+    if all(axis.tiles() for axis in found):
+        return PLACE, tables(found, C, codes=False)
+    if all(len(set(axis.values)) <= 1 for axis in found):
+        back = [axis.transpose(max(axis.values, default=1.0)) for axis in found]
+        return MEAN if any(value != 1 for axis in back for value in axis.values) else SUM, tables(back, C, codes=False)
+    return EACH, tables([_valued(axis).transpose() for axis in found], C, codes=False)
+
+
+def _valued(axis: Axis) -> Axis:
+    """Return the axis with an output's value on each of its meetings."""
+    valued = zip(axis.meetings, axis.values, strict=True)
+    return axis._replace(meetings=[[(pixel, value) for pixel, _ in met] for met, value in valued])
 
 
 def avg_pool_forward(x, window, stride, padding, count_include_pad, divisor, y):
@@ -86,70 +65,48 @@ def avg_pool_forward(x, window, stride, padding, count_include_pad, divisor, y):
     The pixels inside the padded image count (count_include_pad), or those inside the image itself;
     those past the padded image never do.
     """
-    worth = y.size * window[0] * window[1] * window[2] > SMALL
-    how = (window, stride, padding, count_include_pad, divisor)
-    call_parallel(worth, avg_pool_blocks, x, *how, y)
-
-
-@jit(inner=True)
-def spread_wide(shares, dx, to, W, Q, C, how):
-    """Fill the row of dx at `to` from the shares of the windows over its pixels, loops over C."""
-    window, stride, padding, _ = unpack(how)
-    for w in range(W):
-        first, last = cover_range(w, Q, window[2], stride[2], padding[2][0])
-        start = to + w * C
-        for i in range(C):
-            dx[np.uintp(start + i)] = 0
-        for q in range(first, last):
-            for i in range(C):
-                dx[np.uintp(start + i)] += shares[np.uintp(q * C + i)]
-
-
-@jit(inner=True)
-def spread_narrow(shares, index, dx, to):
-    """Fill the row of dx at `to` from the shares of the windows over its pixels, by index."""
-    for i in range(index.shape[1]):
-        dx[np.uintp(to + i)] = shares[index[0, np.uintp(i)]]
-    for line in range(1, index.shape[0]):
-        for i in range(index.shape[1]):
-            dx[np.uintp(to + i)] += shares[index[line, np.uintp(i)]]
-
-
-@jit(inner=True)
-def avg_pool_backward_row(row, thread, dy, output, how, padded, divisor, counts, index, dx, image, C):
-    """Fill one row of dx, counted through all images and depths."""
-    window, stride, padding, _ = unpack(how)
-    (O, P, Q), (D, H, W) = output, image
-    n, d, h = row // (D * H), row // H % D, row % H
-    shares, one = np.zeros(Q * C + 1, dx.dtype), dx.dtype.type(1)
-    deep, deep_end = cover_range(d, O, window[0], stride[0], padding[0][0])
-    low, low_end = cover_range(h, P, window[1], stride[1], padding[1][0])
-    for o in range(deep, deep_end):
-        for p in range(low, low_end):
-            count = dx.dtype.type(row_count(image, o, p, how, padded, divisor))
-            at = ((n * O + o) * P + p) * Q * C
-            for i in range(Q * C):
-                share = dy[np.uintp(at + i)] / max(one, count * counts[np.uintp(i)])
-                shares[np.uintp(i)] += share
-    if C >= WIDE:
-        spread_wide(shares, dx, row * W * C, W, Q, C, how)
-    else:
-        spread_narrow(shares, index, dx, row * W * C)
-
-
-@jit
-def avg_pool_backward_rows(team, dy, window, stride, padding, padded, divisor, dx):
-    """Do `avg_pool_backward_input`, row by row."""
-    (N, D, H, W, C), output = dx.shape, dy.shape[1:4]
-    image, Q, how = (D, H, W), dy.shape[3], pack(window, stride, padding, ADJACENT)
-    index, counts = cover_index(W, Q, C, how), np.empty(Q * C, dx.dtype)
-    column_counts(image, Q, C, how, padded, divisor, counts)
-    given, flat = dy.reshape(-1), dx.reshape(-1)
-    how_much = (given, output, how, padded, divisor, counts, index, flat, image, C)
-    share(team, N * D * H, avg_pool_backward_row, how_much)
+    geometry = x.shape[1:4], y.shape[1:4], window, stride, padding, count_include_pad, divisor
+    sweep(*_forward(_window_axes, x.shape[4], *geometry), x, y)
 
 
 def avg_pool_backward_input(dy, window, stride, padding, count_include_pad, divisor, dx):
     """Fill dx: every pixel collects dy over the divisor from the windows that hold it."""
-    how = (window, stride, padding, count_include_pad, divisor)
-    call_parallel(dx.size > SMALL, avg_pool_backward_rows, dy, *how, dx)
+    geometry = dx.shape[1:4], dy.shape[1:4], window, stride, padding, count_include_pad, divisor
+    sweep(*_backward(_window_axes, dx.shape[4], *geometry), dy, dx)
+
+
+def adaptive_avg_pool_forward(x, y):
+    """Fill y with the means of adaptive windows."""
+    sweep(*_forward(_adaptive_axes, x.shape[4], x.shape[1:4], y.shape[1:4]), x, y)
+
+
+def adaptive_avg_pool_backward_input(dy, dx):
+    """Fill dx: every pixel collects dy over the window's pixels from the windows that hold it."""
+    sweep(*_backward(_adaptive_axes, dx.shape[4], dx.shape[1:4], dy.shape[1:4]), dy, dx)
+
+
+@lru_cache(maxsize=256)
+def _gaussian(transposed, C, image, output, window, stride, padding, sigma) -> Tables:
+    axes = []
+    for size, outputs, taps, step, (before, _), width in zip(
+        image, output, window, stride, padding, sigma, strict=True
+    ):
+        axis, weights = window_axis(size, outputs, taps, step, before), gaussian_weights(taps, width)
+        weighed = [[(pixel, float(weights[int(tap)])) for pixel, tap in met] for met in axis.meetings]
+        sums = [sum(weight for _, weight in met) for met in weighed]
+        shares = [[(i, weight / total) for i, weight in met] for met, total in zip(weighed, sums, strict=True)]
+        axis = axis._replace(meetings=shares)
+        axes.append(axis.transpose() if transposed else axis)
+    return tables(axes, C, codes=False)
+
+
+def gaussian_pool_forward(x, window, stride, padding, sigma, y):
+    """Fill y with the weighted mean of every window, over its pixels inside the image."""
+    geometry = x.shape[1:4], y.shape[1:4], window, stride, padding, sigma
+    sweep(WEIGH, _gaussian(False, x.shape[4], *geometry), x, y)
+
+
+def gaussian_pool_backward_input(dy, window, stride, padding, sigma, dx):
+    """Fill dx: every pixel collects dy from the windows that hold it, by its weight in each."""
+    geometry = dx.shape[1:4], dy.shape[1:4], window, stride, padding, sigma
+    sweep(WEIGH, _gaussian(True, dx.shape[4], *geometry), dy, dx)

@@ -1,4 +1,4 @@
-"""Pooling: the maximum or the mean of every window, channel by channel.
+"""Pooling: the maximum, the mean or the norm of every window, channel by channel.
 
     x (N, D, H, W, C)   window (T, R, S)   y (N, O, P, Q, C)
 
@@ -6,17 +6,41 @@ Window (o, p, q) starts at pixel (o, p, q) * stride - pad. The outputs may be mo
 (ceil_mode): the last windows then hang over the padded image. Pixels outside the image never win a
 maximum and add 0 to a mean.
 
-Forward, a block of output rows stays in the first-level cache while the taps of the window pass
-over it one after another, each in long vector loops (`windows.find_runs`). Backward, every thread
-owns rows of dx and collects what falls into them.
+All of it is one loop: for a few vectors of channels, over the taps of their window (`sweep_code.py`), with tables that
+say where taps are (`windows.py`). Backward, a pixel collects from the windows over it by the transposed tables; where
+windows stand side by side, each writes its own pixels.
 """
 
-from fastcnn.kernels.cpu.avg_pool import avg_pool_backward_input, avg_pool_forward
-from fastcnn.kernels.cpu.max_pool import max_pool_backward_input, max_pool_forward
+from fastcnn.kernels.cpu.avg_pool import (
+    adaptive_avg_pool_backward_input,
+    adaptive_avg_pool_forward,
+    avg_pool_backward_input,
+    avg_pool_forward,
+    gaussian_pool_backward_input,
+    gaussian_pool_forward,
+)
+from fastcnn.kernels.cpu.lp_pool import lp_pool_backward_input, lp_pool_forward
+from fastcnn.kernels.cpu.max_pool import (
+    adaptive_max_pool_backward_input,
+    adaptive_max_pool_forward,
+    max_pool_backward_input,
+    max_pool_forward,
+)
+from fastcnn.kernels.cpu.positions import adaptive_max_pool_positions, max_pool_positions
 
 __all__ = [
+    "adaptive_avg_pool_backward_input",
+    "adaptive_avg_pool_forward",
+    "adaptive_max_pool_backward_input",
+    "adaptive_max_pool_forward",
+    "adaptive_max_pool_positions",
     "avg_pool_backward_input",
     "avg_pool_forward",
+    "gaussian_pool_backward_input",
+    "gaussian_pool_forward",
+    "lp_pool_backward_input",
+    "lp_pool_forward",
     "max_pool_backward_input",
     "max_pool_forward",
+    "max_pool_positions",
 ]

@@ -1,4 +1,4 @@
-"""Pooling: the maximum or the mean of every window, channel by channel.
+"""Pooling: the maximum, the mean or the norm of every window, channel by channel.
 
     x (N, D, H, W, C)   window (T, R, S)   y (N, O, P, Q, C)
 
@@ -7,12 +7,19 @@ Window (o, p, q) starts at pixel (o, p, q) * stride - pad. The outputs may be mo
 maximum and add 0 to a mean.
 """
 
+from collections.abc import Iterator
+from math import prod
+
 import numpy as np
 import numpy.typing as npt
 
+from fastcnn.kernels.reference.spans import adaptive_span, adaptive_window, gaussian_weights
 from fastcnn.kernels.reference.taps import Array, Padding, Triple, each_tap, inside, pad, tap_view
 
 ADJACENT = (1, 1, 1)  # the dilation of a mean's window
+UNPADDED: Padding = ((0, 0), (0, 0), (0, 0))
+
+Box = tuple[slice, ...]
 
 
 def overhang(
@@ -144,4 +151,154 @@ def avg_pool_backward_input(
     for tap in each_tap(window):
         pixels = tap_view(padded, tap, output, stride, ADJACENT)
         pixels += share
+    dx[...] = inside(padded, padding, dx.shape)
+
+
+def adaptive_windows(image: tuple[int, ...], output: tuple[int, ...]) -> Iterator[tuple[Triple, Box]]:
+    """Yield the position of every output and the box of pixels that is its adaptive window."""
+    for position in np.ndindex(*output):
+        spans = map(adaptive_span, image, output, position)
+        yield position, tuple(slice(*span) for span in spans)
+
+
+def adaptive_max_pool_forward(x: Array, y: Array, winner: npt.NDArray[np.integer]) -> None:
+    """Fill y with the maxima of adaptive windows, and winner with taps as numbered in the largest of them."""
+    N, C, largest = x.shape[0], x.shape[4], adaptive_window(x.shape[1:4], y.shape[1:4])
+    for (o, p, q), box in adaptive_windows(x.shape[1:4], y.shape[1:4]):
+        pixels = x[:, *box]
+        first = pixels.reshape(N, -1, C).argmax(1)  # of equals, and of NaNs, the first
+        tap = np.unravel_index(first, pixels.shape[1:4])
+        winner[:, o, p, q] = np.ravel_multi_index(tap, largest)
+        y[:, o, p, q] = np.take_along_axis(pixels.reshape(N, -1, C), first[:, np.newaxis], 1)[:, 0]
+
+
+def adaptive_max_pool_backward_input(dy: Array, winner: npt.NDArray[np.integer], dx: Array) -> None:
+    """Fill dx: every pixel collects dy from the windows that it won."""
+    largest = adaptive_window(dx.shape[1:4], dy.shape[1:4])
+    dx[...] = 0
+    for (o, p, q), box in adaptive_windows(dx.shape[1:4], dy.shape[1:4]):
+        size = tuple(axis.stop - axis.start for axis in box)
+        for tap in np.ndindex(*size):
+            d, h, w = (axis.start + t for axis, t in zip(box, tap, strict=True))
+            dx[:, d, h, w] += np.where(winner[:, o, p, q] == np.ravel_multi_index(tap, largest), dy[:, o, p, q], 0)
+
+
+def adaptive_max_pool_positions(
+    winner: npt.NDArray[np.integer], image: tuple[int, ...], positions: npt.NDArray[np.int64]
+) -> None:
+    """Fill positions with the flat places of the maxima in the image (D, H, W)."""
+    largest = adaptive_window(image, winner.shape[1:4])
+    for (o, p, q), box in adaptive_windows(image, winner.shape[1:4]):
+        tap = np.unravel_index(winner[:, o, p, q], largest)
+        place = [axis.start + t for axis, t in zip(box, tap, strict=True)]
+        positions[:, o, p, q] = np.ravel_multi_index(tuple(place), image)
+
+
+def adaptive_avg_pool_forward(x: Array, y: Array) -> None:
+    """Fill y with the means of adaptive windows."""
+    for (o, p, q), box in adaptive_windows(x.shape[1:4], y.shape[1:4]):
+        y[:, o, p, q] = x[:, *box].mean((1, 2, 3), dtype=np.float64)
+
+
+def adaptive_avg_pool_backward_input(dy: Array, dx: Array) -> None:
+    """Fill dx: every pixel collects dy over the window's pixels from the windows that hold it."""
+    total = np.zeros(dx.shape)
+    for (o, p, q), box in adaptive_windows(dx.shape[1:4], dy.shape[1:4]):
+        pixels = prod(axis.stop - axis.start for axis in box)
+        total[:, *box] += (dy[:, o, p, q] / pixels)[:, np.newaxis, np.newaxis, np.newaxis]
+    dx[...] = total
+
+
+def max_pool_positions(
+    winner: npt.NDArray[np.integer],
+    window: Triple,
+    stride: Triple,
+    padding: Padding,
+    dilation: Triple,
+    image: tuple[int, ...],
+    positions: npt.NDArray[np.int64],
+) -> None:
+    """Fill positions with the flat places of the maxima in the image (D, H, W), from the winning taps."""
+    tap = np.unravel_index(winner, window)
+    output = np.indices(winner.shape)[1:4]
+    d, h, w = (output[a] * stride[a] - padding[a][0] + tap[a] * dilation[a] for a in range(3))
+    positions[...] = (d * image[1] + h) * image[2] + w
+
+
+def lp_pool_forward(x: Array, power: float, window: Triple, stride: Triple, y: Array) -> None:
+    """Fill y with the p-norm (sum |x|^p)^(1/p) of every window."""
+    output = y.shape[1:4]
+    padded = pad(x, UNPADDED, overhang(x.shape[1:4], output, window, stride, UNPADDED, ADJACENT)).astype(np.float64)
+    total = sum(np.abs(tap_view(padded, tap, output, stride, ADJACENT)) ** power for tap in each_tap(window))
+    y[...] = total ** (1 / power)
+
+
+def lp_pool_backward_input(
+    x: Array, y: Array, dy: Array, power: float, window: Triple, stride: Triple, dx: Array
+) -> None:
+    """Fill dx: every pixel collects dy sign(x) (|x| / y)^(p - 1) from its windows, and 0 from those whose y is 0."""
+    output = y.shape[1:4]
+    more = overhang(x.shape[1:4], output, window, stride, UNPADDED, ADJACENT)
+    padded, total = pad(x, UNPADDED, more).astype(np.float64), pad(np.zeros(x.shape), UNPADDED, more)
+    norm = np.where(y == 0, 1, y).astype(np.float64)
+    for tap in each_tap(window):
+        pixels = tap_view(padded, tap, output, stride, ADJACENT)
+        sums = tap_view(total, tap, output, stride, ADJACENT)
+        slope = np.sign(pixels) * (np.abs(pixels) / norm) ** (power - 1)
+        sums += np.where((y == 0) | (pixels == 0), 0, dy * slope)
+    dx[...] = inside(total, UNPADDED, x.shape)
+
+
+def gaussian_shares(
+    image: tuple[int, ...],
+    output: tuple[int, ...],
+    window: Triple,
+    stride: Triple,
+    padding: Padding,
+    sigma: tuple[float, float, float],
+) -> Array:
+    """Return the weight of every tap in every window, (T, R, S, O, P, Q, 1): those inside the image sum to 1."""
+    axes = []
+    for size, outputs, taps, step, (before, _), width in zip(
+        image, output, window, stride, padding, sigma, strict=True
+    ):
+        pixel = np.arange(outputs) * step - before + np.arange(taps)[:, np.newaxis]
+        weights = np.where((pixel >= 0) & (pixel < size), gaussian_weights(taps, width)[:, np.newaxis], 0)
+        total = weights.sum(0)
+        axes.append(weights / np.where(total == 0, 1, total))
+    shares: Array = np.einsum("to,rp,sq->trsopq", *axes)[..., np.newaxis]
+    return shares
+
+
+def gaussian_pool_forward(
+    x: Array,
+    window: Triple,
+    stride: Triple,
+    padding: Padding,
+    sigma: tuple[float, float, float],
+    y: Array,
+) -> None:
+    """Fill y with the weighted mean of every window, over its pixels inside the image."""
+    output = y.shape[1:4]
+    shares = gaussian_shares(x.shape[1:4], output, window, stride, padding, sigma)
+    padded = pad(x, padding, overhang(x.shape[1:4], output, window, stride, padding, ADJACENT))
+    y[...] = sum(shares[tap] * tap_view(padded, tap, output, stride, ADJACENT) for tap in each_tap(window))
+
+
+def gaussian_pool_backward_input(
+    dy: Array,
+    window: Triple,
+    stride: Triple,
+    padding: Padding,
+    sigma: tuple[float, float, float],
+    dx: Array,
+) -> None:
+    """Fill dx: every pixel collects dy from the windows that hold it, by its weight in each."""
+    output = dy.shape[1:4]
+    shares = gaussian_shares(dx.shape[1:4], output, window, stride, padding, sigma)
+    more = overhang(dx.shape[1:4], output, window, stride, padding, ADJACENT)
+    padded = pad(np.zeros(dx.shape), padding, more)
+    for tap in each_tap(window):
+        pixels = tap_view(padded, tap, output, stride, ADJACENT)
+        pixels += shares[tap] * dy
     dx[...] = inside(padded, padding, dx.shape)

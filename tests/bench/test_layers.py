@@ -91,7 +91,7 @@ def test_equal_descriptors(layer, text, same):
         ("conv_transpose", "ic8ih4oc6oh9kh3sh2ph1", "oh (=9) must lie between 7 and 8"),
         ("conv_transpose", "ic8ih4oc6oh6kh3sh2ph1", "oh (=6) must lie between 7 and 8"),
         ("conv_transpose", "ic8ih4oc6oh5kh3", "oh (=5) must lie between 4 and 4"),
-        ("pool", "min:ic3ih8kh2", "'min' is no kind of pooling: choose of max, avg, avg_p, avg_np"),
+        ("pool", "min:ic3ih8kh2", "'min' is no kind of pooling: choose of max, avg, avg_p, avg_np, lp1"),
         ("pool", "ic3ih8kh2oc3", "a pooling has no oc"),
         ("pool", "ih8kh2", "lacks ic"),
         ("pool", "avg:ic3ih8kh2dh1", "no dilation"),

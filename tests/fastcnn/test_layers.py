@@ -73,7 +73,6 @@ def test_worked_convolution_costs():
         (lambda: fc.ConvTranspose2d(3, 4, 3, stride=2, padding="same"), "needs stride 1"),
         (lambda: fc.ConvTranspose2d(3, 4, 3, padding_mode="circular"), "only 'zeros'"),
         (lambda: fc.MaxPool2d(2, padding=2), "at most half"),
-        (lambda: fc.MaxPool2d(2, return_indices=True), "leave it out"),
         (lambda: fc.AvgPool2d(2, divisor_override=0), "divisor_override=0"),
         (lambda: fc.Linear(0, 10), "in_features=0"),
         (lambda: fc.ReLU(dtype="float16"), "choose float32 or float64"),

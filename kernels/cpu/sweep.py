@@ -1,0 +1,81 @@
+"""Sweeps: pooling's one loop over rows of outputs, shared among threads; `sweep_code.py` does a row."""
+
+import numpy as np
+
+from fastcnn.kernels.cpu.compiler import jit
+from fastcnn.kernels.cpu.gather import past_caches
+from fastcnn.kernels.cpu.sweep_code import MAX, PICK, SCATTERS, call_sweep, lanes_of, sweep_code
+from fastcnn.kernels.cpu.tasks import share
+from fastcnn.kernels.cpu.threads import call_parallel
+from fastcnn.kernels.cpu.windows import Tables
+
+SMALL = 1 << 15  # elements: for fewer no second thread wakes
+FETCHED = 1 << 18  # bytes of a source from which on what the next row needs is asked for ahead
+FEW_ROWS, CUT = 32, 256  # fewer rows are cut into tasks of so many elements of each segment, or more
+
+
+@jit(inner=True)
+def _sweep_row(task, thread, code, cuts, cut, outer, places, steps, sizes, ahead, starts, rows, row_values, segments,
+               columns):  # fmt: skip
+    """Do one cut of one row; steps (2, 4): bytes from image to image and row to row, of source, winner, own, out."""
+    row, begin = task // cuts, task % cuts * cut
+    image, at = row // outer, row % outer
+    first, last = starts[at], starts[at + 1]
+    source = places[0] + image * steps[0, 0] + row * steps[1, 0]
+    winner = places[1] + image * steps[0, 1] + row * steps[1, 1]
+    fetch = more = winner_more = 0
+    if ahead > 0 and at + 1 < outer and last > first and starts[at + 2] > last:
+        # Beyond what this row meets, the next one meets as many rows as the windows move on.
+        fetch = rows[last - 1, 0] + ahead
+        more = rows[starts[at + 2] - 1, 0] - rows[last - 1, 0]
+        if more < 0 or more > (starts[at + 2] - last) * ahead:  # rows in between are skipped
+            more = 0
+        winner_more = more * sizes[1] // sizes[2]
+        more = more * sizes[0] // sizes[2]
+    call_sweep(
+        code, source, winner,
+        rows.ctypes.data + first * rows.strides[0], last - first, row_values[at],
+        segments.ctypes.data, segments.shape[0], columns.ctypes.data, begin, begin + cut,
+        places[2] + image * steps[0, 2] + row * steps[1, 2],
+        places[3] + image * steps[0, 3] + row * steps[1, 3],
+        source + fetch * sizes[0], more, winner + fetch * sizes[1], winner_more,
+    )  # fmt: skip
+
+
+@jit
+def _sweep_rows(team, tasks, code, cuts, cut, outer, places, steps, sizes, ahead, starts, rows, row_values, segments,
+                columns):  # fmt: skip
+    share(team, tasks, _sweep_row, (code, cuts, cut, outer, places, steps, sizes, ahead, starts, rows, row_values,
+                                    segments, columns))  # fmt: skip
+
+
+def sweep(
+    mode: int, tables: Tables, source: np.ndarray, out: np.ndarray, winner: np.ndarray | None = None,
+    own: np.ndarray | None = None,
+) -> None:  # fmt: skip
+    """Fill out from source (N, D, H, W, C each) in a mode of `sweep_code.py`; MAX fills the winner, too."""
+    scatters, size = mode in SCATTERS, out.itemsize
+    rows_of = source if scatters else out
+    outer = rows_of.shape[1] * rows_of.shape[2]
+    count = rows_of.shape[0] * outer
+    if count == 0 or tables.row == 0:
+        return
+    cuts = 1 if count >= FEW_ROWS else max(1, min(tables.longest // CUT, -(-FEW_ROWS // count)))
+    cut = -(-tables.longest // (cuts * CUT)) * CUT
+    lanes = lanes_of(size)
+    past = rows_of.shape[4] % lanes == 0 and past_caches(out, lanes)
+    bytes_each = 0 if winner is None else winner.itemsize
+    image, row = (tables.image, 0), (0, tables.row)
+    (of_source, of_out) = (row, image) if scatters else (image, row)
+    of_winner = of_out if mode == MAX else of_source
+    steps = np.array([of_source, of_winner, of_out, of_out], np.int64).T * (size, bytes_each, size, size)
+    places = [0 if array is None else array.ctypes.data for array in (source, winner, own, out)]
+    # Asked for ahead: the source beyond the last row met, and the winners beside it.
+    vectors = -(-tables.row // lanes)
+    sizes = (size, bytes_each if mode == PICK else 0, vectors)
+    ahead = 0 if scatters or source.nbytes < FETCHED or cuts > 1 else tables.pitch
+    call_parallel(
+        max(source.size, out.size) > SMALL, _sweep_rows, count * cuts, sweep_code(mode, out.dtype, bytes_each, past),
+        cuts, cut, outer, np.array(places), np.ascontiguousarray(steps), sizes, ahead, tables.starts, tables.rows,
+        tables.row_values, tables.segments, tables.columns,
+    )  # fmt: skip
