@@ -108,18 +108,10 @@ from fastcnn.layers.view import (
 )
 
 LAYERS: dict[str, type[Layer]] = {
-    layer.__name__: layer
-    for layer in (
-        Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d, Linear, Flatten, Identity, Add, ReLU,
-        SeparableConv1d, SeparableConv2d, SeparableConv3d, Reshape, Permute, Pad, Concat, Multiply,
-        Dropout, Dropout1d, Dropout2d, Dropout3d,
-        MaxPool1d, MaxPool2d, MaxPool3d, AvgPool1d, AvgPool2d, AvgPool3d,
-        LeakyReLU, ELU, SiLU, GELU, Hardswish, Sigmoid, Tanh, Softmax, LogSoftmax, Softplus, Abs, SoftAbs, Gain,
-        BatchNorm1d, BatchNorm2d, BatchNorm3d, InstanceNorm1d, InstanceNorm2d, InstanceNorm3d, GroupNorm, LayerNorm,
-        LocalResponseNorm, LocalContrastNorm,
-        LPPool1d, LPPool2d, LPPool3d, GaussianPool2d, AdaptiveAvgPool1d, AdaptiveAvgPool2d, AdaptiveAvgPool3d, AdaptiveMaxPool1d, AdaptiveMaxPool2d, AdaptiveMaxPool3d, GlobalAvgPool, GlobalMaxPool, MaxPoolIndices1d, MaxPoolIndices2d, MaxPoolIndices3d, MaxUnpool1d, MaxUnpool2d, MaxUnpool3d, Upsample, Subsample,
-    )
-}  # fmt: skip
+    name: kind
+    for name, kind in tuple(globals().items())
+    if isinstance(kind, type) and issubclass(kind, Layer) and kind is not Layer and not kind.holds_code
+}
 
 __all__ = [
     "ELU",
