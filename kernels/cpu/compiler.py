@@ -38,7 +38,8 @@ def jit(function: Callable[..., Any] | None = None, *, inner: bool = False) -> A
     """
     if function is None:
         return lambda f: jit(f, inner=inner)
-    dispatcher: Any = numba.njit(**OPTIONS, no_cpython_wrapper=inner, no_cfunc_wrapper=True)(function)
+    options = OPTIONS | {"no_cpython_wrapper": inner, "no_cfunc_wrapper": True}
+    dispatcher: Any = numba.njit(**options)(function)
     dispatcher._cache = KernelCache(function)
     return dispatcher
 

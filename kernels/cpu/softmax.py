@@ -24,7 +24,7 @@ WIDE = 128  # channels from which loops over one pixel cost less than those over
 
 # The order of a sum may be that of vector lanes: it is fixed when this is compiled.
 reassociating = numba.njit(
-    **OPTIONS | {"fastmath": {"contract", "reassoc"}}, no_cpython_wrapper=True, no_cfunc_wrapper=True
+    **OPTIONS | {"fastmath": {"contract", "reassoc"}, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 )
 
 
