@@ -30,7 +30,7 @@ Examples:
   fastcnn bench --layer conv_transpose --shapes ic64ih16oc32kh4sh2ph1
   fastcnn bench --layer pool --shapes vgg19 --shapes avg:mb16ic1024ih7kh7
   fastcnn bench --layer linear --shapes mb64ic2048oc1000
-  fastcnn bench --layer activation --shapes relu:mb16ic64ih112
+  fastcnn bench --layer activation --shapes functions --shapes gelu:resnet50
   fastcnn bench --model lenet5 --batch 128 --against torch
 \b
 Sets of shapes, the default ones in brackets:

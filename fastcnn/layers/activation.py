@@ -247,7 +247,7 @@ class Softplus(Activation):
 
     >>> import numpy as np
     >>> Softplus(2.0, device="reference").forward(np.array([[-1e4, 0.0, 1e4]])).round(4)
-    array([[0.0000e+00, 3.4660e-01, 1.0000e+04]])
+    array([[0.000e+00, 3.466e-01, 1.000e+04]])
     """
 
     kind = kernel = "softplus"
@@ -395,7 +395,7 @@ class Gain(Layer):
         """Return the input's shape, whose last axis holds the channels."""
         (shape,) = inputs
         if shape[-1:] != (self.channels,):
-            raise self.refuse(shape, f"{self.channels} channels last", (self.channels, *shape[1:]))
+            raise self.refuse(shape, f"{self.channels} channels last", (*shape[1:], self.channels))
         return shape
 
     def multiply_adds(self, output: Shape) -> int:

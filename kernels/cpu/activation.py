@@ -2,7 +2,7 @@
 
 A NaN passes forward, and y may be x, dx may be dy. Each is a `Pair` of scalar functions f(x, a, b) and
 g(kept, dy, a, b), as a user's own are (`elementwise_forward`), and runs in the loops of `elementwise.py`. They have no
-branches, stand on `elementary.py`, and hold where exponentials would overflow; a factor that meets one which vanishes is
+branches, stand on `elementary.py`, and hold where exponentials would overflow; a factor that meets one that vanishes is
 kept finite by `within`, since infinity times 0 is no number.
 """
 

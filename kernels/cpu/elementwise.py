@@ -157,12 +157,14 @@ def apply_block(block, thread, run, x, period, dy, y, size, width, a, b, apart, 
 
 
 @jit
-def apply_blocks(team, run, x, period, dy, y, size, width, a, b, ahead):
-    """Apply a loop to flat arrays at addresses, a block at a time."""
+def apply_blocks(team, run, x, period, dy, y, a, b, ahead):
+    """Apply a loop to flat arrays, a block at a time."""
     length = period if period else RUN
     step = max(1, BLOCK // length) * length
-    apart = y != x and y != dy
-    share(team, (size + step - 1) // step, apply_block, (run, x, period, dy, y, size, width, a, b, apart, ahead))
+    places = np.int64(x.ctypes.data), period, np.int64(dy.ctypes.data), np.int64(y.ctypes.data)
+    apart = y.ctypes.data != x.ctypes.data and y.ctypes.data != dy.ctypes.data
+    how = (run, *places, y.size, y.itemsize, a, b, apart, ahead)
+    share(team, (y.size + step - 1) // step, apply_block, how)
 
 
 def apply(pair, x, y, a=0.0, b=0.0):
@@ -177,11 +179,6 @@ def apply_gradient(pair, kept, dy, dx, a=0.0, b=0.0):
 
 def call(run, x, period, dy, y, a=0.0, b=0.0):
     """Share the blocks of arrays of one shape among threads; with a period, x alone is that short, and begins anew."""
-    places = x.ctypes.data, period, dy.ctypes.data, y.ctypes.data
-    ahead = dy is not x and not period and past_caches(x, dy, y)
-    call_parallel(y.size > SMALL, apply_blocks, run, *places, y.size, y.itemsize, float(a), float(b), ahead)
-
-
-def past_caches(*arrays):
-    """Say whether arrays together lie outside of a core's own caches."""
-    return sum(array.nbytes for array in arrays) > cache_bytes().L2
+    ahead = dy is not x and not period and 3 * y.nbytes > cache_bytes().L2
+    flat = x.reshape(-1), period, dy.reshape(-1), y.reshape(-1)
+    call_parallel(y.size > SMALL, apply_blocks, run, *flat, float(a), float(b), ahead)

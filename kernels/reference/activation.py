@@ -224,7 +224,7 @@ def elementwise_check(f: ScalarFunction, df: ScalarFunction, dtype: np.dtype[np.
     """Try a user's functions, or raise a ValueError that says what is wrong with them."""
     for role, function in (("f", f), ("df", df)):
         try:
-            float(function(dtype.type(0.5)))
+            float(function(0.5))
         except Exception as error:
             raise ValueError(
                 f"{role} failed as a function of one {dtype.name} ({error}): it must take one number and return one."

@@ -27,9 +27,7 @@ def test_a_file_brings_the_layer_back(layer, tmp_path):
     np.testing.assert_array_equal(loaded.predict(x), net.predict(x))
 
 
-@pytest.mark.parametrize(
-    "name", ["ReLU", "LeakyReLU", "ELU", "SiLU", "GELU", "Hardswish", "Sigmoid", "Tanh", "Softplus"]
-)
+@pytest.mark.parametrize("name", ["ReLU", "LeakyReLU", "ELU", "SiLU", "GELU", "Hardswish", "Softplus"])
 def test_arguments_are_pytorchs(name):
     torch = pytest.importorskip("torch", reason="PyTorch is the oracle of this test")
     theirs = inspect.signature(getattr(torch.nn, name)).parameters.values()
