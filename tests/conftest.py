@@ -11,7 +11,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 ROOMS = ("reference", "cpu")
-OPERATIONS = ("conv", "conv_pool", "conv_transpose", "linear", "pool", "activation", "loss", "optimizer")
+OPERATIONS = (
+    "conv", "conv_pool", "conv_transpose", "linear", "pool", "activation", "loss", "optimizer", "norm", "local_norm",
+)  # fmt: skip
 
 # The same examples in every run: a failure anywhere is a failure everywhere.
 settings.register_profile("reproducible", derandomize=True, deadline=None, max_examples=60)
