@@ -2,7 +2,6 @@
 
 import importlib
 from math import prod
-from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
@@ -10,8 +9,9 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 
+from fastcnn.backend import get
+
 ROOMS = ("reference", "cpu")
-OPERATIONS = ("conv", "conv_pool", "conv_transpose", "linear", "pool", "activation", "loss", "regression", "optimizer")
 
 # The same examples in every run: a failure anywhere is a failure everywhere.
 settings.register_profile("reproducible", derandomize=True, deadline=None, max_examples=60)
@@ -53,28 +53,22 @@ def geometries(draw, dilated: bool = True) -> Geometry:
     return fitting(*zip(*axes, strict=True))
 
 
-def load_room(name: str) -> SimpleNamespace:
-    """Return the modules of a room under their file names."""
-    modules = {op: importlib.import_module(f"fastcnn.kernels.{name}.{op}") for op in OPERATIONS}
-    return SimpleNamespace(name=name, **modules)
-
-
 @pytest.fixture(scope="session", params=ROOMS)
 def room(request):
     """One room after another."""
-    return load_room(request.param)
+    return get(request.param)
 
 
 @pytest.fixture(scope="session")
 def reference():
     """The room that the others are compared with."""
-    return load_room("reference")
+    return get("reference")
 
 
 @pytest.fixture(scope="session")
 def cpu():
     """The Numba room."""
-    return load_room("cpu")
+    return get("cpu")
 
 
 @pytest.fixture(scope="session", params=("float32", "float64"))
