@@ -31,9 +31,12 @@ class Backend:
         self.name = name
 
     def __getattr__(self, operation: str) -> Any:
-        if operation.startswith("_"):
-            raise AttributeError(operation)
-        module = import_kernels(self.name, operation)
+        try:
+            module = import_kernels(self.name, operation)
+        except ModuleNotFoundError as error:
+            if error.name != f"fastcnn.kernels.{self.name}.{operation}":
+                raise  # a library is missing
+            raise AttributeError(f"the room {self.name!r} has no kernels {operation!r}") from None
         setattr(self, operation, module)
         return module
 
