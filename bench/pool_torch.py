@@ -1,13 +1,16 @@
 """PyTorch's side of the other kinds of pooling, as its users call them: the gradient through autograd."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
-from torch.nn import functional
+from torch.nn import functional as torch_functional
 
 from fastcnn.bench.pool_kinds import SIGMAS_IN_A_WINDOW
 from fastcnn.bench.pooling import Pooling
 from fastcnn.kernels.reference.spans import gaussian_weights
+
+functional: Any = torch_functional  # whose types want tuples, and take lists
 
 Operation = Callable[[torch.Tensor], torch.Tensor]
 

@@ -19,7 +19,7 @@ Sums go along a row of taps first, then over the rows: the order is fixed, and l
 """
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 from llvmlite import ir
@@ -33,7 +33,11 @@ MAX, PICK, SUM, SIZES, NORM, MEAN, EACH, WEIGH, TIMES, SIGNED, PLACE_WINNERS, PL
 SCATTERS = (PLACE_WINNERS, PLACE)
 
 ARGUMENTS = 16
-UNROLL = 4  # vectors taken at once: their loads hide the look-up of the tap's place
+UNROLL = (4,)  # vectors taken at once: their loads hide the look-up of the tap's place
+LONG_SUMS = (
+    8,
+    4,
+)  # in sums, whose taps may be far apart: more of each page (measured on 7 x 7 pixels of 2048 channels)
 WORD = 8  # bytes of a table's number
 LINE = 64  # bytes of a cache line
 ENTRY, SEGMENT = 2, 5  # numbers of an entry and of a segment
@@ -94,13 +98,12 @@ class _Sweep:
         self.column_count = self.number(table, 3)
         self.divisor = self.spread(b.fmul(self.row_value, self.real(table, 4)))
         last = b.select(b.icmp_signed("<", length, self.end), length, self.end)
-        left, block = b.sub(last, self.begin), UNROLL * lanes
-        groups = b.sdiv(left, i64(block))
+        left = b.sub(last, self.begin)
 
-        def group(_: Value, carried: list[Value]) -> list[Value]:
+        def group(vectors: int, _: Value, carried: list[Value]) -> list[Value]:
             i, *fetches = carried
-            self.chunk(i, UNROLL, None)
-            return [b.add(i, i64(block)), *self.fetch(fetches, UNROLL)]
+            self.chunk(i, vectors, None)
+            return [b.add(i, i64(vectors * lanes)), *self.fetch(fetches, vectors)]
 
         def single(_: Value, carried: list[Value]) -> list[Value]:
             i, *fetches = carried
@@ -112,7 +115,10 @@ class _Sweep:
             self.chunk(self.begin, 1, f.mask_below(left))
             return self.fetch(fetches, 1)
 
-        at, *fetches = f.loop(groups, [self.begin, *fetches], group)
+        at = self.begin
+        for vectors in LONG_SUMS if self.mode in (SUM, MEAN) else UNROLL:
+            groups = b.sdiv(b.sub(last, at), i64(vectors * lanes))
+            at, *fetches = f.loop(groups, [at, *fetches], partial(group, vectors))
         wide = b.icmp_signed(">=", left, i64(lanes))
         rest = b.sdiv(b.add(b.sub(last, at), i64(lanes - 1)), i64(lanes))
         _, *fetches = f.loop(b.select(wide, rest, i64(0)), [at, *fetches], single)

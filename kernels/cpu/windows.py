@@ -5,6 +5,7 @@ Its transpose lists, for each pixel, the outputs that meet it: the way back is t
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -60,7 +61,8 @@ def coded(axes: Sequence[Axis], window: Triple) -> list[Axis]:
     ]
 
 
-class Tables(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Tables:
     """What a sweep reads, in the order of `sweep_code.py`; rows of outputs are counted through depth and height."""
 
     starts: np.ndarray  # (rows + 1,): the first row entry of each row

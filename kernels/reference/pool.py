@@ -166,10 +166,11 @@ def adaptive_max_pool_forward(x: Array, y: Array, winner: npt.NDArray[np.integer
     N, C, largest = x.shape[0], x.shape[4], adaptive_window(x.shape[1:4], y.shape[1:4])
     for (o, p, q), box in adaptive_windows(x.shape[1:4], y.shape[1:4]):
         pixels = x[:, *box]
-        first = pixels.reshape(N, -1, C).argmax(1)  # of equals, and of NaNs, the first
-        tap = np.unravel_index(first, pixels.shape[1:4])
-        winner[:, o, p, q] = np.ravel_multi_index(tap, largest)
-        y[:, o, p, q] = np.take_along_axis(pixels.reshape(N, -1, C), first[:, np.newaxis], 1)[:, 0]
+        size = pixels.shape[1:4]
+        flat = pixels.reshape(N, prod(size), C)
+        first = flat.argmax(1)  # of equals, and of NaNs, the first
+        winner[:, o, p, q] = np.ravel_multi_index(np.unravel_index(first, size), largest)
+        y[:, o, p, q] = np.take_along_axis(flat, first[:, np.newaxis], 1)[:, 0]
 
 
 def adaptive_max_pool_backward_input(dy: Array, winner: npt.NDArray[np.integer], dx: Array) -> None:
