@@ -25,6 +25,7 @@ SMALL = 1 << 12  # exponentials (about 2 ns each): for fewer no second thread wa
 LARGE = 1 << 16  # plain elements (about 0.3 ns each): likewise
 BLOCK = 1 << 11  # elements of a task, 16 KB of float64
 FEW = 12  # classes: the rows of so few are too short for loops of their own
+PAIRS = 4  # classes: of so few even the ends of two loops cost more
 
 
 def _rows_of_a_task(scores):
@@ -63,13 +64,14 @@ def _total(values, first, K):
 
 
 @jit(inner=True)
-def _shift_rows(logits, first, last, own):
-    """Fill own with the logits of some rows less the largest of each, row by row."""
+def _shift_rows(logits, first, last, own, top):
+    """Fill top with the largest logit of some rows, and own with the logits less that, row by row."""
     K = logits.shape[1]
     for n in range(first, last):
-        top, place = np.float64(_largest(logits, n)), (n - first) * K
+        largest, place = np.float64(_largest(logits, n)), (n - first) * K
+        top[n - first] = largest
         for k in range(K):
-            own[np.uintp(place + k)] = np.float64(logits[np.uintp(n), np.uintp(k)]) - top
+            own[np.uintp(place + k)] = np.float64(logits[np.uintp(n), np.uintp(k)]) - largest
 
 
 @jit(inner=True)
@@ -89,8 +91,9 @@ def _shift_columns(logits, first, last, own, top):
 
 
 @jit(inner=True)
-def _fill_losses(labels, weights, smoothing, own, logs, first, last, down, along, K, losses):
-    """Fill the losses of some rows from logits less the largest, `down` apart in a class and `along` in a row."""
+def _fill_losses(logits, labels, weights, smoothing, top, logs, first, last, losses):
+    """Fill the losses of some rows from their logits, the largest of them, and the logarithms of their sums."""
+    K = logits.shape[1]
     every = 0.0
     if smoothing != 0.0:
         every = smoothing / K * _total(weights, 0, K)
@@ -99,11 +102,11 @@ def _fill_losses(labels, weights, smoothing, own, logs, first, last, down, along
         loss = 0.0
         if label < K:
             hard = (1.0 - smoothing) * weights[label]
-            loss = (hard + every) * logs[i] - hard * own[i * down + label * along]
+            loss = (hard + every) * logs[i] - hard * (np.float64(logits[n, label]) - top[i])
             if smoothing != 0.0:
                 for k in range(K):
                     if weights[k] != 0.0:  # 0 * (-infinity) is no number
-                        loss -= smoothing / K * weights[k] * own[i * down + k * along]
+                        loss -= smoothing / K * weights[k] * (np.float64(logits[n, k]) - top[i])
         losses[n] = loss
 
 
@@ -113,16 +116,16 @@ def _softmax_rows(block, thread, rows, logits, labels, weights, smoothing, work,
     first, last = block * rows, min(logits.shape[0], block * rows + rows)
     count = last - first
     size = count * K
-    # Logits less the largest, their exponentials, and three numbers a row.
-    own, powers, rest = work[thread, :size], work[thread, size : 2 * size], work[thread, 2 * size :]
+    # Logits less the largest, then their exponentials; and three numbers a row.
+    powers, rest = work[thread, :size], work[thread, size:]
     top, totals, logs = rest[:count], rest[count : 2 * count], rest[2 * count : 3 * count]
     by_columns = K <= FEW
     if by_columns:
-        _shift_columns(logits, first, last, own, top)
+        _shift_columns(logits, first, last, powers, top)
     else:
-        _shift_rows(logits, first, last, own)
+        _shift_rows(logits, first, last, powers, top)
     for i in range(size):
-        powers[np.uintp(i)] = exp_negative(own[np.uintp(i)])
+        powers[np.uintp(i)] = exp_negative(powers[np.uintp(i)])
     if by_columns:
         totals[:] = 0.0
         for k in range(K):
@@ -134,8 +137,7 @@ def _softmax_rows(block, thread, rows, logits, labels, weights, smoothing, work,
     for i in range(count):
         logs[np.uintp(i)] = log_from_one(totals[np.uintp(i)])
         totals[np.uintp(i)] = 1.0 / totals[np.uintp(i)]
-    down, along = (1, count) if by_columns else (K, 1)
-    _fill_losses(labels, weights, smoothing, own, logs, first, last, down, along, K, losses)
+    _fill_losses(logits, labels, weights, smoothing, top, logs, first, last, losses)
     if by_columns:
         for k in range(K):
             for i in range(count):
@@ -157,7 +159,7 @@ def _softmax_blocks(team, rows, logits, labels, weights, smoothing, work, losses
 def softmax_cross_entropy_forward(logits, labels, weights, smoothing, losses, probabilities):
     """Fill losses with one loss a row and probabilities with the softmax of every row."""
     worth, rows = logits.size > SMALL, min(_rows_of_a_task(logits), max(1, logits.shape[0]))
-    size = (2 * rows * logits.shape[1] + 3 * rows + 7) // 8 * 8
+    size = (rows * logits.shape[1] + 3 * rows + 7) // 8 * 8
     threads = threads_for(worth)
     work = scratch("softmax", threads * size, losses.dtype)[: threads * size].reshape(threads, size)
     call_parallel(worth, _softmax_blocks, rows, logits, labels, weights, float(smoothing), work, losses, probabilities)
@@ -360,7 +362,12 @@ def _hit_rows(block, thread, rows, scores, labels, hits):
     K = scores.shape[1]
     for n in range(block * rows, min(scores.shape[0], block * rows + rows)):
         label, over = min(labels[n], K), 0
-        if label < K:
+        if label < K and K <= PAIRS:
+            x = scores[n, label]
+            for k in range(K):
+                v = scores[np.uintp(n), np.uintp(k)]
+                over += not (v < x if k < label else v <= x)
+        elif label < K:  # two loops without a branch are vectors
             x = scores[n, label]
             for k in range(label):
                 over += not scores[np.uintp(n), np.uintp(k)] < x
