@@ -1,4 +1,4 @@
-"""exp(x) for x <= 0 and log(1 + e) for 0 <= e <= 1, in double precision and without a branch.
+"""exp(x) for x <= 0, log(1 + e) for 0 <= e <= 1 and log(x) for x >= 1, in double precision and without a branch.
 
 The C library's functions are calls, one element at a time (about 10 ns); these are a chain of multiply-adds that LLVM
 turns into vectors. They are within 1 and 3 units in the last place; NaN passes.
@@ -19,7 +19,8 @@ LOG2_LOW = float.fromhex("0x1.a39ef35793c76p-33")
 ROUND = 1.5 * 2.0**52  # added, it leaves no room for a fraction: the low bits are the nearest whole number
 SMALLEST = -708.0  # exp of less is below the normal numbers, and becomes 0
 BIAS, EXPONENT = 1023, 52  # of a double: where its exponent stands
-SQRT2_LESS_1 = math.sqrt(2) - 1
+FRACTION, ONE = (1 << EXPONENT) - 1, BIAS << EXPONENT  # the bits of a fraction, and those of 1.0
+SQRT2 = math.sqrt(2)
 
 C = tuple(1 / math.factorial(n) for n in range(14))  # Taylor: |r| <= log(2) / 2 leaves 4e-18
 A = tuple(2 / (2 * n + 1) for n in range(11))  # 2 atanh(s) = s * sum of A[n] s^2n: |s| <= 0.172 leaves 1e-18
@@ -65,8 +66,24 @@ def exp_negative(x):
 @jit(inner=True)
 def log1p_unit(e):
     """Return log(1 + e) for 0 <= e <= 1: log(2) is taken off where 1 + e is over sqrt(2)."""
-    over = e > SQRT2_LESS_1
-    f = 0.5 * (e - 1.0) if over else e
+    over = e > SQRT2 - 1.0
+    return _log1p_reduced(0.5 * (e - 1.0) if over else e) + (LOG2_HIGH + LOG2_LOW if over else 0.0)
+
+
+@jit(inner=True)
+def log_from_one(x):
+    """Return log(x) for finite x >= 1, infinity and NaN: n log(2) + log(m), where x = 2^n m and m is near 1."""
+    bits = _bits(x)
+    m = _double((bits & FRACTION) | ONE)
+    over = m > SQRT2
+    n = float((bits >> EXPONENT) - BIAS) + (1.0 if over else 0.0)
+    log = n * LOG2_HIGH + (n * LOG2_LOW + _log1p_reduced((0.5 * m if over else m) - 1.0))
+    return log if x < math.inf else x
+
+
+@jit(inner=True)
+def _log1p_reduced(f):
+    """Return log(1 + f) for 1 + f between sqrt(1/2) and sqrt(2): 2 atanh(f / (2 + f))."""
     s = f / (2.0 + f)
     q = s * s
     p = A[10]
@@ -80,4 +97,4 @@ def log1p_unit(e):
     p = p * q + A[2]
     p = p * q + A[1]
     p = p * q + A[0]
-    return s * p + (LOG2_HIGH + LOG2_LOW if over else 0.0)
+    return s * p

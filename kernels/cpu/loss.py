@@ -13,12 +13,10 @@ The largest score is first taken off every one: no exponential overflows, and th
 their sums are in float64 whatever the dtype. A task is a block of rows, as many as the first cache holds.
 """
 
-import math
-
 import numpy as np
 
 from fastcnn.kernels.cpu.compiler import jit
-from fastcnn.kernels.cpu.exponential import exp_negative, log1p_unit
+from fastcnn.kernels.cpu.exponential import exp_negative, log1p_unit, log_from_one
 from fastcnn.kernels.cpu.tasks import share
 from fastcnn.kernels.cpu.threads import call_parallel, threads_for
 from fastcnn.kernels.cpu.workspace import scratch
@@ -26,6 +24,8 @@ from fastcnn.kernels.cpu.workspace import scratch
 SMALL = 1 << 12  # exponentials (about 2 ns each): for fewer no second thread wakes (9 us)
 LARGE = 1 << 16  # plain elements (about 0.3 ns each): likewise
 BLOCK = 1 << 11  # elements of a task, 16 KB of float64
+FEW = 12  # classes: the rows of so few are too short for loops of their own
+PAIRS = 4  # classes: of so few even the ends of two loops cost more
 
 
 def _rows_of_a_task(scores):
@@ -64,36 +64,90 @@ def _total(values, first, K):
 
 
 @jit(inner=True)
-def _softmax_rows(block, thread, rows, logits, labels, weights, smoothing, work, losses, probabilities):
-    K, own = logits.shape[1], work[thread]
-    first, last = block * rows, min(logits.shape[0], block * rows + rows)
+def _shift_rows(logits, first, last, own, top):
+    """Fill top with the largest logit of some rows, and own with the logits less that, row by row."""
+    K = logits.shape[1]
     for n in range(first, last):
-        top, place = np.float64(_largest(logits, n)), (n - first) * K
+        largest, place = np.float64(_largest(logits, n)), (n - first) * K
+        top[n - first] = largest
         for k in range(K):
-            own[np.uintp(place + k)] = np.float64(logits[np.uintp(n), np.uintp(k)]) - top
-    for n in range(first, last):  # before the exponentials take the places
-        label, place = labels[n], (n - first) * K
-        loss = 0.0
-        if label < K:
-            loss = -(1.0 - smoothing) * weights[label] * own[place + label]
-            if smoothing != 0.0:
-                for k in range(K):
-                    if weights[k] != 0.0:  # 0 * (-infinity) is no number
-                        loss -= smoothing / K * weights[k] * own[place + k]
-        losses[n] = loss
-    for i in range((last - first) * K):
-        own[np.uintp(i)] = exp_negative(own[np.uintp(i)])
+            own[np.uintp(place + k)] = np.float64(logits[np.uintp(n), np.uintp(k)]) - largest
+
+
+@jit(inner=True)
+def _shift_columns(logits, first, last, own, top):
+    """Fill own as `_shift_rows`, class by class: loops run over the rows, which are many where the classes are few."""
+    K, rows = logits.shape[1], last - first
+    for i in range(rows):
+        top[np.uintp(i)] = np.float64(logits[np.uintp(first + i), np.uintp(0)])
+    for k in range(1, K):
+        for i in range(rows):
+            x = np.float64(logits[np.uintp(first + i), np.uintp(k)])
+            top[np.uintp(i)] = x if x > top[np.uintp(i)] else top[np.uintp(i)]
+    for k in range(K):
+        for i in range(rows):
+            x = np.float64(logits[np.uintp(first + i), np.uintp(k)])
+            own[np.uintp(k * rows + i)] = x - top[np.uintp(i)]
+
+
+@jit(inner=True)
+def _fill_losses(logits, labels, weights, smoothing, top, logs, first, last, losses):
+    """Fill the losses of some rows from their logits, the largest of them, and the logarithms of their sums."""
+    K = logits.shape[1]
     every = 0.0
     if smoothing != 0.0:
         every = smoothing / K * _total(weights, 0, K)
     for n in range(first, last):
-        place = (n - first) * K
-        total = _total(own, place, K)
-        if labels[n] < K:
-            losses[n] += ((1.0 - smoothing) * weights[labels[n]] + every) * math.log(total)
-        inverse = 1.0 / total
+        label, i = labels[n], n - first
+        loss = 0.0
+        if label < K:
+            hard = (1.0 - smoothing) * weights[label]
+            loss = (hard + every) * logs[i] - hard * (np.float64(logits[n, label]) - top[i])
+            if smoothing != 0.0:
+                for k in range(K):
+                    if weights[k] != 0.0:  # 0 * (-infinity) is no number
+                        loss -= smoothing / K * weights[k] * (np.float64(logits[n, k]) - top[i])
+        losses[n] = loss
+
+
+@jit(inner=True)
+def _softmax_rows(block, thread, rows, logits, labels, weights, smoothing, work, losses, probabilities):
+    K = logits.shape[1]
+    first, last = block * rows, min(logits.shape[0], block * rows + rows)
+    count = last - first
+    size = count * K
+    # Logits less the largest, then their exponentials; and three numbers a row.
+    powers, rest = work[thread, :size], work[thread, size:]
+    top, totals, logs = rest[:count], rest[count : 2 * count], rest[2 * count : 3 * count]
+    by_columns = K <= FEW
+    if by_columns:
+        _shift_columns(logits, first, last, powers, top)
+    else:
+        _shift_rows(logits, first, last, powers, top)
+    for i in range(size):
+        powers[np.uintp(i)] = exp_negative(powers[np.uintp(i)])
+    if by_columns:
+        totals[:] = 0.0
         for k in range(K):
-            probabilities[np.uintp(n), np.uintp(k)] = own[np.uintp(place + k)] * inverse
+            for i in range(count):
+                totals[np.uintp(i)] += powers[np.uintp(k * count + i)]
+    else:
+        for i in range(count):
+            totals[i] = _total(powers, i * K, K)
+    for i in range(count):
+        logs[np.uintp(i)] = log_from_one(totals[np.uintp(i)])
+        totals[np.uintp(i)] = 1.0 / totals[np.uintp(i)]
+    _fill_losses(logits, labels, weights, smoothing, top, logs, first, last, losses)
+    if by_columns:
+        for k in range(K):
+            for i in range(count):
+                share_of_k = powers[np.uintp(k * count + i)] * totals[np.uintp(i)]
+                probabilities[np.uintp(first + i), np.uintp(k)] = share_of_k
+    else:
+        for i in range(count):
+            for k in range(K):
+                share_of_k = powers[np.uintp(i * K + k)] * totals[np.uintp(i)]
+                probabilities[np.uintp(first + i), np.uintp(k)] = share_of_k
 
 
 @jit
@@ -104,8 +158,8 @@ def _softmax_blocks(team, rows, logits, labels, weights, smoothing, work, losses
 
 def softmax_cross_entropy_forward(logits, labels, weights, smoothing, losses, probabilities):
     """Fill losses with one loss a row and probabilities with the softmax of every row."""
-    worth, rows = logits.size > SMALL, _rows_of_a_task(logits)
-    size = (rows * logits.shape[1] + 7) // 8 * 8
+    worth, rows = logits.size > SMALL, min(_rows_of_a_task(logits), max(1, logits.shape[0]))
+    size = (rows * logits.shape[1] + 3 * rows + 7) // 8 * 8
     threads = threads_for(worth)
     work = scratch("softmax", threads * size, losses.dtype)[: threads * size].reshape(threads, size)
     call_parallel(worth, _softmax_blocks, rows, logits, labels, weights, float(smoothing), work, losses, probabilities)
@@ -236,72 +290,90 @@ def hinge_backward(scores, labels, weights, p, margin, scale, dscores):
 
 
 @jit(inner=True)
-def _binary_rows(block, thread, rows, x, t, weights, work, partial):
-    K, own = x.shape[1], work[thread]
-    first, last = block * rows, min(x.shape[0], block * rows + rows)
-    for n in range(first, last):
-        row, place = np.uintp(n), (n - first) * K
-        for k in range(K):
-            v, target = np.float64(x[row, np.uintp(k)]), np.float64(t[row, np.uintp(k)])
-            small = log1p_unit(exp_negative(-abs(v)))
-            low, high = (0.0 if v > 0.0 else -v), (v if v > 0.0 else 0.0)
-            loss = weights[np.uintp(k)] * target * (small + low) + (1.0 - target) * (small + high)
-            own[np.uintp(place + k)] = loss
-    partial[block] = _total(own, 0, (last - first) * K)
+def _binary_block(block, thread, x, t, weights, K, work, partial):
+    first, last = block * BLOCK, min(x.size, block * BLOCK + BLOCK)
+    own, turn = work[thread], first % K
+    for i in range(last - first):
+        v, target = np.float64(x[np.uintp(first + i)]), np.float64(t[np.uintp(first + i)])
+        small = log1p_unit(exp_negative(-abs(v)))
+        low, high = (0.0 if v > 0.0 else -v), (v if v > 0.0 else 0.0)
+        loss = weights[np.uintp(turn + i)] * target * (small + low) + (1.0 - target) * (small + high)
+        own[np.uintp(i)] = loss
+    partial[block] = _total(own, 0, last - first)
+
+
+@jit(inner=True)
+def _repeat(weights, repeated):
+    """Fill repeated with the weights, over and over: a block finds its own from any place in a row."""
+    for i in range(repeated.size):
+        repeated[i] = weights[i] if i < weights.size else repeated[i - weights.size]
 
 
 @jit
-def _binary_blocks(team, rows, x, t, weights, work, partial, total):
-    share(team, partial.size, _binary_rows, (rows, x, t, weights, work, partial))
+def _binary_blocks(team, x, t, weights, repeated, work, partial, total):
+    _repeat(weights, repeated)
+    share(team, partial.size, _binary_block, (x, t, repeated, weights.size, work, partial))
     total[0] = 0.0
     for block in range(partial.size):
         total[0] += partial[block]
 
 
+def _repeated(x):
+    return scratch("binary weights", BLOCK + x.shape[1], np.dtype(np.float64))[: min(BLOCK, x.size) + x.shape[1]]
+
+
 def binary_cross_entropy_forward(x, t, weights, total):
     """Fill total (1,) with the sum over all elements; x and t are (M, K), weights (K,) those of t = 1."""
-    worth, rows = x.size > SMALL, _rows_of_a_task(x)
-    size, blocks, threads = rows * x.shape[1], -(-x.shape[0] // rows), threads_for(worth)
-    work = scratch("binary", threads * size, total.dtype)[: threads * size].reshape(threads, size)
+    worth, blocks = x.size > SMALL, -(-x.size // BLOCK)
+    threads = threads_for(worth)
+    work = scratch("binary", threads * BLOCK, total.dtype)[: threads * BLOCK].reshape(threads, BLOCK)
     partial = scratch("binary sums", blocks, total.dtype)[:blocks]
-    call_parallel(worth, _binary_blocks, rows, x, t, weights, work, partial, total)
+    flat = x.reshape(-1), t.reshape(-1)
+    call_parallel(worth, _binary_blocks, *flat, weights, _repeated(x), work, partial, total)
 
 
 @jit(inner=True)
-def _binary_gradient_rows(block, thread, rows, x, t, weights, scale, dx):
-    K = dx.shape[1]
-    for n in range(block * rows, min(dx.shape[0], block * rows + rows)):
-        row = np.uintp(n)
-        for k in range(K):
-            v, target = np.float64(x[row, np.uintp(k)]), np.float64(t[row, np.uintp(k)])
-            small = exp_negative(-abs(v))
-            inverse = 1.0 / (1.0 + small)
-            above, below = (1.0 if v > 0.0 else small), (small if v > 0.0 else 1.0)
-            slope = (1.0 - target) * above - weights[np.uintp(k)] * target * below
-            dx[row, np.uintp(k)] = scale * slope * inverse
+def _binary_gradient_block(block, thread, x, t, weights, K, scale, dx):
+    first, last = block * BLOCK, min(x.size, block * BLOCK + BLOCK)
+    turn = first % K
+    for i in range(last - first):
+        v, target = np.float64(x[np.uintp(first + i)]), np.float64(t[np.uintp(first + i)])
+        small = exp_negative(-abs(v))
+        above, below = (1.0 if v > 0.0 else small), (small if v > 0.0 else 1.0)
+        slope = (1.0 - target) * above - weights[np.uintp(turn + i)] * target * below
+        dx[np.uintp(first + i)] = scale * slope / (1.0 + small)
 
 
 @jit
-def _binary_gradient_blocks(team, rows, x, t, weights, scale, dx):
-    share(team, (dx.shape[0] + rows - 1) // rows, _binary_gradient_rows, (rows, x, t, weights, scale, dx))
+def _binary_gradient_blocks(team, x, t, weights, repeated, scale, dx):
+    _repeat(weights, repeated)
+    arguments = (x, t, repeated, weights.size, scale, dx)
+    share(team, (dx.size + BLOCK - 1) // BLOCK, _binary_gradient_block, arguments)
 
 
 def binary_cross_entropy_backward(x, t, weights, scale, dx):
     """Fill dx with scale * (sigmoid(x) (1 - t + w t) - w t)."""
-    worth = dx.size > SMALL
-    call_parallel(worth, _binary_gradient_blocks, _rows_of_a_task(x), x, t, weights, float(scale), dx)
+    flat, rule = (x.reshape(-1), t.reshape(-1)), (weights, _repeated(x), float(scale))
+    call_parallel(dx.size > SMALL, _binary_gradient_blocks, *flat, *rule, dx.reshape(-1))
 
 
 @jit(inner=True)
 def _hit_rows(block, thread, rows, scores, labels, hits):
     K = scores.shape[1]
     for n in range(block * rows, min(scores.shape[0], block * rows + rows)):
-        best, top = 0, scores[n, 0]
-        for k in range(1, K):
-            x = scores[np.uintp(n), np.uintp(k)]
-            if not x <= top and top == top:  # a NaN counts as the largest, and nothing is larger
-                best, top = k, x
-        hits[n] = best == labels[n]
+        label, over = min(labels[n], K), 0
+        if label < K and K <= PAIRS:
+            x = scores[n, label]
+            for k in range(K):
+                v = scores[np.uintp(n), np.uintp(k)]
+                over += not (v < x if k < label else v <= x)
+        elif label < K:  # two loops without a branch are vectors
+            x = scores[n, label]
+            for k in range(label):
+                over += not scores[np.uintp(n), np.uintp(k)] < x
+            for k in range(label, K):
+                over += not scores[np.uintp(n), np.uintp(k)] <= x
+        hits[n] = label < K and over == 0
 
 
 @jit
@@ -310,5 +382,5 @@ def _hit_blocks(team, rows, scores, labels, hits):
 
 
 def first_largest(scores, labels, hits):
-    """Fill hits (M,) with 1 where the first of the largest scores stands at the label, else 0."""
+    """Fill hits (M,) with 1 where the first of the largest scores stands at the label, else (and for NaN) with 0."""
     call_parallel(scores.size > LARGE, _hit_blocks, _rows_of_a_task(scores), scores, labels, hits)

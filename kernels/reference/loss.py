@@ -114,5 +114,7 @@ def binary_cross_entropy_backward(x: Array, t: Array, weights: Doubles, scale: f
 
 
 def first_largest(scores: Array, labels: Labels, hits: npt.NDArray[np.int8]) -> None:
-    """Fill hits (M,) with 1 where the first of the largest scores stands at the label, else 0."""
-    hits[:] = scores.argmax(axis=1) == labels
+    """Fill hits (M,) with 1 where the first of the largest scores stands at the label, else (and for NaN) with 0."""
+    K = scores.shape[1]
+    own = scores[np.arange(len(labels)), np.minimum(labels, K - 1)]
+    hits[:] = (scores.argmax(axis=1) == labels) & (own == own)

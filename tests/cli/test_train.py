@@ -94,7 +94,30 @@ def test_schedule_sets_the_rate_of_each_epoch(
 def test_weight_decay_is_less_for_more_images(given: float | None, images: int, used: float) -> None:
     from fastcnn.cli.train import _optimizer
 
-    assert _optimizer({"lr": 0.1, "momentum": 0.9, "weight_decay": given}, images).weight_decay == pytest.approx(used)
+    settings = {"optimizer": "sgd", "lr": None, "momentum": None, "weight_decay": given}
+    optimizer = _optimizer(settings, images)
+    assert optimizer.weight_decay == pytest.approx(used)
+    assert (optimizer.lr, optimizer.momentum) == (0.01, 0.9)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "rmsprop", "adagrad"])
+def test_optimizers(
+    run: Callable[..., Any], images: Path, tmp_path: Path, read: Callable[[Path], Any], name: str
+) -> None:
+    path = tmp_path / "run.json"
+    options = ("--optimizer", name, "--schedule", "warmup", "--batch-size", 4, "--weight-decay", 0.001)
+    result = run("train", "lenet5", "--data", images, *SHORT, *options, "--json", path)
+    assert result.exit_code == 0, result.output
+    content = read(path)
+    assert list(content) == ["epochs", "test_accuracy", "parameters", "seconds"]
+    assert [list(epoch) for epoch in content["epochs"]] == [EPOCH_KEYS] * 2
+    assert all(np.isfinite(epoch["loss"]) for epoch in content["epochs"])
+
+
+@pytest.mark.parametrize("name", ["constant", "step", "exponential", "cosine", "warmup", "onecycle", "plateau"])
+def test_schedules(run: Callable[..., Any], images: Path, name: str) -> None:
+    result = run("train", "lenet5", "--data", images, *SHORT, "--schedule", name)
+    assert result.exit_code == 0, result.output
 
 
 def test_quiet_prints_nothing(run: Callable[..., Any], images: Path, tmp_path: Path) -> None:
@@ -115,7 +138,11 @@ BAD_USAGE = {
     "negative rate": (["lenet", "--lr", -1], "-1.0 is not in the range x>0"),
     "infinite rate": (["lenet", "--lr", "inf", "--device", "reference"], "lr=inf was given"),
     "no number": (["lenet", "--batch-size", "many"], "'many' is not a valid integer"),
-    "unknown optimizer": (["lenet", "--optimizer", "magic"], "'magic' is not 'sgd'"),
+    "unknown optimizer": (["lenet", "--optimizer", "magic"], "'magic' is not one of 'sgd', 'adam'"),
+    "momentum of adam": (
+        ["lenet", "--optimizer", "adam", "--momentum", 0.9, "--device", "reference"],
+        "adam takes no momentum: leave it out",
+    ),
     "no room for the result": (
         ["lenet", "--out", "absent/net"],
         "the folder absent of net does not exist",

@@ -107,6 +107,52 @@ def test_orthogonal(shape):
     np.testing.assert_allclose(gram, 4 * np.eye(short), atol=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("layer", "fans"),
+    [
+        (fc.Linear(7, 5), (7, 5)),
+        (fc.Conv2d(6, 12, (3, 5)), (90, 180)),
+        (fc.Conv2d(6, 12, (3, 5), groups=3), (30, 60)),
+        (fc.Conv1d(8, 16, 3, groups=8), (3, 6)),
+        (fc.ConvTranspose2d(6, 12, (3, 5)), (90, 180)),
+        (fc.ConvTranspose2d(6, 12, (3, 5), groups=3), (30, 60)),
+    ],
+)
+def test_fans_count_what_is_summed_and_what_is_entered(layer, fans):
+    assert layer.fans == fans
+    rule = initializers.HeNormal(), initializers.XavierUniform()
+    for draw, variance in zip(rule, (2 / fans[0], 2 / sum(fans)), strict=True):
+        values = draw((4000,), np.random.default_rng(0), layer.fans)
+        assert values.var() == pytest.approx(variance, rel=0.12)
+
+
+def test_fans_are_the_sums_of_a_layer_of_ones():
+    """An output inside sums fan-in products; an input inside enters fan-out of them."""
+    for kind in (fc.Conv2d, fc.ConvTranspose2d):
+        layer = kind(
+            4, 6, 3, groups=2, bias=False, weight_init=initializers.Ones(), dtype="float64", device="reference"
+        )
+        y = layer.forward(np.ones((1, 9, 9, 4)))
+        assert y.max() == layer.fans[0]
+        assert layer.backward(np.ones(y.shape)).max() == layer.fans[1]
+
+
+def test_truncated_normal_stays_inside_and_keeps_its_shape():
+    values = initializers.TruncatedNormal(1.0, 2.0, 0.0, 1.5)((5000,), np.random.default_rng(0))
+    assert 0 <= values.min() < 0.01
+    assert 1.49 < values.max() <= 1.5
+    # Mean of a normal between (a, b): mean + std * (pdf(a) - pdf(b)) / (cdf(b) - cdf(a)) here.
+    assert values.mean() == pytest.approx(0.7615, abs=0.025)
+    for arguments in ((0.0, 1.0, 5.0, 6.0), (0.0, 0.0), (0.0, 1.0, 1.0, -1.0)):
+        with pytest.raises(fc.ArgumentError, match="move them or widen std"):
+            initializers.TruncatedNormal(*arguments)
+
+
+def test_initializers_can_be_saved_and_told_by_name():
+    assert {"Ones", "TruncatedNormal"} <= set(initializers.INITIALIZERS)
+    assert (initializers.Ones()((2, 3), np.random.default_rng(0)) == 1).all()
+
+
 def test_layers_use_their_initializer_and_zero_biases():
     layer = fc.Conv2d(1, 2, 3, weight_init=initializers.Constant(0.5), device="reference")
     assert (layer.params["weight"] == 0.5).all()

@@ -33,9 +33,9 @@ def network(device: str = "reference") -> fc.Sequential:
     ).to(device)  # fmt: skip
 
 
-def trainer(net: fc.Graph | None = None, lr: float = 0.1, **keywords) -> fc.Trainer:
+def trainer(net: fc.Graph | None = None, lr: float = 0.1, loss=None, **keywords) -> fc.Trainer:
     optimizer = fc.SGD(lr, momentum=0.9)
-    return fc.Trainer(network() if net is None else net, fc.CrossEntropy(), optimizer, **keywords)
+    return fc.Trainer(network() if net is None else net, loss or fc.CrossEntropy(), optimizer, **keywords)
 
 
 def parameters(net: fc.Graph) -> np.ndarray:
@@ -303,3 +303,227 @@ def test_progress_bar_shows_the_numbers(capsys):
     trainer(progress=False).fit(blobs(), 1)
     trainer().fit(blobs(), 1)
     assert capsys.readouterr().err == ""
+
+
+def two_heads(device: str = "reference") -> fc.Graph:
+    x = fc.Input(6, 6, 1)
+    h = fc.Flatten()(fc.ReLU()(fc.Conv2d(1, 5, 3, padding=1)(x)))
+    outputs = [fc.Linear(180, CLASSES, name="kind")(h), fc.Linear(180, 2, name="place")(h)]
+    return fc.Graph(x, outputs).to(device)
+
+
+def two_targets(count: int = 50) -> tuple[np.ndarray, dict]:
+    images, labels = blobs(count)
+    places = np.stack([labels // 2, labels % 2], axis=1).astype(float)
+    return images, {"kind": labels, "place": places}
+
+
+@pytest.mark.parametrize("device", ["reference", "cpu"])
+def test_several_outputs_learn_together(device):
+    loss = fc.MultiTask({"place": (fc.MeanSquaredError(), 0.5), "kind": (fc.CrossEntropy(), 1.0)})
+    run = trainer(two_heads(device), loss=loss, lr=0.05)
+    images, targets = two_targets()
+    history = run.fit((images, targets), 15, batch_size=16, validation=(images, targets))
+    assert history.epochs[-1]["val_accuracy"] == 1.0
+    kind, place = run.predict(images)
+    assert (kind.argmax(axis=1) == targets["kind"]).all()
+    assert np.abs(place - targets["place"]).mean() < 0.2
+    result = run.evaluate((images, (targets["kind"], targets["place"])), batch_size=7)
+    alone = fc.MultiTask({"kind": (fc.CrossEntropy(), 1.0), "place": (fc.MeanSquaredError(), 0.5)})
+    assert result.loss == pytest.approx(alone.forward((kind, place), (targets["kind"], targets["place"])), rel=1e-5)
+
+
+def test_gradients_of_several_outputs_are_finite_differences():
+    net = two_heads().astype("float64")
+    loss = fc.MultiTask({"kind": (fc.CrossEntropy(), 0.3), "place": (fc.L1(), 2.0)})
+    run = trainer(net, loss=loss, lr=0.0)
+    images, targets = two_targets(3)
+    value = run.step(images, targets)
+    for name in ("conv1", "kind", "place"):
+        layer = dict(net.named_layers())[name]
+        gradient, weight = layer.grads["weight"].copy(), layer.params["weight"]
+        weight.flat[1] += 1e-6
+        slope = (run.step(images, targets) - value) / 1e-6
+        weight.flat[1] -= 1e-6
+        assert gradient.flat[1] == pytest.approx(slope, abs=1e-5)
+        assert abs(slope) > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("targets", "sentence"),
+    [
+        ({"kind": np.zeros(50, int)}, "targets for kind were given, and the heads are kind, place"),
+        ((np.zeros(50, int),), "targets were given as 1 arrays"),
+        (np.zeros(50, int), "targets were given as ndarray"),
+        ({"kind": np.zeros(50, int), "place": np.zeros((50, 3))}, r"targets of shape \(50, 3\)"),
+        ({"kind": np.full(50, 3), "place": np.zeros((50, 2))}, "label 3 at position 0"),
+    ],
+)
+def test_wrong_targets_of_several_outputs(targets, sentence):
+    loss = fc.MultiTask({"kind": (fc.CrossEntropy(), 1.0), "place": (fc.L1(), 1.0)})
+    with pytest.raises(fc.DataError, match=sentence):
+        trainer(two_heads(), loss=loss).fit((blobs().images, targets))
+
+
+def test_heads_must_be_the_outputs():
+    with pytest.raises(fc.ArgumentError, match="heads kind, where, and the network the outputs kind, place"):
+        trainer(two_heads(), loss=fc.MultiTask({"kind": (fc.CrossEntropy(), 1.0), "where": (fc.L1(), 1.0)}))
+    with pytest.raises(fc.ArgumentError, match="2 outputs, and one loss: give a MultiTask"):
+        trainer(two_heads())
+
+
+@pytest.mark.parametrize("loss", [fc.MeanSquaredError(), fc.SumSquaredError(), fc.SmoothL1(), fc.L1()], ids=repr)
+def test_regression_learns_and_has_no_accuracy(loss, capsys):
+    images, labels = blobs()
+    data = (images, np.stack([labels == k for k in range(CLASSES)], axis=1).astype(float))
+    run = trainer(loss=loss, lr=0.01, progress=True)
+    history = run.fit(data, 6, batch_size=16, validation=data)
+    first, last = history.epochs[0], history.epochs[-1]
+    assert (last["accuracy"], last["val_accuracy"]) == (None, None)
+    assert "accuracy" not in capsys.readouterr().err
+    assert last["val_loss"] < first["val_loss"]
+    for batch_size in (1, 7, 50):
+        assert run.evaluate(data, batch_size).loss == pytest.approx(last["val_loss"], rel=1e-5)
+    total = loss.forward(run.predict(images), data[1])
+    assert last["val_loss"] == pytest.approx(total / (50 if loss.reduction == "sum" else 1), rel=1e-5)
+
+
+def test_means_count_what_the_loss_counts():
+    """With ignored labels and weights, an epoch's loss is that of all its images at once."""
+    images, labels = blobs()
+    labels = np.where(np.arange(50) % 3 == 0, -100, labels)
+    loss = fc.CrossEntropy([1.0, 2.0, 5.0])
+    run = trainer(loss=loss)
+    outputs = run.predict(images)
+    whole = loss.forward(outputs, labels)
+    share = (outputs.argmax(axis=1) == labels)[labels >= 0].mean()
+    for batch_size in (1, 3, 50):
+        result = run.evaluate((images, labels), batch_size)
+        assert result.loss == pytest.approx(whole, rel=1e-5)
+        assert result.accuracy == pytest.approx(share)
+
+
+def test_labels_of_pixels():
+    rng = np.random.default_rng(0)
+    images = rng.standard_normal((20, 6, 6, 1)).astype("f4")
+    labels = (images[..., 0] > 0).astype(int)
+    net = fc.Sequential(fc.Conv2d(1, 2, 1), input_shape=(6, 6, 1)).to("reference")
+    history = trainer(net, lr=1.0).fit((images, labels), 20, batch_size=10)
+    assert history.epochs[-1]["accuracy"] > 0.97
+    binary = fc.Sequential(fc.Conv2d(1, 1, 1), input_shape=(6, 6, 1)).to("reference")
+    run = trainer(binary, lr=1.0, loss=fc.BinaryCrossEntropy())
+    assert run.fit((images, labels[..., None]), 20, batch_size=10).epochs[-1]["accuracy"] > 0.97
+
+
+@pytest.mark.parametrize("device", ["reference", "cpu"])
+def test_clipping(device):
+    torch = pytest.importorskip("torch", reason="PyTorch is the oracle of this test")
+    images, labels = blobs()
+    gradients = {}
+    for name, limits in {
+        "none": {}, "norm": {"clip_norm": 0.1}, "large": {"clip_norm": 1e3}, "value": {"clip_value": 0.01},
+        "both": {"clip_value": 0.01, "clip_norm": 0.05},
+    }.items():  # fmt: skip
+        net = network(device).astype("float64")
+        run = trainer(net, seed=3, **limits)
+        run.step(images, labels)
+        gradients[name] = net.own_store().gradients.copy()
+    for name in gradients:
+        twin = torch.nn.Parameter(torch.tensor(gradients["none"]))
+        twin.grad = torch.tensor(gradients["none"])
+        if name in ("value", "both"):
+            torch.nn.utils.clip_grad_value_([twin], 0.01)
+        if name in ("norm", "large", "both"):
+            torch.nn.utils.clip_grad_norm_([twin], {"norm": 0.1, "large": 1e3, "both": 0.05}[name])
+        np.testing.assert_allclose(gradients[name], twin.grad.numpy(), rtol=1e-12)
+    assert len({gradient.tobytes() for gradient in gradients.values()}) == 4
+    for keywords in ({"clip_norm": -1}, {"clip_value": float("nan")}):
+        with pytest.raises(fc.ArgumentError, match="clip_"):
+            trainer(**keywords)
+
+
+def lrs(run: fc.Trainer, monkeypatch) -> list:
+    seen = []
+    update = fc.SGD.update
+
+    def spy(self, *arguments):
+        seen.append(self.lr)
+        update(self, *arguments)
+
+    monkeypatch.setattr(fc.SGD, "update", spy)
+    return seen
+
+
+def test_schedules_by_epoch_and_by_step(monkeypatch):
+    for schedule, want in (
+        (fc.schedules.Cosine(), [1, 1, 1, 1, 0.5, 0.5, 0.5, 0.5]),
+        (fc.schedules.Exponential(0.5, by="step"), [0.5 ** (i / 4) for i in range(8)]),
+        (fc.schedules.Warmup(length=1, first=0.2), [0.2, 0.4, 0.6, 0.8, 1, 1, 1, 1]),
+    ):
+        run = trainer(schedule=schedule)
+        seen = lrs(run, monkeypatch)
+        for _ in range(2):  # every fit begins anew, at the rate the optimizer has then
+            seen.clear()
+            run.fit(blobs(), 2, batch_size=16)
+            assert seen == pytest.approx([0.1 * factor for factor in want])
+            assert run.optimizer.lr == 0.1
+
+
+def test_plateau_divides_the_rate_when_validation_stops_improving(monkeypatch):
+    plateau = fc.schedules.ReduceOnPlateau(patience=0, threshold=1e9, threshold_mode="abs")  # nothing is good enough
+    run = trainer(schedule=plateau)
+    seen = lrs(run, monkeypatch)
+    run.fit(blobs(16), 4, batch_size=16, validation=blobs(9))
+    assert seen == pytest.approx([0.1, 0.1, 0.01, 0.001])
+    with pytest.raises(fc.ArgumentError, match="watches val_loss, and there is no validation data"):
+        run.fit(blobs())
+    other = trainer(loss=fc.L1(), schedule=fc.schedules.ReduceOnPlateau("max", metric="accuracy"))
+    with pytest.raises(fc.ArgumentError, match="loss has no classes"):
+        other.fit((blobs().images, np.zeros((50, CLASSES))))
+    with pytest.raises(fc.ArgumentError, match="watches 'height'"):
+        trainer(schedule=fc.schedules.ReduceOnPlateau(metric="height")).fit(blobs())
+    with pytest.raises(fc.ArgumentError, match="schedule='cosine'"):
+        trainer(schedule="cosine")
+
+
+def test_an_interrupted_fit_gives_the_rate_back():
+    run = trainer(schedule=fc.schedules.Cosine())
+
+    def stop(record):
+        if run.epoch == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run.fit(blobs(), 4, callback=stop)
+    assert run.optimizer.lr == 0.1
+
+
+def test_a_target_that_is_no_number_is_named():
+    run = trainer(loss=fc.MeanSquaredError())
+    targets = np.zeros((50, CLASSES))
+    targets[7, 1] = np.nan
+    with pytest.raises(fc.TrainingError, match="first seen in the targets"):
+        run.step(blobs().images, targets)
+
+
+@pytest.mark.parametrize(
+    "optimizer", [fc.Adam(0.01), fc.AdamW(0.01), fc.RMSprop(0.01), fc.Adagrad(0.05)], ids=lambda o: type(o).__name__
+)
+def test_every_optimizer_learns(optimizer):
+    run = fc.Trainer(network("cpu"), fc.CrossEntropy(), optimizer)
+    assert run.fit(blobs(), 8, batch_size=16).epochs[-1]["accuracy"] > 0.9
+    assert optimizer.steps == 8 * 4
+
+
+def test_spared_biases_do_not_decay():
+    net = network()
+    net.initialize(0)
+    for layer in net.layers:
+        if layer.params:
+            layer.params["bias"] = np.ones_like(layer.params["bias"])
+    before = {key: value.copy() for key, value in net.own_store().named(net.own_store().values).items()}
+    optimizer = fc.AdamW(0.1, weight_decay=0.5, decay_bias=False)
+    run = fc.Trainer(net, fc.CrossEntropy([0.0] * CLASSES), optimizer)  # no loss, no gradient: nothing but decay
+    run.step(*blobs())
+    for key, value in net.own_store().named(net.own_store().values).items():
+        np.testing.assert_allclose(value, before[key] * (1.0 if key.endswith("bias") else 0.95), rtol=1e-6)
