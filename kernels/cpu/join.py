@@ -10,7 +10,7 @@ as long as they are worked on.
 
 import numpy as np
 
-from fastcnn.kernels.cpu.addresses import addresses_of, array_at
+from fastcnn.kernels.cpu.addresses import addresses_of, array_at, copy_run
 from fastcnn.kernels.cpu.compiler import jit
 from fastcnn.kernels.cpu.tasks import share
 from fastcnn.kernels.cpu.threads import call_parallel
@@ -89,11 +89,9 @@ def concat_block(block, thread, addresses, widths, row, joining, y):
         if addresses[k]:
             x = array_at(addresses[k], y)
             if joining:
-                for i in range(count):
-                    y[np.uintp(at + i)] = x[np.uintp(start + i)]
+                copy_run(x, start, y, at, count)
             else:
-                for i in range(count):
-                    x[np.uintp(start + i)] = y[np.uintp(at + i)]
+                copy_run(y, at, x, start, count)
         at += count
         inside, k = 0, k + 1
         if k == widths.size:
