@@ -9,6 +9,7 @@ from fastcnn.bench import accuracy
 from fastcnn.bench.layers import LAYERS
 from fastcnn.bench.pool import backward_input_error, forward_error
 from fastcnn.bench.pooling import parse as parse_pooling
+from fastcnn.bench.regrouping import KINDS
 from fastcnn.kernels.reference import pool
 
 SHAPES = {
@@ -24,6 +25,7 @@ SHAPES = {
     ],
     "linear": ["mb3ic7oc5", "mb1ic33oc17"],
     "activation": ["mb2ic3ih5", "ic1"],
+    "regroup": [f"{kind}:mb2ic{channels}ih5iw6" for kind in KINDS for channels in (3, 16)],
 }  # fmt: skip
 CASES = [(layer, text) for layer, texts in SHAPES.items() for text in texts]
 
