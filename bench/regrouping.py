@@ -30,7 +30,7 @@ _KIND = re.compile(r"([a-z_0-9]+):")
 
 
 def parse(text: str) -> Elementwise:
-    """Read one descriptor; its kind must be given.
+    """Read one descriptor; no kind means add.
 
     Raises
     ------
@@ -42,10 +42,11 @@ def parse(text: str) -> Elementwise:
     """
     text = text.strip()
     match = _KIND.match(text)
-    if match is None or match[1] not in KINDS:
-        raise refusal(text, f"it begins with no operation: write one of {', '.join(KINDS)}, then a colon")
-    tensor = elementwise.parse(f"relu:{text[match.end() :]}")
-    return replace(tensor, kind=match[1])
+    kind = match[1] if match else "add"
+    if kind not in KINDS:
+        raise refusal(text, f"{kind!r} is no operation: choose of {', '.join(KINDS)}")
+    tensor = elementwise.parse(text[match.end() :] if match else text)
+    return replace(tensor, kind=kind)
 
 
 def _every(kind: str) -> Callable[[], list[Elementwise]]:

@@ -10,7 +10,7 @@ as long as they are worked on.
 
 import numpy as np
 
-from fastcnn.kernels.cpu.addresses import addresses_of, array_at
+from fastcnn.kernels.cpu.addresses import addresses_of, array_at, copy_run
 from fastcnn.kernels.cpu.compiler import jit
 from fastcnn.kernels.cpu.tasks import share
 from fastcnn.kernels.cpu.threads import call_parallel
@@ -20,6 +20,7 @@ BLOCK = 1 << 14  # elements of a task: with those of two inputs they stay in the
 SMALL = 1 << 16  # elements: for fewer no second thread wakes (9 us)
 NARROW = 16  # elements: rows up to so many are copied column by column, which has no loop of a few turns inside
 PIECE = 1 << 12  # elements of a task that does so: they stay in the first cache
+LEAST_ROWS = 32  # of a part of B, whose sums are one row more
 LANES = 64  # elements: rows shorter than half of it are taken several at a time
 
 
@@ -89,11 +90,9 @@ def concat_block(block, thread, addresses, widths, row, joining, y):
         if addresses[k]:
             x = array_at(addresses[k], y)
             if joining:
-                for i in range(count):
-                    y[np.uintp(at + i)] = x[np.uintp(start + i)]
+                copy_run(x, start, y, at, count)
             else:
-                for i in range(count):
-                    x[np.uintp(start + i)] = y[np.uintp(at + i)]
+                copy_run(y, at, x, start, count)
         at += count
         inside, k = 0, k + 1
         if k == widths.size:
@@ -147,7 +146,7 @@ def cut(A, B, C):
     """Return how many of A a task takes, and into how many parts, of how many rows, it cuts B: one of the two is 1."""
     if B * C <= 2 * BLOCK:
         return max(1, BLOCK // max(1, B * C)), 1, B
-    rows = max(1, BLOCK // C)
+    rows = max(LEAST_ROWS, BLOCK // C)
     return 1, (B + rows - 1) // rows, rows
 
 
@@ -210,43 +209,45 @@ def multiply_forward(x, gate, y):
 
 
 @jit(inner=True)
-def gate_sums(x, dy, at, rows, C, sums, out, to):
-    """Fill C elements of `out` from `to` on with the sums of dy * x over `rows` rows; `sums` has room for them."""
+def gate_sums(x, dy, at, rows, C, sums, partial, to):
+    """Fill C elements of `partial` from `to` on with the sums of dy * x over `rows` rows; `sums` has room for them.
+
+    The sums are float64, whatever the arrays are: memory is slower all the same.
+    """
     width, length = repeats(C) * C, rows * C
     sums[:] = 0
     for start in range(0, length, width):
         for i in range(min(width, length - start)):
-            sums[np.uintp(i)] += dy[np.uintp(at + start + i)] * x[np.uintp(at + start + i)]
+            sums[np.uintp(i)] += np.float64(dy[np.uintp(at + start + i)]) * np.float64(x[np.uintp(at + start + i)])
     for c in range(C):
-        out[np.uintp(to + c)] = sums[np.uintp(c)]
+        partial[np.uintp(to + c)] = sums[np.uintp(c)]
     for start in range(C, width, C):
         for c in range(C):
-            out[np.uintp(to + c)] += sums[np.uintp(start + c)]
+            partial[np.uintp(to + c)] += sums[np.uintp(start + c)]
 
 
 @jit(inner=True)
-def gate_sum_block(task, thread, x, dy, out, A, B, C):
-    """Sum over B for some of A, or over a part of B; the sums of parts stand side by side in `out`."""
+def gate_sum_block(task, thread, x, dy, partial, A, B, C):
+    """Sum over B for some of A, or over a part of B; the sums of parts stand side by side in `partial`."""
     several, parts, rows = cut(A, B, C)
-    sums = np.empty(repeats(C) * C, dy.dtype)
+    sums = np.empty(repeats(C) * C, np.float64)
     a, b = task // parts * several, task % parts * rows
     for image in range(a, min(A, a + several)):
         at, to = (image * B + b) * C, (image * parts + task % parts) * C
-        gate_sums(x, dy, at, min(rows, B - b), C, sums, out, to)
+        gate_sums(x, dy, at, min(rows, B - b), C, sums, partial, to)
 
 
 @jit
 def gate_sum_blocks(team, x, dy, partial, dgate, A, B, C):
     """Do `multiply_backward_gate` on flat arrays; `partial` holds the sums of parts."""
     several, parts, _ = cut(A, B, C)
-    out = dgate if parts == 1 else partial
-    share(team, (A + several - 1) // several * parts, gate_sum_block, (x, dy, out, A, B, C))
-    if parts > 1:
-        dgate[:] = 0
-        for a in range(A):
-            for part in range(parts):
-                for c in range(C):
-                    dgate[np.uintp(a * C + c)] += partial[np.uintp((a * parts + part) * C + c)]
+    share(team, (A + several - 1) // several * parts, gate_sum_block, (x, dy, partial, A, B, C))
+    for a in range(A):
+        for part in range(1, parts):
+            for c in range(C):
+                partial[np.uintp(a * parts * C + c)] += partial[np.uintp((a * parts + part) * C + c)]
+        for c in range(C):
+            dgate[np.uintp(a * C + c)] = partial[np.uintp(a * parts * C + c)]
 
 
 def multiply_backward_gate(x, dy, dgate):
@@ -258,6 +259,5 @@ def multiply_backward_gate(x, dy, dgate):
     if B == 1:
         call_parallel(x.size > SMALL, gate_blocks, *flat, dgate.reshape(-1), A, B, C)
         return
-    parts = cut(A, B, C)[1]
-    partial = scratch("gate sums", A * parts * C if parts > 1 else 0, x.dtype)
+    partial = scratch("gate sums", A * cut(A, B, C)[1] * C, np.dtype(np.float64))
     call_parallel(x.size > SMALL, gate_sum_blocks, *flat, partial, dgate.reshape(-1), A, B, C)

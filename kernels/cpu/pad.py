@@ -11,6 +11,7 @@ stands where. A row of dx collects the rows of dy that are copies of it, in thei
 
 import numpy as np
 
+from fastcnn.kernels.cpu.addresses import copy_run
 from fastcnn.kernels.cpu.compiler import jit
 from fastcnn.kernels.cpu.tasks import share
 from fastcnn.kernels.cpu.threads import call_parallel
@@ -77,8 +78,7 @@ def put_pixels(x, at, pixels, first, last, C, value, y, to):
             for c in range(C):
                 y[np.uintp(target + c)] = value
         else:
-            for c in range(C):
-                y[np.uintp(target + c)] = x[np.uintp(start + c)]
+            copy_run(x, start, y, target, C)
 
 
 @jit(inner=True)
@@ -95,8 +95,7 @@ def pad_rows(task, thread, x, image, C, left, deep, low, wide, value, y):
             continue
         at, middle = ((n * D + d) * H + h) * W * C, to + left * C
         put_pixels(x, at, wide, 0, left, C, value, y, to)
-        for i in range(W * C):
-            y[np.uintp(middle + i)] = x[np.uintp(at + i)]
+        copy_run(x, at, y, middle, W * C)
         put_pixels(x, at, wide, left + W, Q, C, value, y, to)
 
 
@@ -140,8 +139,7 @@ def collect_rows(task, thread, dy, output, C, left, deep, low, wide, dx, image):
                 at = ((n * O + deep_places[i]) * P + low_places[j]) * Q * C
                 middle = at + left * C
                 if first:
-                    for k in range(W * C):
-                        dx[np.uintp(to + k)] = dy[np.uintp(middle + k)]
+                    copy_run(dy, middle, dx, to, W * C)
                 else:
                     for k in range(W * C):
                         dx[np.uintp(to + k)] += dy[np.uintp(middle + k)]

@@ -1,20 +1,28 @@
 """Permutation of axes: y[i_a, i_b, ...] = x[i_0, i_1, ...], where axis k of y is axis axes[k] of x.
 
 Neighbours that stay neighbours count as one axis. If the last axis stays the last, y is filled in runs of it; else two
-axes matter: P, along which x is contiguous, and Q, along which y is. A square of both is transposed by way of a small
-copy of it, so that memory is read and written in whole cache lines.
+axes matter: P, along which x is contiguous, and Q, along which y is. Squares of as many elements as a vector has lanes
+are transposed in registers, so that memory is read and written in whole vectors; the three colours of an image are
+taken apart, or put together, pixel by pixel.
 """
 
 from math import prod
 
 import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
 
+from fastcnn.kernels.cpu.addresses import copy_run
 from fastcnn.kernels.cpu.compiler import jit
 from fastcnn.kernels.cpu.tasks import share
 from fastcnn.kernels.cpu.threads import call_parallel
+from fastcnn.kernels.cpu.vector import vector_registers
 
 BLOCK = 1 << 12  # elements of a task that copies runs
-SIDE = 32  # of a square: two cache lines of float32 (measured: 16 is slower by a quarter, 64 no faster)
+BAND = 64  # elements along Q of a task: what it writes in a run
+COLOURS = 3
+VECTOR_BYTES = vector_registers()[0]
 SMALL = 1 << 16  # elements: for fewer no second thread wakes (9 us)
 
 
@@ -35,8 +43,7 @@ def run_block(block, thread, x, sizes, strides, length, y):
     run, inside = at // length, at % length
     while at < last:
         count, start = min(length - inside, last - at), place(run, sizes, strides) + inside
-        for i in range(count):
-            y[np.uintp(at + i)] = x[np.uintp(start + i)]
+        copy_run(x, start, y, at, count)
         at += count
         run, inside = run + 1, 0
 
@@ -47,38 +54,101 @@ def run_blocks(team, x, sizes, strides, length, y):
     share(team, (y.size + BLOCK - 1) // BLOCK, run_block, (x, sizes, strides, length, y))
 
 
+@intrinsic
+def lanes_of(typingctx, x):
+    """Return how many elements of the array x a vector holds."""
+    count = VECTOR_BYTES * 8 // x.dtype.bitwidth
+    return types.intp(x), lambda context, builder, sig, args: ir.IntType(64)(count)
+
+
+@intrinsic
+def transpose_square(typingctx, x, at, step_x, y, to, step_y):
+    """Transpose a square of lanes by lanes elements: its rows begin at `at` in x, at `to` in y, and are steps apart.
+
+    Each of log2(lanes) rounds interleaves the rows of the first half with those of the second.
+    """
+
+    def codegen(context, builder, sig, args):
+        x, at, step_x, y, to, step_y = args
+        kind = sig.args[0].dtype
+        lanes = VECTOR_BYTES * 8 // kind.bitwidth
+        vector = ir.VectorType(context.get_data_type(kind), lanes)
+
+        def place(array, array_type, start, step, row):
+            data = context.make_array(array_type)(context, builder, array).data
+            offset = builder.add(start, builder.mul(step, ir.IntType(64)(row)))
+            return builder.bitcast(builder.gep(data, [offset]), vector.as_pointer())
+
+        size = kind.bitwidth // 8
+        rows = [builder.load(place(x, sig.args[0], at, step_x, row), align=size) for row in range(lanes)]
+        masks = [
+            ir.Constant(ir.VectorType(ir.IntType(32), lanes), [first + i // 2 + i % 2 * lanes for i in range(lanes)])
+            for first in (0, lanes // 2)
+        ]
+        for _ in range(lanes.bit_length() - 1):
+            halves = zip(rows[: lanes // 2], rows[lanes // 2 :], strict=True)
+            rows = [builder.shuffle_vector(one, other, mask) for one, other in halves for mask in masks]
+        for row, value in enumerate(rows):
+            builder.store(value, place(y, sig.args[3], to, step_y, row), align=size)
+        return context.get_dummy_value()
+
+    return types.void(x, types.int64, types.int64, y, types.int64, types.int64), codegen
+
+
 @jit(inner=True)
-def square(x, at, step_x, P, Q, y, to, step_y, held):
+def transpose(x, at, step_x, P, Q, y, to, step_y):
     """Transpose x (Q, P) from `at` with rows `step_x` apart to y (P, Q) from `to` with rows `step_y` apart."""
-    if P == SIDE and Q == SIDE:
-        for q in range(SIDE):
-            for p in range(SIDE):
-                held[np.uintp(q * SIDE + p)] = x[np.uintp(at + q * step_x + p)]
-        for p in range(SIDE):
-            for q in range(SIDE):
-                y[np.uintp(to + p * step_y + q)] = held[np.uintp(q * SIDE + p)]
-    else:
-        for p in range(P):
-            for q in range(Q):
-                y[np.uintp(to + p * step_y + q)] = x[np.uintp(at + q * step_x + p)]
+    lanes = lanes_of(x)
+    whole_p, whole_q = P // lanes * lanes, Q // lanes * lanes
+    for p in range(0, whole_p, lanes):
+        for q in range(0, whole_q, lanes):
+            transpose_square(x, at + q * step_x + p, step_x, y, to + p * step_y + q, step_y)
+    for q in range(whole_q, Q):
+        for p in range(whole_p):
+            y[np.uintp(to + p * step_y + q)] = x[np.uintp(at + q * step_x + p)]
+    for p in range(whole_p, P):
+        for q in range(Q):
+            y[np.uintp(to + p * step_y + q)] = x[np.uintp(at + q * step_x + p)]
 
 
 @jit(inner=True)
-def band(task, thread, x, y, outer, outer_x, outer_y, P, Q, step_x, step_y, bands):
-    """Transpose SIDE rows of one (Q, P) plane of x."""
-    plane, first = task // bands, task % bands * SIDE
-    at, to = place(plane, outer, outer_x) + first * step_x, place(plane, outer, outer_y) + first
-    rows, held = min(SIDE, Q - first), np.empty(SIDE * SIDE, y.dtype)
-    for p in range(0, P, SIDE):
-        square(x, at + p, step_x, min(SIDE, P - p), rows, y, to + p * step_y, step_y, held)
+def split_colours(x, at, y, to, step_y, count):
+    """Take pixels of three colours apart."""
+    for q in range(count):
+        for p in range(COLOURS):
+            y[np.uintp(to + p * step_y + q)] = x[np.uintp(at + q * COLOURS + p)]
+
+
+@jit(inner=True)
+def join_colours(x, at, step_x, y, to, count):
+    """Put pixels of three colours together."""
+    for p in range(count):
+        for q in range(COLOURS):
+            y[np.uintp(to + p * COLOURS + q)] = x[np.uintp(at + q * step_x + p)]
+
+
+@jit(inner=True)
+def band(task, thread, x, y, outer, outer_x, outer_y, P, Q, step_x, step_y, how):
+    """Transpose a band of one (Q, P) plane of x: some of Q, or of P where Q is three colours."""
+    width, bands = how
+    plane, first = task // bands, task % bands * width
+    at, to = place(plane, outer, outer_x), place(plane, outer, outer_y)
+    if step_x == P == COLOURS:
+        split_colours(x, at + first * COLOURS, y, to + first, step_y, min(width, Q - first))
+    elif step_y == Q == COLOURS:
+        join_colours(x, at + first, step_x, y, to + first * COLOURS, min(width, P - first))
+    else:
+        transpose(x, at + first * step_x, step_x, P, min(width, Q - first), y, to + first, step_y)
 
 
 @jit
 def planes(team, x, y, outer, outer_x, outer_y, P, Q, step_x, step_y):
     """Do `permute` where another axis of x comes last."""
-    bands = (Q + SIDE - 1) // SIDE
+    joins, splits = step_y == Q == COLOURS and step_x != COLOURS, step_x == P == COLOURS
+    length, width = P if joins else Q, BLOCK if joins or splits else BAND
+    bands = (length + width - 1) // width
     tasks = y.size // max(1, P * Q) * bands
-    share(team, tasks, band, (x, y, outer, outer_x, outer_y, P, Q, step_x, step_y, bands))
+    share(team, tasks, band, (x, y, outer, outer_x, outer_y, P, Q, step_x, step_y, (width, bands)))
 
 
 def merged(shape, axes):

@@ -51,4 +51,4 @@ def multiply_forward(x: Array, gate: Array, y: Array) -> None:
 
 def multiply_backward_gate(x: Array, dy: Array, dgate: Array) -> None:
     """Fill dgate (A, C) with the sum of dy * x over B."""
-    np.sum(dy * x, axis=1, out=dgate)
+    dgate[...] = np.multiply(dy, x, dtype=np.float64).sum(axis=1)

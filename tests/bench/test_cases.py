@@ -9,6 +9,7 @@ from fastcnn.bench import accuracy
 from fastcnn.bench.layers import LAYERS
 from fastcnn.bench.pool import backward_input_error, forward_error
 from fastcnn.bench.pooling import parse as parse_pooling
+from fastcnn.bench.regrouping import KINDS
 from fastcnn.kernels.reference import pool
 
 SHAPES = {
@@ -31,6 +32,7 @@ SHAPES = {
         "mb2ic3ih5", "batch:ic20id3ih4iw5", "layer:mb2ic40iw7", "group:g3mb3ic6ih5", "instance:mb9ic5ih9",
         "response:mb2ic9ih5", "contrast:mb2ic3ih9",
     ],
+    "regroup": [f"{kind}:mb2ic{channels}ih5iw6" for kind in KINDS for channels in (3, 16)],
 }  # fmt: skip
 CASES = [(layer, text) for layer, texts in SHAPES.items() for text in texts]
 

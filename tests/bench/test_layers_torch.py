@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fastcnn.bench import activation as bench_activation
-from fastcnn.bench import elementwise, fully_connected, pooling, transposed
+from fastcnn.bench import elementwise, fully_connected, pooling, regrouping, transposed
 from fastcnn.bench.layers import LAYERS
 from fastcnn.kernels.reference import activation, conv, linear, pool
 
@@ -135,6 +135,7 @@ def test_every_request_is_answered_in_two_layouts(name):
         "conv": "mb1ic2ih5oc3kh3", "depthwise": "mb1g2ic2ih5oc2kh3", "conv_transpose": "mb1ic2ih5oc3kh3",
         "pool": "mb1ic2ih4kh2sh2", "linear": "mb1ic4oc3", "activation": "mb1ic2ih4",
         "norm": "mb2ic2ih4",
+        "regroup": "gate:mb1ic2ih4",
     }[name]  # fmt: skip
     kernels = layer.kernels()
     for pass_name in kernels.PASSES:
@@ -142,6 +143,23 @@ def test_every_request_is_answered_in_two_layouts(name):
         calls = layers_torch.WORK[request["work"]](request)
         assert len(calls) == 2
         assert all(call() is not None for call in calls.values())
+
+
+@pytest.mark.parametrize("kind", regrouping.KINDS)
+def test_every_regrouping_gives_as_many_elements(kind):
+    layer = LAYERS["regroup"]
+    for pass_name in layer.kernels().PASSES:
+        problem = layer.parse(f"{kind}:mb2ic3ih4iw5")
+        request = layer.kernels().case(problem, pass_name, "auto", "float32").request
+        of_outputs = {
+            "concat": {"forward": 240}.get(pass_name, 120),
+            "gate": {"forward": 120}.get(pass_name, 6),
+            **dict.fromkeys(regrouping.MODES, {"forward": 252}.get(pass_name, 120)),
+        }
+        for call in layers_torch.WORK["regroup"](request).values():
+            results = call()
+            given = results if isinstance(results, list | tuple) else [results]
+            assert given[0].numel() == of_outputs.get(kind, 120)
 
 
 def test_descriptors_reach_the_worker_whole():
