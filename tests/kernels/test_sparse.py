@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 ROOMS = ("reference", "cpu")
 EXPONENTS = (1.0, 1 / 2, 2 / 3)
 SIZES = [(0, 3), (1, 1), (2, 5), (3, 257), (1, (1 << 15) + 1), (2, 70_001)]
-OF_Z = {"float32": 1e-6, "float64": 1e-14}  # of |z|: some rounding errors where x changes by three times z's
+OF_Z = {"float32": 3e-7, "float64": 1e-14}  # of |z|: a few rounding errors (the reference has more of them)
 
 
 @pytest.fixture(params=ROOMS)
