@@ -231,11 +231,12 @@ class SparseCoding:
         backend, schedule = get(self.device), self.schedule
         filters = backend.from_host(self.filters)
         inference = Inference(backend, y, filters, self.lam, self.p)
-        for beta in inference.alternate(schedule):
-            self._record(inference, batch, "maps", beta)
-        for _ in range(self.filter_steps):
-            inference.move_filters(self.connectivity)
-            self._record(inference, batch, "filters", beta)
+        with np.errstate(over="ignore", invalid="ignore"):  # `_record` tells of it in a sentence
+            for beta in inference.alternate(schedule):
+                self._record(inference, batch, "maps", beta)
+            for _ in range(self.filter_steps):
+                inference.move_filters(self.connectivity)
+                self._record(inference, batch, "filters", beta)
         inference.shrink(beta)
         self._filters = backend.to_host(filters)
         return inference.objective()
@@ -265,7 +266,10 @@ class SparseCoding:
         filters = backend.from_host(self.filters)
         for rows in slices(len(y), batch_size):
             inference = Inference(backend, y[rows], filters, self.lam, self.p)
-            inference.run(self.schedule)
+            with np.errstate(over="ignore", invalid="ignore"):
+                inference.run(self.schedule)
+            if not backend.all_finite(inference.x):
+                raise DataError(f"the images given to {self!r} are too large for {self.dtype}: scale them to [0, 1].")
             maps[rows] = backend.to_host(inference.x)
         return maps
 

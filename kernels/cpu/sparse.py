@@ -5,12 +5,13 @@
 Every image has step sizes and sums of its own, so that its result does not depend on its batch. A task is a block of
 one image; its sum is kept in LANES partial sums, as in a single one every addition would wait for the one before.
 
-Shrinkage by p < 1 leaves 0 up to a threshold, and above it x = z * r^(m - 1), where m = 1 + 1 / (1 - p) and
+Shrinkage by p < 1 leaves 0 up to a threshold. Above it, with n = 1 / (1 - p), c = p / beta and z > 0, the derivative
+vanishes at x = z - c y where y = x^(-1 / n), so that y is a root of
 
-    r^m - r + s = 0,   s = p / beta * |z|^(p - 2),   r between 1 and the root at the threshold.
+    1 - y^n (z - c y) = 0,   y * z^(1 / n) a function of s = c * z^(p - 2) alone, for which a polynomial is near enough.
 
-A polynomial in s starts within 2e-5 of the root, and Newton's steps, one in float32 and two in float64, end at the last
-bits. x must not be z.
+z^(-1 / n) comes from the bits of z and a step of Householder's; then Newton's steps for y, one in float32 and two in
+float64, end at the last bits of x: there is one division, and no root. x must not be z.
 Source: Krishnan and Fergus 2009 for the shrinkage; Zeiler, Krishnan, Taylor and Fergus 2010 for its use.
 """
 
@@ -26,10 +27,10 @@ LANES = 256  # partial sums of a task: enough vectors that none waits for its la
 WIDE = np.dtype(np.float64)  # of sums, but for the lanes of shrinkage: two widths in its loop cost half of its speed
 SMALL = 1 << 15  # elements: for fewer no second thread wakes (9 us)
 SMALL_SHARE = 1e-12  # of 1: float64 sees it, float32 does not
-DEGREE = 7  # of the polynomial that starts Newton's steps
+DEGREE = 7  # of the polynomial that starts Newton's steps, within 3e-5
 
-# The bits of a float, read as a whole number, are nearly its logarithm: MAGIC - bits / 3 are those of a number within
-# 4% of the inverse cube root, with the bias of the exponent lowered by 0.05 to halve the largest error.
+# The bits of a float, read as a whole number, are nearly its logarithm: a constant - bits / n are those of a number
+# within 4% of the inverse root, with the bias of the exponent lowered by 0.05 to halve the largest error.
 BIAS_LOWERED = 0.05
 LAYOUTS = {4: (np.int32, 127, 23), 8: (np.int64, 1023, 52)}  # bits as integers, bias, bits of the mantissa
 
@@ -86,66 +87,43 @@ def soft_block(task, thread, z, threshold, x, lanes, partial):
 
 
 @jit(inner=True)
-def near_root(c, s):
+def near(w, s):
     """Return the polynomial with these coefficients, the constant first."""
-    return c[0] + s * (c[1] + s * (c[2] + s * (c[3] + s * (c[4] + s * (c[5] + s * (c[6] + s * c[7]))))))
+    return w[0] + s * (w[1] + s * (w[2] + s * (w[3] + s * (w[4] + s * (w[5] + s * (w[6] + s * w[7]))))))
 
 
 @jit(inner=True)
-def half_block(task, thread, z, threshold, factor, c, x, lanes, partial):
-    """Shrink a block by p = 1/2, with factor = p / beta: r^3 - r + s, s = factor * |z|^(-3/2)."""
-    n, block, first, last = block_of(task, partial, z.shape[1])
-    given, found, sums = z[n], x[n], lanes[thread]
-    zero, one, three = x.dtype.type(0), x.dtype.type(1), x.dtype.type(3)
-    double = one + x.dtype.type(SMALL_SHARE) > one  # known when this is compiled
-    sums[:] = 0
-    for begin in range(first, last, LANES):
-        for l in range(min(LANES, last - begin)):
-            v = given[np.uintp(begin + l)]
-            a = abs(v)
-            h = np.sqrt(a)
-            s = factor / (a * h)
-            r = near_root(c, s)
-            r -= (r * r * r - r + s) / (three * r * r - one)
-            if double:
-                r -= (r * r * r - r + s) / (three * r * r - one)
-            found[np.uintp(begin + l)] = zero if a <= threshold else v * r * r
-            sums[np.uintp(l)] += zero if a <= threshold else h * r
-    partial[n, block] = in_order(sums)
-
-
-@jit(inner=True)
-def two_thirds_block(task, thread, z, bits, magic, wrap, threshold, factor, c, x, guess, lanes, partial):
-    """Shrink a block by p = 2/3, with factor = p / beta: r^4 - r + s, s = factor * |z|^(-4/3).
-
-    bits and guess are z and x as integers; the cube root starts from them, and ends after two steps of Householder's.
-    """
-    n, block, first, last = block_of(task, partial, z.shape[1])
-    given, found, sums, pattern, guessed = z[n], x[n], lanes[thread], bits[n], guess[n]
-    zero, one, four = x.dtype.type(0), x.dtype.type(1), x.dtype.type(4)
-    third, ninth, last_term = x.dtype.type(1 / 3), x.dtype.type(2 / 9), x.dtype.type(14 / 81)
-    double = one + x.dtype.type(SMALL_SHARE) > one  # known when this is compiled
+def root_block(task, thread, z, bits, magic, wrap, threshold, c, cubic, w, x, guess, lanes, partial):
+    """Shrink a block by p = 1/2 (n = 2) or, with `cubic`, p = 2/3 (n = 3); bits and guess are z and x as integers."""
+    at, block, first, last = block_of(task, partial, z.shape[1])
+    given, found, sums, pattern, guessed = z[at], x[at], lanes[thread], bits[at], guess[at]
+    kind = x.dtype.type
+    zero, one, n = kind(0), kind(1), kind(3) if cubic else kind(2)
+    h1 = one / n
+    h2, h3 = h1 * (one + h1) / kind(2), h1 * (one + h1) * (kind(2) + h1) / kind(6)
+    double = one + kind(SMALL_SHARE) > one  # known when this is compiled
     sums[:] = 0
     for begin in range(first, last, LANES):
         count = min(LANES, last - begin)
         for l in range(count):
-            b = x.dtype.type(pattern[np.uintp(begin + l)])
-            guessed[np.uintp(begin + l)] = guess.dtype.type(magic - third * (b + wrap if b < zero else b))
+            b = kind(pattern[np.uintp(begin + l)])
+            guessed[np.uintp(begin + l)] = guess.dtype.type(magic - h1 * (b + wrap if b < zero else b))
         for l in range(count):
             v, k = given[np.uintp(begin + l)], found[np.uintp(begin + l)]
             a = abs(v)
-            e = one - a * k * k * k
-            k += k * e * (third + e * (ninth + e * last_term))
-            e = one - a * k * k * k
-            k += k * e * (third + e * (ninth + e * last_term) if double else third)
-            s = factor * k * k * k * k
-            r = near_root(c, s)
-            r -= (r * r * r * r - r + s) / (four * r * r * r - one)
+            power = k * k * (k if cubic else one)
+            e = one - a * power
+            k += k * e * (h1 + e * (h2 + e * h3))
+            y = k * near(w, c * k * k * k * (k if cubic else one))
+            power = y * y * (y if cubic else one)
+            y += y * (one - power * (a - c * y)) / (n - c * y * power)
             if double:
-                r -= (r * r * r * r - r + s) / (four * r * r * r - one)
-            found[np.uintp(begin + l)] = zero if a <= threshold else v * r * r * r
-            sums[np.uintp(l)] += zero if a <= threshold else a * k * r * r
-    partial[n, block] = in_order(sums)
+                power = y * y * (y if cubic else one)
+                y += y * (one - power * (a - c * y)) / (n - c * y * power)
+            over = zero if a <= threshold else a - c * y
+            found[np.uintp(begin + l)] = -over if v < zero else over
+            sums[np.uintp(l)] += zero if a <= threshold else over * y
+    partial[at, block] = in_order(sums)
 
 
 @jit
@@ -156,36 +134,29 @@ def shrink_soft(team, z, threshold, x, lanes, partial, penalty):
 
 
 @jit
-def shrink_half(team, z, threshold, factor, c, x, lanes, partial, penalty):
-    """Do `shrink` for p = 1/2, with the numbers in the arrays' own precision."""
-    share(team, partial.size, half_block, (z, x.dtype.type(threshold), x.dtype.type(factor), c, x, lanes, partial))
-    add_blocks(partial, penalty)
-
-
-@jit
-def shrink_two_thirds(team, z, bits, magic, wrap, threshold, factor, c, x, guess, lanes, partial, penalty):
-    """Do `shrink` for p = 2/3, with the numbers in the arrays' own precision."""
+def shrink_root(team, z, bits, magic, wrap, threshold, c, cubic, w, x, guess, lanes, partial, penalty):
+    """Do `shrink` for p < 1, with the numbers in the arrays' own precision."""
     kind = x.dtype.type
-    numbers = z, bits, kind(magic), kind(wrap), kind(threshold), kind(factor), c, x, guess, lanes, partial
-    share(team, partial.size, two_thirds_block, numbers)
+    numbers = kind(magic), kind(wrap), kind(threshold), kind(c), cubic, w
+    share(team, partial.size, root_block, (z, bits, *numbers, x, guess, lanes, partial))
     add_blocks(partial, penalty)
 
 
-def lowest_root(p):
-    """Return m, and the root r where x = 0 costs as much as z * r^(m - 1): the lowest that is taken."""
-    m = round(1 + 1 / (1 - p))
-    return m, (2 * (1 - p) / (2 - p)) ** (1 / (m - 1))
+def largest_s(p):
+    """Return s at the threshold, where x = 2 (1 - p) / (2 - p) * z costs as much as 0."""
+    kept = 2 * (1 - p) / (2 - p)  # x / z
+    return (1 - kept) * kept ** (1 - p)
 
 
 def start_polynomial(p):
-    """Return the coefficients of a polynomial in s that is near the root r wherever it is taken."""
-    m, lowest = lowest_root(p)
+    """Return the coefficients of a polynomial in s that is near y * |z|^(1 / n) from 0 to the largest s."""
     points = (np.cos(np.pi * (np.arange(200) + 0.5) / 200) + 1) / 2  # Chebyshev's: the fit there is nearly the best
-    s = points * (lowest - lowest**m)
-    r = np.ones_like(s)
+    s = points * largest_s(p)
+    kept = np.ones_like(s)  # x / z, from (1 - kept) * kept^(1 - p) = s
     for _ in range(50):  # from above, Newton's steps fall to the root
-        r -= (r**m - r + s) / (m * r ** (m - 1) - 1)
-    fitted = np.polynomial.Chebyshev.fit(s, r, DEGREE)
+        slope = (1 - p) * (1 - kept) * kept**-p - kept ** (1 - p)
+        kept -= ((1 - kept) * kept ** (1 - p) - s) / slope
+    fitted = np.polynomial.Chebyshev.fit(s, kept ** (p - 1), DEGREE)
     return fitted.convert(kind=np.polynomial.Polynomial).coef
 
 
@@ -201,17 +172,12 @@ def shrink(z, beta, p, x, penalty):
     if p == 1:
         call_parallel(worth, shrink_soft, z, 1 / beta, x, *space, penalty)
         return
-    m, lowest = lowest_root(p)
-    threshold = (p / beta / (lowest - lowest**m)) ** (1 / (2 - p))
-    c = tuple(z.dtype.type(each) for each in STARTS[p])
-    if m == 3:
-        call_parallel(worth, shrink_half, z, threshold, p / beta, c, x, *space, penalty)
-        return
+    c, n = p / beta, round(1 / (1 - p))
     whole, bias, mantissa = LAYOUTS[z.itemsize]
-    magic, wrap = 4 / 3 * (bias - BIAS_LOWERED) * 2.0**mantissa, 2.0 ** (8 * z.itemsize - 1)
-    pattern, guess = z.view(whole), x.view(whole)
-    numbers = magic, wrap, threshold, p / beta, c
-    call_parallel(worth, shrink_two_thirds, z, pattern, *numbers, x, guess, *space, penalty)
+    magic, wrap = (1 + 1 / n) * (bias - BIAS_LOWERED) * 2.0**mantissa, 2.0 ** (8 * z.itemsize - 1)
+    threshold = (c / largest_s(p)) ** (1 / (2 - p))
+    numbers = magic, wrap, threshold, c, n == 3, tuple(z.dtype.type(each) for each in STARTS[p])
+    call_parallel(worth, shrink_root, z, z.view(whole), *numbers, x, x.view(whole), *space, penalty)
 
 
 @jit(inner=True)
