@@ -16,14 +16,13 @@ import numpy as np
 from fastcnn.bench import accuracy
 from fastcnn.bench.case import Case, layer_case
 from fastcnn.bench.conv import Array
-from fastcnn.bench.pooling import ENLARGING, Pooling
+from fastcnn.bench.pooling import ENLARGING, SIGMAS_IN_A_WINDOW, Pooling
 from fastcnn.kernels.cpu import pool, resample
 from fastcnn.kernels.cpu.workspace import aligned_empty
 from fastcnn.kernels.reference import pool as reference_pool
 from fastcnn.kernels.reference import resample as reference_resample
 
 CHANNELS = 8  # that the error is taken of
-SIGMAS_IN_A_WINDOW = 4
 
 
 class Arrays(NamedTuple):

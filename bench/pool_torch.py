@@ -6,8 +6,7 @@ from typing import Any
 import torch
 from torch.nn import functional as torch_functional
 
-from fastcnn.bench.pool_kinds import SIGMAS_IN_A_WINDOW
-from fastcnn.bench.pooling import Pooling
+from fastcnn.bench.pooling import SIGMAS_IN_A_WINDOW, Pooling
 from fastcnn.kernels.reference.spans import gaussian_weights
 
 functional: Any = torch_functional  # whose types want tuples, and take lists

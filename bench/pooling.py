@@ -21,6 +21,7 @@ from fastcnn.bench.descriptor import AXES, Convolution, Triple, build, name_and_
 
 BATCH = 16  # that of the convolutions beside them
 LENET_BATCH = 128
+SIGMAS_IN_A_WINDOW = 4
 ENLARGING = ("nearest", "bilinear", "unpool")
 OTHERS = ("lp1", "lp2", "gauss", "adaptive_avg", "adaptive_max", "subsample", *ENLARGING)  # see `pool_kinds.py`
 KINDS = {"max": "max", "avg": "avg_p", "avg_p": "avg_p", "avg_np": "avg_np"} | {kind: kind for kind in OTHERS}

@@ -18,7 +18,7 @@ Examples:
 """
 
 
-@click.group(invoke_without_command=False)
+@click.group(epilog=EXAMPLES)
 def plot() -> None:
     """Draw what a saved network has learned."""
 

@@ -146,7 +146,7 @@ def test_plot(tmp_path):
     [
         ([], "Give either --layer"),
         (["--layer", "conv", "--model", "lenet5"], "Give either --layer"),
-        (["--layer", "norm"], "is not one of 'conv', 'depthwise', 'conv_transpose', 'pool'"),
+        (["--layer", "attention"], "is not one of 'conv', 'depthwise', 'conv_transpose', 'pool'"),
         (["--layer", "conv", "--shapes", "resnet51"], "The sets are lenet, alexnet"),
         (["--layer", "conv", "--shapes", "ic3ih5oc4kh6"], "more than the padded image"),
         (["--layer", "conv", "--shapes", "ic3" * 200], "ic is given twice"),

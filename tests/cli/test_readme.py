@@ -18,10 +18,10 @@ COMMANDS = sorted({line for line in LINES if re.match(r"fastcnn [a-z]", line)})
 
 
 def test_python_example(tmp_path: Path) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     printed = io.StringIO()
     with contextlib.chdir(tmp_path), contextlib.redirect_stdout(printed):
-        exec(compile(code, "README.md", "exec"), {})
+        exec(compile("\n".join(blocks), "README.md", "exec"), {})
     assert float(printed.getvalue()) > 0.95
     assert (tmp_path / "digits.safetensors").is_file()
 

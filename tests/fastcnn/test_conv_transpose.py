@@ -37,10 +37,10 @@ def test_fused_relu_changes_no_bit(device):
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_weights_start_with_pytorchs_fan():
+def test_weights_start_with_the_fan_of_one_output():
     layer = fc.ConvTranspose2d(64, 256, 3, groups=2, device="reference")
     assert layer.params["weight"].shape == (3, 3, 128, 64)
-    assert layer.params["weight"].std() == pytest.approx(np.sqrt(2 / (9 * 128)), rel=0.02)
+    assert layer.params["weight"].std() == pytest.approx(np.sqrt(2 / (9 * 32)), rel=0.02)
     np.testing.assert_array_equal(layer.params["bias"], np.zeros(256))
     assert layer.parameter_count == 3 * 3 * 128 * 64 + 256
 

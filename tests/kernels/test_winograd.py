@@ -128,7 +128,7 @@ def test_what_winograd_does_not_take_is_refused(cpu, filters, stride, dtype):
     shape, how = (1, 1, 9, 9, 16), (stride, ((0, 0), (1, 1), (1, 1)), ONE, 1, np.dtype(dtype))
     with pytest.raises(ValueError, match="3x3 and 5x5 filters at stride 1"):
         cpu.conv.algorithm_of("forward", shape, shape, filters, *how, "winograd")
-    with pytest.raises(ValueError, match="'fft' was given: choose one of auto, direct, depthwise, winograd"):
+    with pytest.raises(ValueError, match="'fft' was given: choose one of auto, direct, depthwise, scatter, winograd"):
         cpu.conv.algorithm_of("forward", shape, shape, filters, *how, "fft")
 
 
