@@ -62,6 +62,7 @@ def test_the_picture_shows_the_filters(tmp_path):
 
 
 def test_what_is_refused(tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib", reason="the picture is drawn by matplotlib")
     path = tmp_path / "filters.png"
     for name in ("filters", "filters.txt"):
         with pytest.raises(ArgumentError, match=r"use one of .*png"):
