@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from math import prod
+from typing import Self
 
 from fastcnn.bench import shapes
 from fastcnn.bench.descriptor import AXES, DEFAULT_BATCH, Convolution, Triple, name_and_count, rank_of, read, refusal
@@ -22,7 +23,7 @@ _KIND = re.compile(r"([a-z_]+):")
 
 @dataclass(frozen=True)
 class Elementwise:
-    """One activation: its kind, and a tensor of `batch` images of size (depth, height, width)."""
+    """One operation on a tensor: its kind, and a tensor of `batch` images of size (depth, height, width)."""
 
     kind: str
     batch: int
@@ -42,11 +43,11 @@ class Elementwise:
         """Number of elements of the tensor."""
         return prod(self.shape)
 
-    def with_batch(self, batch: int) -> "Elementwise":
+    def with_batch(self, batch: int) -> Self:
         """Return the same for another number of images."""
         return replace(self, batch=batch)
 
-    def counted(self, name: str, count: int) -> "Elementwise":
+    def counted(self, name: str, count: int) -> Self:
         """Return the same under a name and count."""
         return replace(self, name=name, count=count)
 

@@ -6,11 +6,11 @@ set "norms" holds every kind, on shapes that their papers' networks have.
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from math import prod
+from dataclasses import dataclass
 
 from fastcnn.bench import shapes
-from fastcnn.bench.descriptor import AXES, DEFAULT_BATCH, Convolution, Triple, name_and_count, rank_of, read, refusal
+from fastcnn.bench.descriptor import AXES, DEFAULT_BATCH, Convolution, rank_of, read, refusal
+from fastcnn.bench.elementwise import Elementwise
 
 KINDS = ("batch", "layer", "group", "instance", "response", "contrast")
 WINDOW = 5  # channels of local response, pixels of local contrast
@@ -18,47 +18,15 @@ _KIND = re.compile(r"([a-z_]+):")
 
 
 @dataclass(frozen=True)
-class Normalizing:
-    """One normalization: its kind, its groups, and a tensor of `batch` images of size (depth, height, width)."""
+class Normalizing(Elementwise):
+    """One normalization: its kind and tensor, and its groups."""
 
-    kind: str
-    batch: int
-    channels: int
-    image: Triple
     groups: int = 1
-    rank: int = 2
-    name: str = ""
-    count: int = 1
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of input and output: (N, D, H, W, C)."""
-        return (self.batch, *self.image, self.channels)
-
-    @property
-    def elements(self) -> int:
-        """Number of elements of the tensor."""
-        return prod(self.shape)
-
-    def with_batch(self, batch: int) -> "Normalizing":
-        """Return the same for another number of images."""
-        return replace(self, batch=batch)
-
-    def counted(self, name: str, count: int) -> "Normalizing":
-        """Return the same under a name and count."""
-        return replace(self, name=name, count=count)
 
     def descriptor(self) -> str:
         """Return the shortest descriptor, without name and count."""
-        first = 3 - self.rank
-        shown = range(first, first + 1) if len(set(self.image[first:])) == 1 else range(first, 3)
-        sizes = "".join(f"i{AXES[a]}{self.image[a]}" for a in shown)
-        groups = f"g{self.groups}" if self.groups > 1 else ""
-        return f"{self.kind}:{groups}mb{self.batch}ic{self.channels}{sizes}"
-
-    def __str__(self) -> str:
-        """Return the descriptor with its name and count."""
-        return self.descriptor() + name_and_count(self.name, self.count)
+        text = super().descriptor()
+        return text.replace(":", f":g{self.groups}", 1) if self.groups > 1 else text
 
 
 def parse(text: str) -> Normalizing:
@@ -91,12 +59,12 @@ def parse(text: str) -> Normalizing:
         image[a] = image[a] or image[a - 1]
     d, h, w = (size or 1 for size in image)
     rank = rank_of(numbers) if any(image) else 1
-    return Normalizing(kind, numbers.get("mb", DEFAULT_BATCH), numbers["ic"], (d, h, w), groups, rank, name, count)
+    return Normalizing(kind, numbers.get("mb", DEFAULT_BATCH), numbers["ic"], (d, h, w), rank, name, count, groups)
 
 
 def _outputs(convolutions: Callable[[], list[Convolution]]) -> Callable[[], list[Normalizing]]:
     def found() -> list[Normalizing]:
-        made = (Normalizing("batch", c.batch, c.filters, c.output, 1, c.rank, c.name, c.count) for c in convolutions())
+        made = (Normalizing("batch", c.batch, c.filters, c.output, c.rank, c.name, c.count) for c in convolutions())
         return shapes.merged(made)
 
     return found

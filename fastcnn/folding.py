@@ -9,10 +9,10 @@ import numpy as np
 from fastcnn.arrays import Array
 from fastcnn.backend import get
 from fastcnn.errors import ArgumentError, ShapeError
+from fastcnn.layers.batch_norm import BatchNorm
 from fastcnn.layers.conv import Conv
 from fastcnn.layers.conv_transpose import ConvTranspose
 from fastcnn.layers.linear import Linear
-from fastcnn.layers.norm import BatchNorm
 from fastcnn.parameters import Store
 
 Foldable = Conv | ConvTranspose | Linear

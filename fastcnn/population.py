@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike
 from fastcnn.arrays import Array
 from fastcnn.errors import ArgumentError, DataError
 from fastcnn.graph import Graph
-from fastcnn.layers.norm import ChannelNorm
+from fastcnn.layers.batch_norm import ChannelNorm
 
 
 def estimate_population_statistics(net: Graph, batches: Iterable[ArrayLike | tuple[ArrayLike, ...]]) -> Graph:

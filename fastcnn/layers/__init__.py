@@ -1,22 +1,6 @@
 """The layers, and the table of their names: the only classes that a model file can ask for."""
 
-from fastcnn.layers.activation import (
-    ELU,
-    GELU,
-    Abs,
-    Elementwise,
-    Gain,
-    Hardswish,
-    LeakyReLU,
-    LogSoftmax,
-    ReLU,
-    Sigmoid,
-    SiLU,
-    SoftAbs,
-    Softmax,
-    Softplus,
-    Tanh,
-)
+from fastcnn.layers.activation import ELU, GELU, Abs, Hardswish, LeakyReLU, ReLU, Sigmoid, SiLU, SoftAbs, Softplus, Tanh
 from fastcnn.layers.adaptive_pool import (
     AdaptiveAvgPool1d,
     AdaptiveAvgPool2d,
@@ -29,6 +13,14 @@ from fastcnn.layers.adaptive_pool import (
 )
 from fastcnn.layers.base import (
     Layer,
+)
+from fastcnn.layers.batch_norm import (
+    BatchNorm1d,
+    BatchNorm2d,
+    BatchNorm3d,
+    InstanceNorm1d,
+    InstanceNorm2d,
+    InstanceNorm3d,
 )
 from fastcnn.layers.conv import (
     Conv1d,
@@ -46,6 +38,7 @@ from fastcnn.layers.dropout import (
     Dropout2d,
     Dropout3d,
 )
+from fastcnn.layers.gain import Gain
 from fastcnn.layers.join import (
     Add,
     Concat,
@@ -64,16 +57,7 @@ from fastcnn.layers.lp_pool import (
     LPPool2d,
     LPPool3d,
 )
-from fastcnn.layers.norm import (
-    BatchNorm1d,
-    BatchNorm2d,
-    BatchNorm3d,
-    GroupNorm,
-    InstanceNorm1d,
-    InstanceNorm2d,
-    InstanceNorm3d,
-    LayerNorm,
-)
+from fastcnn.layers.norm import GroupNorm, LayerNorm
 from fastcnn.layers.pad import (
     Pad,
 )
@@ -100,6 +84,8 @@ from fastcnn.layers.separable import (
     SeparableConv2d,
     SeparableConv3d,
 )
+from fastcnn.layers.softmax import LogSoftmax, Softmax
+from fastcnn.layers.user_function import Elementwise
 from fastcnn.layers.view import (
     Flatten,
     Identity,

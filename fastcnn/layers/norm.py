@@ -1,28 +1,27 @@
-"""Normalization layers: minus the mean, by the standard deviation, of a batch, an image, groups or rows.
+"""Normalization layers: minus the mean, by the standard deviation, of groups of channels or of rows.
 
     x (N, C)  (N, W, C)  (N, H, W, C)  (N, D, H, W, C)     y of the same shape     weight, bias (C,)
 
     y = weight * (x - mean) / sqrt(variance + eps) + bias
 
-    BatchNorm       mean and variance of a channel over batch and pixels     Ioffe and Szegedy 2015
-    InstanceNorm    of a channel of one image over its pixels                Ulyanov, Vedaldi, Lempitsky 2016
     GroupNorm       of a group of channels of one image                      Wu and He 2018
     LayerNorm       of the last axes, whatever stands before them            Ba, Kiros, Hinton 2016
 
 The variance is the biased one, over m, not m - 1. Statistics are taken in float64 around the mean: nothing cancels
-where the mean is large. Gradients go through mean and variance, except through running ones.
+where the mean is large. Gradients go through mean and variance. Those of a batch and of an image: `batch_norm.py`.
 """
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from math import isfinite, prod
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from fastcnn.arrays import Array, Shape
 from fastcnn.backend import Backend
-from fastcnn.errors import ArgumentError, ShapeError
+from fastcnn.errors import ArgumentError
 from fastcnn.layers.base import Bound, Call, Layer
 from fastcnn.shapes import whole
 
@@ -31,19 +30,20 @@ FLOAT64 = np.dtype(np.float64)
 
 def positive(value: object, name: str) -> float:
     """Return `value` as a float, or refuse what is no finite number above 0."""
-    if not _is_number(value) or not float(value) > 0:  # type: ignore[arg-type]
+    if not is_number(value) or not float(value) > 0:  # type: ignore[arg-type]
         raise ArgumentError(f"{name}={value!r} was given: it must be a number above 0.")
     return float(value)  # type: ignore[arg-type]
 
 
-def _is_number(value: object) -> bool:
+def is_number(value: object) -> bool:
+    """Say whether a value is a finite number."""
     real = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
     return real and isfinite(float(value))  # type: ignore[arg-type]
 
 
 def _smoothing(value: object) -> float:
     """Return an eps, or refuse what is no finite number from 0 up."""
-    if not _is_number(value) or float(value) < 0:  # type: ignore[arg-type]
+    if not is_number(value) or float(value) < 0:  # type: ignore[arg-type]
         raise ArgumentError(f"eps={value!r} was given: it must be a number >= 0.")
     return float(value)  # type: ignore[arg-type]
 
@@ -87,242 +87,9 @@ class NormLayer(Layer):
         self.check_input(shape)
         return shape
 
+    @abstractmethod
     def check_input(self, shape: Shape) -> None:
         """Refuse a shape that does not fit the layer."""
-        raise NotImplementedError
-
-
-class ChannelNorm(NormLayer):
-    """What batch and instance normalization share: statistics of each channel, and running ones for prediction."""
-
-    rank: ClassVar[int]
-    per_image: ClassVar[bool]
-
-    def __init__(
-        self,
-        num_features: int,
-        eps: float,
-        momentum: float | None,
-        affine: bool,
-        track_running_stats: bool,
-        name: str | None,
-        dtype: DTypeLike,
-        device: str,
-    ) -> None:
-        self.num_features = whole(num_features, 1, "num_features")
-        names = ("weight", "bias") if affine else ()
-        super().__init__(eps, (self.num_features,), names, name, dtype, device)
-        if momentum is not None and not (_is_number(momentum) and 0 <= momentum <= 1):
-            raise ArgumentError(
-                f"momentum={momentum!r} was given: it must be a number from 0 to 1, or None for the average of all."
-            )
-        self.momentum = None if momentum is None else float(momentum)
-        self.has_affine, self.tracks = bool(affine), bool(track_running_stats)
-
-    def config(self) -> dict[str, Any]:
-        """Return the constructor's arguments."""
-        return {
-            "num_features": self.num_features,
-            "eps": self.eps,
-            "momentum": self.momentum,
-            "affine": self.has_affine,
-            "track_running_stats": self.tracks,
-        }
-
-    def state_shapes(self) -> dict[str, Shape]:
-        """Return the shapes of the running mean and variance, and of the number of batches that they have seen."""
-        running = {"running_mean": self.weight_shape, "running_var": self.weight_shape, "num_batches_tracked": (1,)}
-        return running if self.tracks else {}
-
-    def first_values(self, name: str, generator: np.random.Generator) -> Array:
-        """Return weight 1, bias 0; running mean 0, running variance 1, no batches tracked."""
-        if name == "num_batches_tracked":
-            return np.zeros(1)
-        return np.ones(self.weight_shape) if name in ("weight", "running_var") else np.zeros(self.weight_shape)
-
-    def check_input(self, shape: Shape) -> None:
-        """Refuse another rank or number of channels."""
-        needed = f"({', '.join(['DHW'[3 - self.rank :][i] for i in range(self.rank)] + ['C'])})"
-        ranks = (0, 1) if self.rank == 1 and not self.per_image else (self.rank,)
-        if len(shape) - 1 not in ranks:
-            raise self.refuse_axes(shape, needed)
-        if shape[-1] != self.num_features:
-            fitting = (*shape[1:], self.num_features)
-            raise self.refuse(shape, f"{needed} with C = {self.num_features}", fitting)
-
-    def bind(self, backend: Backend, xs: Sequence[Array], y: Array, training: bool = True) -> Bound:
-        """Return the calls: statistics of this batch, or running ones in prediction, where the layer tracks them."""
-        fixed = self.tracks and not training
-        N, C, L = y.shape[0], self.num_features, prod(y.shape[1:-1])
-        shape = (N, L, C) if self.per_image and not fixed else (1, N * L, C)
-        if training or not self.tracks:
-            self._check_count(y.shape, shape[1])
-        kernels, (gamma, beta) = backend.norm, self.affine(backend)
-        x3, y3 = xs[0].reshape(shape), y.reshape(shape)
-        mean, variance = (backend.zeros((shape[0], C), FLOAT64) for _ in range(2))
-
-        def backward(dy: Array, dxs: Sequence[Array | None], grads: Mapping[str, Array]) -> list[Call]:
-            dx = None if dxs[0] is None else dxs[0].reshape(shape)
-            by_affine = self.affine_gradients(backend, grads)
-            how = (gamma, mean, variance, C, self.eps, fixed, dx, *by_affine)
-            return [(kernels.group_norm_backward, (x3, dy.reshape(shape), *how))]
-
-        if fixed:
-            given = (x3[0], gamma, beta, mean[0], variance[0], self.eps, y3[0])
-            return Bound(
-                backward,
-                [
-                    (backend.copy, (self.state["running_mean"], mean[0])),
-                    (backend.copy, (self.state["running_var"], variance[0])),
-                    (kernels.fixed_norm_forward, given),
-                ],
-            )
-        calls: list[Call] = [(kernels.group_norm_forward, (x3, gamma, beta, C, self.eps, y3, mean, variance))]
-        if self.tracks and x3.size:
-            calls.append((self._track, (kernels, mean, variance, shape[1], dict(self.state))))
-        return Bound(backward, calls)
-
-    def _check_count(self, shape: Shape, count: int) -> None:
-        if count == 1 and shape[0] > 0:
-            what = "pixel in each image" if self.per_image else "value in each channel"
-            advice = "give larger images." if self.per_image else "give a larger batch, or predict after eval()."
-            raise ShapeError(
-                f"{self.label} got an array of shape {shape} in training, with one {what}, which has no deviation: "
-                + advice
-            )
-
-    def _track(self, kernels: Any, mean: Array, variance: Array, count: int, state: Mapping[str, Array]) -> None:
-        """Move the running statistics towards the batch's."""
-        batches = state["num_batches_tracked"]
-        batches += 1
-        momentum = 1 / float(batches[0]) if self.momentum is None else self.momentum
-        kernels.update_running(mean, variance, count, momentum, state["running_mean"], state["running_var"])
-
-
-class BatchNorm(ChannelNorm):
-    """Batch normalization (Ioffe and Szegedy 2015) with PyTorch's arguments and defaults.
-
-    Parameters
-    ----------
-    num_features
-        C, the channels.
-    eps
-        Added to the variance.
-    momentum
-        The weight of a new batch in the running statistics; None keeps the plain average of all batches. (The
-        running average r = 0.99 r + 0.01 new of other texts is momentum=0.01.)
-    affine
-        Whether a `weight` (gamma) and a `bias` (beta) are learned.
-    track_running_stats
-        Whether `state` keeps a "running_mean", a "running_var" (unbiased) and "num_batches_tracked", which stand for
-        the batch's in prediction. Without, prediction too takes the batch's own.
-
-    A batch in training must hold more than one value a channel (else ShapeError, as in PyTorch).
-    """
-
-    kind = "batch_norm"
-    per_image = False
-
-    def __init__(
-        self,
-        num_features: int,
-        eps: float = 1e-5,
-        momentum: float | None = 0.1,
-        affine: bool = True,
-        track_running_stats: bool = True,
-        *,
-        name: str | None = None,
-        dtype: DTypeLike = "float32",
-        device: str = "cpu",
-    ) -> None:
-        super().__init__(num_features, eps, momentum, affine, track_running_stats, name, dtype, device)
-
-
-class BatchNorm1d(BatchNorm):
-    """Batch normalization of rows (N, C) or signals (N, W, C); see `BatchNorm`.
-
-    >>> BatchNorm1d(2, affine=False, device="reference").forward(np.array([[0.0, 5.0], [2.0, 7.0]])).round(3)
-    array([[-1., -1.],
-           [ 1.,  1.]])
-    """
-
-    rank = 1
-
-
-class BatchNorm2d(BatchNorm):
-    """Batch normalization of images (N, H, W, C); see `BatchNorm`.
-
-    >>> layer = BatchNorm2d(3)
-    >>> layer.output_shape((32, 32, 3)), layer.parameter_count, list(layer.state)
-    ((32, 32, 3), 6, ['running_mean', 'running_var', 'num_batches_tracked'])
-    """
-
-    rank = 2
-
-
-class BatchNorm3d(BatchNorm):
-    """Batch normalization of volumes (N, D, H, W, C); see `BatchNorm`.
-
-    >>> BatchNorm3d(4).output_shape((8, 16, 16, 4))
-    (8, 16, 16, 4)
-    """
-
-    rank = 3
-
-
-class InstanceNorm(ChannelNorm):
-    """Instance normalization (Ulyanov, Vedaldi, Lempitsky 2016) with PyTorch's arguments and defaults.
-
-    Every channel of every image is normalized over its own pixels, in prediction too unless running statistics are
-    tracked (the images' average). Arguments as in `BatchNorm`. Images of one pixel are refused in training.
-    """
-
-    kind = "instance_norm"
-    per_image = True
-
-    def __init__(
-        self,
-        num_features: int,
-        eps: float = 1e-5,
-        momentum: float | None = 0.1,
-        affine: bool = False,
-        track_running_stats: bool = False,
-        *,
-        name: str | None = None,
-        dtype: DTypeLike = "float32",
-        device: str = "cpu",
-    ) -> None:
-        super().__init__(num_features, eps, momentum, affine, track_running_stats, name, dtype, device)
-
-
-class InstanceNorm1d(InstanceNorm):
-    """Instance normalization of signals (N, W, C); see `InstanceNorm`.
-
-    >>> InstanceNorm1d(1, device="reference").forward(np.array([[[1.0], [3.0]]])).round(3).tolist()
-    [[[-1.0], [1.0]]]
-    """
-
-    rank = 1
-
-
-class InstanceNorm2d(InstanceNorm):
-    """Instance normalization of images (N, H, W, C); see `InstanceNorm`.
-
-    >>> InstanceNorm2d(8, affine=True).parameter_count
-    16
-    """
-
-    rank = 2
-
-
-class InstanceNorm3d(InstanceNorm):
-    """Instance normalization of volumes (N, D, H, W, C); see `InstanceNorm`.
-
-    >>> InstanceNorm3d(8).parameter_count
-    0
-    """
-
-    rank = 3
 
 
 class GroupNorm(NormLayer):

@@ -31,6 +31,7 @@ ALGORITHMS = ("auto", "direct", "depthwise", "scatter", "winograd")
 SCATTER_GAIN = 0.9  # of a gather's estimated cycles below which a scatter is taken
 
 
+@lru_cache(maxsize=4096)
 def algorithm_of(
     pass_name: str, source: tuple[int, ...], target: tuple[int, ...], filters: Triple, stride: Triple, padding: Padding,
     dilation: Triple, groups: int, dtype: np.dtype, algorithm: str = "auto",

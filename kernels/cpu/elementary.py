@@ -1,4 +1,4 @@
-"""exp, its inverse's kin, tanh and the normal distribution, of one number, without branches: loops over them become
+"""exp, log and their kin, tanh and the normal distribution, of one number, without branches: loops over them become
 vector code.
 
 Both number types take the same steps with polynomials of their own, which were fitted to the least largest relative
@@ -159,10 +159,34 @@ def expm1(x):
 
 @jit(inner=True)
 def log1p(x):
-    """Return log(1 + x) for x from 0 to 1, as 2 atanh(x / (2 + x))."""
+    """Return log(1 + x) for x from -1/2 to 1, as 2 atanh(x / (2 + x))."""
     s = x / (x + like(x, 2))
     z = s * s
     return like(x, 2) * (s + s * z * atanh_tail(z))
+
+
+@intrinsic
+def exponent_and_fraction(typingctx, x):
+    """Return (n, m) with x = 2^n m and 1 <= m < 2, both float64, of a normal float64 above 0."""
+
+    def codegen(context, builder, signature, args):
+        whole, bits = ir.IntType(64), FRACTION_BITS[types.float64]
+        word, one = builder.bitcast(args[0], whole), ONE[types.float64]
+        n = builder.sitofp(builder.sub(builder.lshr(word, whole(bits)), whole(one >> bits)), ir.DoubleType())
+        m = builder.bitcast(builder.or_(builder.and_(word, whole((1 << bits) - 1)), whole(one)), ir.DoubleType())
+        return context.make_tuple(builder, signature.return_type, (n, m))
+
+    return types.UniTuple(types.float64, 2)(types.float64), codegen
+
+
+@jit(inner=True)
+def log_from_one(x):
+    """Return log(x) of a float64 from 1 up: n ln 2 + log(m), x = 2^n m, m from sqrt(1/2) to sqrt(2)."""
+    n, m = exponent_and_fraction(x)
+    over = m > math.sqrt(2)
+    n, m = (n + 1.0, 0.5 * m) if over else (n, m)
+    log = n * ln2_high(x) + (n * ln2_low(x) + log1p(m - 1.0))
+    return log if x < math.inf else x
 
 
 @jit(inner=True)

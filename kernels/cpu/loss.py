@@ -16,7 +16,7 @@ their sums are in float64 whatever the dtype. A task is a block of rows, as many
 import numpy as np
 
 from fastcnn.kernels.cpu.compiler import jit
-from fastcnn.kernels.cpu.exponential import exp_negative, log1p_unit, log_from_one
+from fastcnn.kernels.cpu.elementary import exp, log1p, log_from_one
 from fastcnn.kernels.cpu.tasks import share
 from fastcnn.kernels.cpu.threads import call_parallel, threads_for
 from fastcnn.kernels.cpu.workspace import scratch
@@ -125,7 +125,7 @@ def _softmax_rows(block, thread, rows, logits, labels, weights, smoothing, work,
     else:
         _shift_rows(logits, first, last, powers, top)
     for i in range(size):
-        powers[np.uintp(i)] = exp_negative(powers[np.uintp(i)])
+        powers[np.uintp(i)] = exp(powers[np.uintp(i)])
     if by_columns:
         totals[:] = 0.0
         for k in range(K):
@@ -295,7 +295,7 @@ def _binary_block(block, thread, x, t, weights, K, work, partial):
     own, turn = work[thread], first % K
     for i in range(last - first):
         v, target = np.float64(x[np.uintp(first + i)]), np.float64(t[np.uintp(first + i)])
-        small = log1p_unit(exp_negative(-abs(v)))
+        small = log1p(exp(-abs(v)))
         low, high = (0.0 if v > 0.0 else -v), (v if v > 0.0 else 0.0)
         loss = weights[np.uintp(turn + i)] * target * (small + low) + (1.0 - target) * (small + high)
         own[np.uintp(i)] = loss
@@ -338,7 +338,7 @@ def _binary_gradient_block(block, thread, x, t, weights, K, scale, dx):
     turn = first % K
     for i in range(last - first):
         v, target = np.float64(x[np.uintp(first + i)]), np.float64(t[np.uintp(first + i)])
-        small = exp_negative(-abs(v))
+        small = exp(-abs(v))
         above, below = (1.0 if v > 0.0 else small), (small if v > 0.0 else 1.0)
         slope = (1.0 - target) * above - weights[np.uintp(turn + i)] * target * below
         dx[np.uintp(first + i)] = scale * slope / (1.0 + small)
