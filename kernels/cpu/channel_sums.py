@@ -11,7 +11,7 @@ from fastcnn.kernels.cpu.workspace import scratch
 CHUNK = 1 << 14  # elements of a chunk: 64 KiB of float32, in L2 with all that goes with it
 FEWEST = 64  # pixels of a chunk at least: what is done once a chunk and channel must not show
 WIDE = 256  # elements of a wide row at least
-SMALL = 1 << 15  # elements: for fewer no second thread wakes (9 us)
+SMALL = 1 << 15  # elements: for fewer no second thread wakes
 IMAGES = 4  # a thread at least, for tasks of whole images: fewer would leave threads without work at the end
 
 

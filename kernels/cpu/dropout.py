@@ -16,7 +16,7 @@ from fastcnn.kernels.cpu.threads import call_parallel
 
 STEPS = 1 << 24  # that are told apart: float32 holds each as a whole number
 BLOCK = 1 << 14  # elements that share two words of the key, and that a thread takes at once
-SMALL = 1 << 15  # elements: for fewer no second thread wakes (9 us)
+SMALL = 1 << 15  # elements: for fewer no second thread wakes
 U32, U64 = np.uint32, np.uint64
 
 

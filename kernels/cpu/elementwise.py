@@ -29,7 +29,7 @@ from fastcnn.kernels.cpu.tile import copy_bytes
 
 BLOCK = 1 << 14  # elements a thread takes at once
 RUN = 1 << 10  # elements of the buffer, and fetched ahead: with the run's inputs, a third of L1
-SMALL = 1 << 15  # elements: for fewer no second thread wakes (9 us)
+SMALL = 1 << 15  # elements: for fewer no second thread wakes
 LINE = 64  # bytes
 
 

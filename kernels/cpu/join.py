@@ -17,7 +17,7 @@ from fastcnn.kernels.cpu.threads import call_parallel
 from fastcnn.kernels.cpu.workspace import scratch
 
 BLOCK = 1 << 14  # elements of a task: with those of two inputs they stay in the second cache
-SMALL = 1 << 16  # elements: for fewer no second thread wakes (9 us)
+SMALL = 1 << 16  # elements: for fewer no second thread wakes
 NARROW = 16  # elements: rows up to so many are copied column by column, which has no loop of a few turns inside
 PIECE = 1 << 12  # elements of a task that does so: they stay in the first cache
 LEAST_ROWS = 32  # of a part of B, whose sums are one row more

@@ -14,7 +14,7 @@ from fastcnn.kernels.cpu.tasks import share
 from fastcnn.kernels.cpu.threads import call_parallel
 
 BLOCK = 1 << 12  # elements of a block of pixels: its few buffers stay in L1 and L2
-SMALL = 1 << 14  # elements: for fewer no second thread wakes (9 us)
+SMALL = 1 << 14  # elements: for fewer no second thread wakes
 
 THREE_QUARTERS, HALF, WHOLE, ANY = range(4)  # the powers -mu that roots and divisions give, and the others
 POWERS = {0.75: THREE_QUARTERS, 0.5: HALF, 1.0: WHOLE}

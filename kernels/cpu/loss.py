@@ -21,7 +21,7 @@ from fastcnn.kernels.cpu.tasks import share
 from fastcnn.kernels.cpu.threads import call_parallel, threads_for
 from fastcnn.kernels.cpu.workspace import scratch
 
-SMALL = 1 << 12  # exponentials (about 2 ns each): for fewer no second thread wakes (9 us)
+SMALL = 1 << 12  # exponentials (about 2 ns each): for fewer no second thread wakes
 LARGE = 1 << 16  # plain elements (about 0.3 ns each): likewise
 BLOCK = 1 << 11  # elements of a task, 16 KB of float64
 FEW = 12  # classes: the rows of so few are too short for loops of their own

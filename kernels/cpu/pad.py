@@ -20,7 +20,7 @@ MODES = {"constant": 0, "reflect": 1, "replicate": 2, "circular": 3}
 CONSTANT, REFLECT, REPLICATE, CIRCULAR = range(4)
 OUTSIDE = -1
 BLOCK = 1 << 14  # elements of y or dx, at least, that a task fills: whole rows
-SMALL = 1 << 16  # elements: for fewer no second thread wakes (9 us)
+SMALL = 1 << 16  # elements: for fewer no second thread wakes
 
 
 @jit

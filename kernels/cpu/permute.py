@@ -23,7 +23,7 @@ BLOCK = 1 << 12  # elements of a task that copies runs
 BAND = 64  # elements along Q of a task: what it writes in a run
 COLOURS = 3
 VECTOR_BYTES = vector_registers()[0]
-SMALL = 1 << 16  # elements: for fewer no second thread wakes (9 us)
+SMALL = 1 << 16  # elements: for fewer no second thread wakes
 
 
 @jit(inner=True)

@@ -16,7 +16,7 @@ from fastcnn.kernels.cpu.threads import call_parallel
 from fastcnn.kernels.cpu.workspace import scratch
 
 BLOCK = 1 << 14  # elements a thread takes at once
-SMALL = 1 << 16  # elements: for fewer no second thread wakes (9 us)
+SMALL = 1 << 16  # elements: for fewer no second thread wakes
 LANES = 64  # chains of additions: eight vectors of eight doubles, as each waits for its last sum to come back
 
 

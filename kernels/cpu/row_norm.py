@@ -21,7 +21,7 @@ PIECE = 1 << 12  # elements that are summed in the dtype of x
 BAND = 1 << 13  # elements of a band of rows, a task: 32 KiB of float32, in L1
 BAND_BACK = 1 << 14  # elements of a band of rows on the way back
 SUMMED = 32  # its rows at least: each band has its own sums of the gradients of gamma and beta
-SMALL = 1 << 15  # elements: for fewer no second thread wakes (9 us)
+SMALL = 1 << 15  # elements: for fewer no second thread wakes
 
 
 @jit(inner=True)

@@ -25,7 +25,7 @@ from fastcnn.kernels.cpu.workspace import scratch
 BLOCK = 1 << 15  # elements of a task
 LANES = 256  # partial sums of a task: enough vectors that none waits for its last addition
 WIDE = np.dtype(np.float64)  # of sums, but for the lanes of shrinkage: two widths in its loop cost half of its speed
-SMALL = 1 << 15  # elements: for fewer no second thread wakes (9 us)
+SMALL = 1 << 15  # elements: for fewer no second thread wakes
 SMALL_SHARE = 1e-12  # of 1: float64 sees it, float32 does not
 DEGREE = 7  # of the polynomial that starts Newton's steps, within 3e-5
 
