@@ -8,16 +8,19 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from functools import partial
 from os import PathLike
 from typing import Any, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
+from fastcnn.arena import Arena
 from fastcnn.arrays import Array, Shape, as_float, channels_first_hint, float_dtype
 from fastcnn.backend import check_device, get
 from fastcnn.errors import ArgumentError, ShapeError
 from fastcnn.layers.base import Layer
+from fastcnn.layout import Returns
 from fastcnn.measures import Measure, measure, table
 from fastcnn.node import Input, Node
 from fastcnn.parameters import FirstValues, Store, drawn
@@ -60,7 +63,8 @@ class Graph:
         self.device = common_device(self.layers)
         self._store: Store | None = None
         self.training = True
-        self._plans: OrderedDict[tuple[int, bool, bool], Plan] = OrderedDict()
+        self._plans: OrderedDict[tuple[int, bool, Returns], Plan] = OrderedDict()
+        self._arenas: dict[bool, Arena] = {}
         self._last: tuple[Plan, int] | None = None
 
     # What it is
@@ -121,6 +125,7 @@ class Graph:
         if self._store is None or not self._store.owns(self.layers):
             self._store = Store(self.layers, get(self.device), self.dtype, first or drawn(default_generator()))
             self._plans.clear()
+            self._arenas.clear()
         return self._store
 
     def astype(self, dtype: DTypeLike) -> Graph:
@@ -154,22 +159,31 @@ class Graph:
         """Let `forward` work as in prediction, and return the network."""
         return self.train(False)
 
-    def plan(self, batch: int, training: bool, returns: bool | None = None) -> Plan:
-        """Return the plan for a batch size, in training or prediction.
+    def plan(self, batch: int, training: bool, returns: Returns = "nothing") -> Plan:
+        """Return the plan for a batch size, in training or prediction, with this way back.
 
-        Passes without a way back (`returns`, by default as `training`) have plans of their own: a
-        forward pass that waits for its backward is left alone.
+        Plans share two arenas, one for passes with a way back and one for those without: a forward pass that waits
+        for its backward is left alone by predictions.
         """
-        returns = training if returns is None else returns
         key = batch, training, returns
         store = self.own_store()
         plan = self._plans.pop(key, None)
         if plan is None:
-            plan = Plan(self.nodes, self.inputs, self.outputs, store, batch, self.fuse, training, returns)
+            arena = partial(self._arena, returns != "nothing")
+            plan = Plan(self.nodes, self.inputs, self.outputs, store, batch, self.fuse, training, returns, arena)
         self._plans[key] = plan
         while len(self._plans) > PLANS_KEPT:
             self._plans.popitem(last=False)
         return plan
+
+    def _arena(self, returns: bool, size: int) -> Arena:
+        """Return the arena of plans with or without a way back; a larger one replaces it and the plans on it."""
+        held = self._arenas.get(returns)
+        if held is None or held.size < size:
+            for key in [key for key, plan in self._plans.items() if plan.arena is held]:
+                del self._plans[key]
+            held = self._arenas[returns] = Arena(get(self.device), size)
+        return held
 
     def forward(self, *xs: ArrayLike) -> Any:
         """Return the outputs for a batch, as in training (see `train` and `eval`), ready for `backward`.
@@ -179,10 +193,10 @@ class Graph:
         ShapeError or DataError for arrays that do not fit.
         """
         arrays = self.check_inputs(*xs)
-        plan = self.plan(arrays[0].shape[0], self.training, returns=True)
+        plan = self.plan(arrays[0].shape[0], self.training, returns="inputs")
         plan.load(arrays)
         plan.forward()
-        self._last = (plan, plan.generation)
+        self._last = (plan, plan.arena.generation)
         return _single([plan.backend.to_host(y) for y in plan.outputs])
 
     def backward(self, *dys: ArrayLike) -> Any:
@@ -191,12 +205,11 @@ class Graph:
         Takes the loss's gradient by each output, in that output's shape.
         """
         plan, generation = self._last or (None, 0)
-        if plan is None or plan.generation != generation or plan.store is not self.own_store():
+        if plan is None or plan.arena.generation != generation or plan.store is not self.own_store():
             raise ArgumentError(f"{self!r} has no forward pass to go back from: call forward again first.")
-        backward = plan.backward(inputs=True)
-        backward.load([as_float(dy, "the output gradient") for dy in dys])
-        backward.run()
-        return _single([plan.backend.to_host(dx) for dx in backward.input_gradients])
+        plan.load_gradients([as_float(dy, "the output gradient") for dy in dys])
+        plan.backward()
+        return _single([plan.backend.to_host(dx) for dx in plan.input_gradients])
 
     def predict(self, *xs: ArrayLike, batch_size: int = 256) -> Any:
         """Return the outputs for any number of inputs, computed in batches.

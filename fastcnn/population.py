@@ -76,7 +76,7 @@ def _run(net: Graph, batch: ArrayLike | tuple[ArrayLike, ...]) -> int:
     arrays = net.check_inputs(*(batch if isinstance(batch, tuple) else (batch,)))
     size = arrays[0].shape[0]
     if size:
-        plan = net.plan(size, training=True, returns=False)
+        plan = net.plan(size, training=True, returns="nothing")
         plan.load(arrays)
         plan.forward()
     return size

@@ -209,12 +209,12 @@ class Trainer:
 
     def _batch(self, size: int, targets: Targets, training: bool) -> Batch:
         """Return what a step of this batch size touches; `targets` show the shapes of one image's targets."""
-        plan = self.net.plan(size, training)
+        plan = self.net.plan(size, training, returns="parameters" if training else "nothing")
         batch = self._batches.get(plan)
         if batch is None:
             backend = plan.backend
             if training:
-                gradients = plan.backward(inputs=False).output_gradients
+                gradients = plan.output_gradients
             else:
                 gradients = [backend.empty((0, *y.shape[1:]), y.dtype) for y in plan.outputs]
             heads = []
@@ -259,7 +259,7 @@ class Trainer:
         if not isfinite(loss):
             raise self._not_finite(batch, f"the loss is {loss}")
         batch.backward()
-        plan.backward(inputs=False).run()
+        plan.backward()
         if not backend.all_finite(plan.store.gradients):
             raise self._not_finite(batch, "a gradient is not finite")
         self._clip(plan)

@@ -29,8 +29,8 @@ class Activation(Layer):
     kernel: str
     """`<kernel>_forward(x, *numbers, y)` and `<kernel>_backward_input(kept, dy, *numbers, dx)`."""
 
-    keeps_output: ClassVar[bool] = False
-    """The gradient is computed from y, not from x."""
+    reads_back = "x"
+    in_place = True
 
     def infer(self, *inputs: Shape) -> Shape:
         """Return the input's shape."""
@@ -55,7 +55,7 @@ class Activation(Layer):
     def bind(self, backend: Backend, xs: Sequence[Array], y: Array, training: bool = True) -> Bound:
         """Return the calls; the gradient needs the input, or the output, and not both."""
         forward, backward_input = self.kernels(backend)
-        kept = y if self.keeps_output else xs[0]
+        kept = y if self.reads_back == "y" else xs[0]
 
         def backward(dy: Array, dxs: Sequence[Array | None], grads: Mapping[str, Array]) -> list[Call]:
             return [] if dxs[0] is None else [(backward_input, (kept, dy, *self.numbers(), dxs[0]))]
@@ -96,7 +96,7 @@ class ReLU(Plain):
     """
 
     kind = kernel = "relu"
-    keeps_output = True
+    reads_back = "y"
 
 
 class LeakyReLU(Activation):
@@ -223,7 +223,7 @@ class Sigmoid(Activation):
     """
 
     kind = kernel = "sigmoid"
-    keeps_output = True
+    reads_back = "y"
 
 
 class Tanh(Activation):
@@ -235,7 +235,7 @@ class Tanh(Activation):
     """
 
     kind = kernel = "tanh"
-    keeps_output = True
+    reads_back = "y"
 
 
 class Softplus(Activation):

@@ -27,6 +27,7 @@ class AdaptivePool(Layer):
     """What the two kinds share: an output size for each axis, where None keeps the input's."""
 
     kind = "pool"
+    reads_back = ""
     rank: ClassVar[int]
 
     def __init__(
@@ -144,6 +145,7 @@ class GlobalPool(Layer):
     """What the two kinds share: all pixels are one window."""
 
     kind = "pool"
+    reads_back = ""
 
     def infer(self, *inputs: Shape) -> Shape:
         """Return (C,)."""

@@ -81,6 +81,12 @@ class Layer(ABC):
     passes_gradient: ClassVar[bool] = False
     """The gradient by each input is the gradient by the output."""
 
+    reads_back: ClassVar[str] = "xy"
+    """Which arrays the backward calls read: "x" the inputs, "y" the output, both, or none; the others may be gone."""
+
+    in_place: ClassVar[bool] = False
+    """`y` may be the first of the `xs`, and its gradient `dxs[0]` may be `dy`."""
+
     def __init__(self, *, name: str | None = None, dtype: DTypeLike = "float32", device: str = "cpu") -> None:
         self.name = name
         self.dtype = float_dtype(dtype)
@@ -246,10 +252,9 @@ class Layer(ABC):
         if self._plan is None or self._plan.store is not self.store:
             raise ArgumentError(f"{self.label} cannot go backward yet: call its forward first.")
         gradient = as_float(dy, f"the output gradient of {self.label}")
-        backward = self._plan.backward(inputs=True)
-        backward.load([gradient])
-        backward.run()
-        results = tuple(self._plan.backend.to_host(dx) for dx in backward.input_gradients)
+        self._plan.load_gradients([gradient])
+        self._plan.backward()
+        results = tuple(self._plan.backend.to_host(dx) for dx in self._plan.input_gradients)
         return results[0] if len(results) == 1 else results
 
     def _standalone_plan(self, batch: int, shapes: list[Shape]) -> Plan:
@@ -261,4 +266,4 @@ class Layer(ABC):
         output = self.output_shape(*shapes)
         inputs = [Node(None, (), shape) for shape in shapes]
         node = Node(self, inputs, output)
-        return Plan([*inputs, node], inputs, [node], store, batch, fuse=False, training=self.training)
+        return Plan([*inputs, node], inputs, [node], store, batch, False, self.training, returns="inputs")

@@ -174,6 +174,7 @@ class Conv(SlidingLayer):
     """
 
     kind = "conv"
+    reads_back = "x"
 
     def __init__(
         self,

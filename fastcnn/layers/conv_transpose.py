@@ -37,6 +37,7 @@ class ConvTranspose(FilterLayer):
     """
 
     kind = "conv_transpose"
+    reads_back = "x"
 
     def __init__(
         self,

@@ -44,6 +44,7 @@ class Dropout(Layer):
     """
 
     kind = "dropout"
+    reads_back = ""
 
     def __init__(
         self,

@@ -28,6 +28,7 @@ class Gain(Layer):
     """
 
     kind = "gain"
+    reads_back = "x"
 
     def __init__(
         self,

@@ -24,9 +24,11 @@ class Add(Layer):
     """
 
     kind = "add"
+    reads_back = ""
     arity: ClassVar[int] = 2
     is_variadic: ClassVar[bool] = True
     passes_gradient: ClassVar[bool] = True
+    in_place: ClassVar[bool] = True
 
     def infer(self, *inputs: Shape) -> Shape:
         """Return the inputs' one shape."""
@@ -61,6 +63,7 @@ class Multiply(Layer):
     """
 
     kind = "multiply"
+    reads_back = "x"
     arity: ClassVar[int] = 2
 
     def infer(self, *inputs: Shape) -> Shape:
@@ -135,6 +138,7 @@ class Concat(Layer):
     """
 
     kind = "concat"
+    reads_back = ""
     is_variadic: ClassVar[bool] = True
 
     def __init__(

@@ -27,6 +27,7 @@ class Linear(WeightedLayer):
     """
 
     kind = "linear"
+    reads_back = "x"
 
     def __init__(
         self,

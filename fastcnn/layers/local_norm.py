@@ -41,6 +41,7 @@ class LocalResponseNorm(Layer):
     """
 
     kind = "local_response_norm"
+    reads_back = "x"
 
     def __init__(
         self,
@@ -114,6 +115,7 @@ class LocalContrastNorm(Layer):
     """
 
     kind = "local_contrast_norm"
+    reads_back = "y"
 
     def __init__(
         self,

@@ -39,6 +39,8 @@ class LPPool(Pool):
     window that hangs over the image as if it were whole; here it is the norm of the pixels that it holds.
     """
 
+    reads_back = "xy"
+
     def __init__(
         self,
         norm_type: float,

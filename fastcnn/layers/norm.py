@@ -51,6 +51,8 @@ def _smoothing(value: object) -> float:
 class NormLayer(Layer):
     """What all these layers share: eps, and a weight, at first 1, and a bias, at first 0, or neither."""
 
+    reads_back = "x"
+
     def __init__(
         self, eps: float, weight_shape: Shape, names: Sequence[str], name: str | None, dtype: DTypeLike, device: str
     ) -> None:

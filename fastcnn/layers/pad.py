@@ -45,6 +45,7 @@ class Pad(Layer):
     """
 
     kind = "pad"
+    reads_back = ""
 
     def __init__(
         self,

@@ -28,6 +28,7 @@ class Pool(Layer):
     """What the two kinds of pooling share: the window and where it goes."""
 
     kind = "pool"
+    reads_back = ""
     rank: ClassVar[int]
     kernel_size: Shape
     stride: Shape

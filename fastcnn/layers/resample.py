@@ -32,6 +32,7 @@ class MaxUnpool(Layer):
     """
 
     kind = "unpool"
+    reads_back = "x"
     arity = 2
     rank: ClassVar[int]
 
@@ -174,6 +175,7 @@ class Upsample(Layer):
     """
 
     kind = "upsample"
+    reads_back = ""
 
     def __init__(
         self,
@@ -266,6 +268,7 @@ class Subsample(Layer):
     """
 
     kind = "subsample"
+    reads_back = ""
 
     def __init__(
         self, skip: int, *, name: str | None = None, dtype: DTypeLike = "float32", device: str = "cpu"

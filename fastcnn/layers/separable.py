@@ -44,6 +44,7 @@ class SeparableConv(SlidingLayer):
     """
 
     kind = "separable_conv"
+    reads_back = "x"
 
     def __init__(
         self,

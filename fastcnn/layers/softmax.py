@@ -19,7 +19,8 @@ class Softmax(Activation):
     """
 
     kind = kernel = "softmax"
-    keeps_output = True
+    reads_back = "y"
+    in_place = False
     pointwise = False
 
     def __init__(

@@ -118,6 +118,7 @@ class Permute(Layer):
     """
 
     kind = "permute"
+    reads_back = ""
     keeps_positions: ClassVar[bool] = False
 
     def __init__(

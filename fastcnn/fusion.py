@@ -1,0 +1,62 @@
+"""Which nodes of a graph one step of a plan serves together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+
+from fastcnn.backend import Backend
+from fastcnn.layers.activation import Activation, ReLU
+from fastcnn.layers.conv import Conv
+from fastcnn.layers.pool import MaxPool
+from fastcnn.layers.weighted import WeightedLayer
+from fastcnn.node import Node
+from fastcnn.steps import Activated, Pooled, Step
+
+
+class Fusion:
+    """The rules, for one batch size; `returns` tells that a way back is wanted."""
+
+    def __init__(
+        self, nodes: Sequence[Node], outputs: Sequence[Node], batch: int, backend: Backend, returns: bool
+    ) -> None:
+        self._nodes, self._outputs, self._batch, self._backend, self._returns = nodes, outputs, batch, backend, returns
+        self._readers: dict[Node, list[Node]] = {node: [] for node in nodes}
+        for node in nodes:
+            for source in node.inputs:
+                self._readers[source].append(node)
+
+    def steps(self) -> list[Step]:
+        """Return the steps in the order of their last nodes."""
+        steps: list[Step] = []
+        taken: set[Node] = set()
+        for node in self._nodes:
+            if node.layer is not None and node not in taken:
+                steps.append(self._step(node))
+                taken.update(steps[-1].nodes)
+        places = {node: place for place, node in enumerate(self._nodes)}
+        return sorted(steps, key=lambda step: places[step.output])
+
+    def _step(self, node: Node) -> Step:
+        after = self._only_reader(node) if isinstance(node.layer, WeightedLayer) else None
+        if after is None or not isinstance(after.layer, Activation) or not after.layer.pointwise:
+            return Step(node)
+        if self._returns and after.layer.reads_back != "y":
+            return Step(node)
+        pool = self._only_reader(after) if isinstance(after.layer, ReLU) else None
+        if pool is not None and self._joins_pool(node, pool):
+            return Pooled(node, after, pool)
+        return Activated(node, after)
+
+    def _only_reader(self, node: Node) -> Node | None:
+        alone = len(self._readers[node]) == 1 and node not in self._outputs
+        return self._readers[node][0] if alone else None
+
+    def _joins_pool(self, node: Node, pool: Node) -> bool:
+        conv, layer = node.layer, pool.layer
+        if not isinstance(conv, Conv) or not isinstance(layer, MaxPool) or not layer.tiles_image():
+            return False
+        padded = [size + sum(pair) for size, pair in zip(node.inputs[0].shape, conv.pairs, strict=False)]
+        elements = prod(padded) * conv.in_channels
+        suits = self._backend.conv_pool.suits(self._batch, elements, prod(layer.kernel_size))
+        return conv.groups == 1 and bool(suits)

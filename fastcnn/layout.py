@@ -1,0 +1,140 @@
+"""Where every array of a plan stands: a slot for each value and gradient, for as long as something needs it.
+
+Time runs through the steps, then, where a way back is wanted, through them in reverse. A value lives until its last
+reader, and until the way back of the steps that read it there; a gradient from its first part until its own step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Literal, TypeAlias
+
+from fastcnn.arena import Slot, place
+from fastcnn.node import Node
+from fastcnn.steps import Step
+
+Returns: TypeAlias = Literal["nothing", "parameters", "inputs"]
+"""What a way back fills: no gradient, those by the parameters, or those by the inputs of the network too."""
+
+
+@dataclass
+class Way:
+    """A step's way back: from the gradient `dy` to `targets`, one a source (None: not wanted, or dy itself).
+
+    `sums` are added up afterwards: (source, its gradient so far, the part to add).
+    """
+
+    step: Step
+    dy: Slot
+    targets: list[Slot | None]
+    sums: list[tuple[Node, Slot, Slot]]
+
+
+class Layout:
+    """The slots of a plan's `values` and `gradients`, its `ways` back in order, and the `size` of all in bytes."""
+
+    def __init__(
+        self,
+        steps: Sequence[Step],
+        inputs: Sequence[Node],
+        outputs: Sequence[Node],
+        pixel: int,
+        training: bool,
+        returns: Returns,
+    ) -> None:
+        """`pixel` is the bytes of one number of a node's shape, for the whole batch."""
+        self._steps, self._pixel, self._training = steps, pixel, training
+        self._end = 2 * len(steps) + 1
+        self._again = returns == "inputs"  # such a way back may be run several times
+        self._slots: list[Slot] = []
+        self.values: dict[Node, Slot] = {}
+        self.gradients: dict[Node, Slot] = {}
+        self.ways: list[Way] = []
+        self._needed = set() if returns == "nothing" else needed_gradients(inputs, steps, returns == "inputs")
+        for node in inputs:
+            self.values[node] = self._slot(node, 0, self._end)
+        self._find_roots({*inputs, *outputs})
+        for time, step in enumerate(steps, 1):
+            self._go(time, step)
+        for node in outputs:
+            self.values[node].touch(self._end)
+        if returns != "nothing":
+            for node in outputs:
+                self.gradients[node] = self._slot(node, len(steps) + 1, len(steps) + 1)
+            for time, step in enumerate(reversed(steps), len(steps) + 1):
+                if step.output in self._needed:
+                    self._return(time, step)
+        for node in inputs if returns == "inputs" else ():
+            self.gradients[node].touch(self._end)
+        self.size = place(self._slots)
+
+    def _slot(self, node: Node, first: int, last: int) -> Slot:
+        self._slots.append(Slot(prod(node.shape) * self._pixel, first, last))
+        return self._slots[-1]
+
+    def _find_roots(self, fixed: set[Node]) -> None:
+        """Find, for each node, the one whose array it sees, who reads it last, and which are wanted later."""
+        self._root: dict[Node, Node] = {}
+        self._last_read: dict[Node, int] = {}
+        kept = set(fixed)
+        for time, step in enumerate(self._steps, 1):
+            roots = [self._root.get(source, source) for source in step.sources]
+            self._root[step.output] = roots[0] if step.is_view(self._training) else step.output
+            self._last_read |= dict.fromkeys(roots, time)
+            kept |= self._read_back(step)
+        self._kept = {self._root.get(node, node) for node in kept}
+
+    def _read_back(self, step: Step) -> set[Node]:
+        """Return the nodes whose values the way back of a step reads."""
+        if step.output not in self._needed or step.is_view(self._training):
+            return set()
+        sources = step.sources if "x" in step.reads_back else ()
+        return {*sources, step.output} if "y" in step.reads_back else {*sources}
+
+    def _go(self, time: int, step: Step) -> None:
+        for source in step.sources:
+            self.values[source].touch(time)
+        if step.is_view(self._training) or (step.in_place and self._overwritable(step, time)):
+            self.values[step.output] = self.values[step.sources[0]]
+        else:
+            self.values[step.output] = self._slot(step.output, time, time)
+
+    def _overwritable(self, step: Step, time: int) -> bool:
+        roots = [self._root.get(source, source) for source in step.sources]
+        return roots[0] not in self._kept and self._last_read[roots[0]] == time and roots.count(roots[0]) == 1
+
+    def _return(self, time: int, step: Step) -> None:
+        dy = self.gradients[step.output]
+        dy.touch(time)
+        for node in self._read_back(step):
+            self.values[node].touch(self._end if self._again else time)
+        view = step.is_view(self._training)
+        way = Way(step, dy, [], [])
+        left = True  # nobody has taken dy over
+        for k, source in enumerate(step.sources):
+            total, target = self.gradients.get(source), None
+            if source in self._needed:
+                passes = view or k in step.passes
+                if total is not None:
+                    part = dy if passes else self._slot(source, time, time)
+                    target = None if passes else part
+                    total.touch(time)
+                    way.sums.append((source, total, part))
+                elif left and (passes or step.in_place):
+                    self.gradients[source], left = dy, False
+                    target = None if passes else dy
+                else:
+                    target = self.gradients[source] = self._slot(source, time, time)
+            way.targets.append(target)
+        self.ways.append(way)
+
+
+def needed_gradients(inputs: Sequence[Node], steps: Sequence[Step], by_inputs: bool) -> set[Node]:
+    """Return the nodes whose gradient leads to a parameter or, with `by_inputs`, to an input."""
+    needed: set[Node] = set(inputs) if by_inputs else set()
+    for step in steps:
+        if step.layer.parameter_shapes() or any(source in needed for source in step.sources):
+            needed.add(step.output)
+    return needed
