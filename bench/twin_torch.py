@@ -23,12 +23,61 @@ class Add(nn.Module):
         return total
 
 
+class Concat(nn.Module):
+    """The inputs' channels, one after the other."""
+
+    def __init__(self, axis: int) -> None:
+        super().__init__()
+        if axis != -1:
+            raise ValueError(f"axis={axis} was given: the twin puts channels side by side, axis -1.")
+
+    def forward(self, *parts: torch.Tensor) -> torch.Tensor:
+        """Return the parts side by side."""
+        return torch.cat(parts, 1)
+
+
+class Subsample(nn.Module):
+    """Every (skip + 1)-th pixel of each axis."""
+
+    def __init__(self, skip: int) -> None:
+        super().__init__()
+        self.pixels = slice(None, None, skip + 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the pixels."""
+        return x[(slice(None), slice(None), *[self.pixels] * (x.ndim - 2))]
+
+
+class PadChannels(nn.Module):
+    """Channels of zeros around those of an image."""
+
+    def __init__(self, before: int, after: int) -> None:
+        super().__init__()
+        self.added = [before, after]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the image with its new channels."""
+        return nn.functional.pad(x, [0, 0] * (x.ndim - 2) + self.added)
+
+
+def local_response_norm(size: int, kappa: float, lam: float, mu: float) -> nn.Module:
+    """Return PyTorch's layer from the definition's numbers: it divides alpha by the size."""
+    return nn.LocalResponseNorm(size, lam * size, mu, kappa)
+
+
+# Layers that PyTorch lacks, or whose numbers it writes in another way; all others are its own.
+OWN: dict[str, Callable[..., nn.Module]] = {
+    "Add": Add, "Concat": Concat, "Subsample": Subsample, "PadChannels": PadChannels,
+    "LocalResponseNorm": local_response_norm,
+}  # fmt: skip
+
+
 class Twin(nn.Module):
     """The nodes of a network, run in order."""
 
     def __init__(self, nodes: list[dict[str, Any]]) -> None:
         super().__init__()
-        made = [Add() if n["layer"] == "Add" else getattr(nn, n["layer"])(**n["arguments"]) for n in nodes[1:]]
+        made = [(OWN.get(n["layer"]) or getattr(nn, n["layer"]))(**n["arguments"]) for n in nodes[1:]]
         self.layers = nn.ModuleList(made)
         self.inputs: list[list[int]] = [n["inputs"] for n in nodes[1:]]
 

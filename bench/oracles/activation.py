@@ -16,6 +16,7 @@ from fastcnn import (
     LeakyReLU,
     LogSoftmax,
     ReLU,
+    ReLU6,
     Sigmoid,
     SiLU,
     SoftAbs,
@@ -67,6 +68,7 @@ def _bell_slope(x: float) -> float:
 
 OPERATIONS = [
     Operation("ReLU", ReLU, ((3, 5, 7),), lambda torch, xs, params: torch.relu(xs[0])),
+    *_both("ReLU6", ReLU6, _function("relu6")),
     *_both("LeakyReLU", partial(LeakyReLU, 0.2), _function("leaky_relu", 0.2)),
     *_both("ELU", partial(ELU, 0.7), _function("elu", 0.7)),
     *_both("SiLU", SiLU, _function("silu")),

@@ -17,6 +17,7 @@ from fastcnn import (
     Identity,
     Multiply,
     Pad,
+    PadChannels,
     Permute,
     Reshape,
 )
@@ -99,6 +100,10 @@ OPERATIONS = [
     Operation("Pad, replicate", partial(Pad, 9, "replicate"), (IMAGE,), _pad([9] * 4, "replicate")),
     Operation(
         "Pad, circular", partial(Pad, (3, 2, 1), "circular"), ((2, 3, 4, 2, 3),), _pad([1, 1, 2, 2, 3, 3], "circular")
+    ),
+    Operation(
+        "PadChannels", partial(PadChannels, 1, 2), (IMAGE,),
+        lambda torch, xs, params: torch.nn.functional.pad(xs[0], [1, 2]),
     ),
     Operation("Dropout", _dropping(Dropout, 0.3), ((3, 77, 79),), _dropout(0.3), HASH),
     Operation("Dropout1d", _dropping(Dropout1d, 0.5), ((4, 9, 16),), _dropout(0.5, True), HASH),

@@ -1,6 +1,19 @@
 """The layers, and the table of their names: the only classes that a model file can ask for."""
 
-from fastcnn.layers.activation import ELU, GELU, Abs, Hardswish, LeakyReLU, ReLU, Sigmoid, SiLU, SoftAbs, Softplus, Tanh
+from fastcnn.layers.activation import (
+    ELU,
+    GELU,
+    Abs,
+    Hardswish,
+    LeakyReLU,
+    ReLU,
+    ReLU6,
+    Sigmoid,
+    SiLU,
+    SoftAbs,
+    Softplus,
+    Tanh,
+)
 from fastcnn.layers.adaptive_pool import (
     AdaptiveAvgPool1d,
     AdaptiveAvgPool2d,
@@ -60,6 +73,7 @@ from fastcnn.layers.lp_pool import (
 from fastcnn.layers.norm import GroupNorm, LayerNorm
 from fastcnn.layers.pad import (
     Pad,
+    PadChannels,
 )
 from fastcnn.layers.pool import (
     AvgPool1d,
@@ -161,8 +175,10 @@ __all__ = [
     "MaxUnpool3d",
     "Multiply",
     "Pad",
+    "PadChannels",
     "Permute",
     "ReLU",
+    "ReLU6",
     "Reshape",
     "SeparableConv1d",
     "SeparableConv2d",

@@ -99,6 +99,18 @@ class ReLU(Plain):
     reads_back = "y"
 
 
+class ReLU6(Plain):
+    """y = min(max(x, 0), 6), with gradient 0 at 0 and at 6 (MobileNets).
+
+    >>> import numpy as np
+    >>> ReLU6(device="reference").forward(np.array([[-1.0, 2.0, 9.0]]))
+    array([[0., 2., 6.]])
+    """
+
+    kind = kernel = "relu6"
+    keeps_output = True
+
+
 class LeakyReLU(Activation):
     """y = x where x > 0, else negative_slope * x; the gradient at 0 is the slope.
 

@@ -1,4 +1,4 @@
-"""The padding layer: pixels around an image, of one value or from the image itself.
+"""Padding layers: pixels around an image, of one value or from the image itself, and channels of zeros beside its own.
 
     x (N, W, C)  (N, H, W, C)  (N, D, H, W, C)     y the same with `before` and `after` more pixels on every axis
 
@@ -7,6 +7,7 @@ circular b c a b c a.
 """
 
 from collections.abc import Mapping, Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from fastcnn.errors import ArgumentError
 from fastcnn.layers.base import Bound, Call, Layer
 from fastcnn.layers.conv import five_axes
 from fastcnn.layers.padding import check_mode, check_padded
-from fastcnn.shapes import Padding, Pairs, is_int, padding_pairs
+from fastcnn.shapes import Padding, Pairs, is_int, padding_pairs, whole
 
 MODES = ("constant", "reflect", "replicate", "circular")
 
@@ -106,3 +107,44 @@ class Pad(Layer):
 
         arguments = (five_axes(xs[0]), pairs, self.mode, self.value, five_axes(y))
         return Bound(backward, [(backend.pad.pad_forward, arguments)])
+
+
+class PadChannels(Layer):
+    """Channels of zeros before and after those of an array (N, ..., C), as shortcuts without parameters need them.
+
+    >>> PadChannels(1, 2).output_shape((8, 8, 16))
+    (8, 8, 19)
+    >>> PadChannels(1, 2, device="reference").forward([[5.0, 7.0]])
+    array([[0., 5., 7., 0., 0.]])
+    """
+
+    kind = "pad"
+
+    def __init__(
+        self, before: int, after: int, *, name: str | None = None, dtype: DTypeLike = "float32", device: str = "cpu"
+    ) -> None:
+        super().__init__(name=name, dtype=dtype, device=device)
+        self.before, self.after = whole(before, 0, "before"), whole(after, 0, "after")
+
+    def config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        return {"before": self.before, "after": self.after}
+
+    def infer(self, *inputs: Shape) -> Shape:
+        """Return (..., before + C + after)."""
+        (shape,) = inputs
+        return (*shape[:-1], self.before + shape[-1] + self.after)
+
+    def bind(self, backend: Backend, xs: Sequence[Array], y: Array, training: bool = True) -> Bound:
+        """Return the calls: a pixel's channels are padded as a row of pixels of one channel is."""
+        pairs = ((0, 0), (0, 0), (self.before, self.after))
+
+        def rows(array: Array) -> Array:
+            return array.reshape(array.shape[0], 1, prod(array.shape[1:-1]), array.shape[-1], 1)
+
+        def backward(dy: Array, dxs: Sequence[Array | None], grads: Mapping[str, Array]) -> list[Call]:
+            if dxs[0] is None:
+                return []
+            return [(backend.pad.pad_backward_input, (rows(dy), pairs, "constant", rows(dxs[0])))]
+
+        return Bound(backward, [(backend.pad.pad_forward, (rows(xs[0]), pairs, "constant", 0.0, rows(y)))])

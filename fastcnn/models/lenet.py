@@ -7,10 +7,10 @@ lenet    20 and 50 filters 5x5, 500, K        its wider descendant
 from collections.abc import Sequence
 
 from fastcnn.arrays import Shape
-from fastcnn.errors import ArgumentError, ShapeError
 from fastcnn.graph import Sequential
 from fastcnn.layers import Conv2d, Flatten, Layer, Linear, MaxPool2d, ReLU
-from fastcnn.shapes import per_axis, whole
+from fastcnn.models.common import image_shape
+from fastcnn.shapes import whole
 
 FILTER = 5
 POOL = 2
@@ -28,7 +28,7 @@ def lenet5(classes: int = 10, input_shape: Sequence[int] = (28, 28, 1)) -> Seque
     >>> [node.shape for node in lenet5(input_shape=(32, 32, 1)).nodes if len(node.shape) == 3]
     [(32, 32, 1), (28, 28, 6), (28, 28, 6), (14, 14, 6), (10, 10, 16), (10, 10, 16), (5, 5, 16)]
     """
-    shape = _image_shape(input_shape, "lenet5")
+    shape = image_shape(input_shape, "lenet5", POOL * POOL)
     height, width, channels = shape
     first = tuple(2 if size < LENET5_IMAGE else 0 for size in (height, width))
     halves = [(size + 2 * pad - FILTER + 1) // POOL for size, pad in zip((height, width), first, strict=True)]
@@ -46,25 +46,12 @@ def lenet(classes: int = 10, input_shape: Sequence[int] = (28, 28, 1)) -> Sequen
     >>> [node.shape for node in lenet().nodes if len(node.shape) == 1]
     [(2450,), (500,), (500,), (10,)]
     """
-    shape = _image_shape(input_shape, "lenet")
+    shape = image_shape(input_shape, "lenet", POOL * POOL)
     trunk = [
         Conv2d(shape[-1], 20, FILTER, padding=2), ReLU(), MaxPool2d(POOL),
         Conv2d(20, 50, FILTER, padding=2), ReLU(), MaxPool2d(POOL), Flatten(),
     ]  # fmt: skip
     return _with_head(trunk, (500, classes), shape)
-
-
-def _image_shape(input_shape: Sequence[int], name: str) -> Shape:
-    if not isinstance(input_shape, list | tuple) or len(input_shape) != 3:
-        raise ArgumentError(f"input_shape={input_shape!r} was given: give (H, W, C), as (28, 28, 1).")
-    shape = per_axis(input_shape, 3, 1, "input_shape")
-    smallest = POOL * POOL
-    if min(shape[:2]) < smallest:
-        raise ShapeError(
-            f"{name} got input_shape {shape} as (H, W, C), and its two pools need images of at least "
-            f"{smallest}x{smallest} pixels: put the channels last, or enlarge the images."
-        )
-    return shape
 
 
 def _with_head(trunk: list[Layer], sizes: Sequence[int], input_shape: Shape) -> Sequential:

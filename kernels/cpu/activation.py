@@ -22,6 +22,7 @@ from fastcnn.kernels.cpu.functions import (
     LEAKY_RELU,
     PAIRS,
     RELU,
+    RELU6,
     SIGMOID,
     SILU,
     SOFT_ABS,
@@ -64,6 +65,16 @@ def relu_forward(x, y):
 def relu_backward_input(y, dy, dx):
     """Fill dx with dy where y > 0, else with 0."""
     apply_gradient(RELU, y, dy, dx)
+
+
+def relu6_forward(x, y):
+    """Fill y with min(max(x, 0), 6)."""
+    apply(RELU6, x, y)
+
+
+def relu6_backward_input(y, dy, dx):
+    """Fill dx with dy where 0 < y < 6, else with 0."""
+    apply_gradient(RELU6, y, dy, dx)
 
 
 def leaky_relu_forward(x, slope, y):

@@ -44,6 +44,18 @@ def relu_gradient(y, dy, a, b):
 
 
 @jit(inner=True)
+def relu6(x, a, b):
+    """Return min(max(x, 0), 6)."""
+    return within(x, like(x, 0), like(x, 6))
+
+
+@jit(inner=True)
+def relu6_gradient(y, dy, a, b):
+    """Return dy where 0 < y < 6, else 0."""
+    return dy if (y > like(y, 0)) & (y < like(y, 6)) else like(y, 0)
+
+
+@jit(inner=True)
 def leaky_relu(x, slope, b):
     """Return x where it is positive, else slope * x."""
     return x if x > like(x, 0) else slope * x
@@ -212,6 +224,7 @@ def soft_abs_gradient(x, dy, k, b):
 
 
 RELU = Pair(relu, relu_gradient)
+RELU6 = Pair(relu6, relu6_gradient)
 LEAKY_RELU = Pair(leaky_relu, leaky_relu_gradient)
 ELU = Pair(elu, elu_gradient)
 SIGMOID = Pair(sigmoid, sigmoid_gradient)
@@ -225,6 +238,6 @@ ABS = Pair(absolute, absolute_gradient)
 SOFT_ABS = Pair(soft_abs, soft_abs_gradient)
 
 PAIRS = {
-    "leaky_relu": LEAKY_RELU, "elu": ELU, "sigmoid": SIGMOID, "tanh": TANH, "silu": SILU, "gelu": GELU,
+    "relu6": RELU6, "leaky_relu": LEAKY_RELU, "elu": ELU, "sigmoid": SIGMOID, "tanh": TANH, "silu": SILU, "gelu": GELU,
     "gelu_tanh": GELU_TANH, "hardswish": HARDSWISH, "softplus": SOFTPLUS, "abs": ABS, "soft_abs": SOFT_ABS,
 }  # fmt: skip

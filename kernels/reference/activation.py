@@ -2,6 +2,7 @@
 
     ReLU         max(x, 0)                          sigmoid     s(x) = 1 / (1 + exp(-x))
     leaky ReLU   x > 0: x       else slope x        SiLU        x s(x)
+    ReLU6        min(max(x, 0), 6)
     ELU          x > 0: x       else a (e^x - 1)    GELU        x P(x), P the normal distribution's probability
     |x|          gradient sign(x), 0 at 0           hardswish   x min(max(x + 3, 0), 6) / 6
     softplus     log(1 + exp(k x)) / k, or x where k x > threshold: the smooth ReLU
@@ -49,6 +50,8 @@ __all__ = [
     "leaky_relu_forward",
     "log_softmax_backward_input",
     "log_softmax_forward",
+    "relu6_backward_input",
+    "relu6_forward",
     "relu_backward_input",
     "relu_forward",
     "sigmoid_backward_input",
@@ -68,6 +71,7 @@ __all__ = [
 ScalarFunction = Callable[[float], float]
 
 FAR = 1e3  # beyond it a factor is cut where it meets one that has vanished: infinity times 0 is no number
+RELU6_MOST = 6  # of three bits before the point: Howard et al. 2017, for arithmetic of few digits
 GELU_SCALE, GELU_CUBIC = math.sqrt(2 / math.pi), 0.044715
 
 
@@ -91,6 +95,16 @@ def relu_forward(x: Array, y: Array) -> None:
 def relu_backward_input(y: Array, dy: Array, dx: Array) -> None:
     """Fill dx with dy where y > 0, else with 0."""
     dx[...] = np.where(y > 0, dy, 0)
+
+
+def relu6_forward(x: Array, y: Array) -> None:
+    """Fill y with min(max(x, 0), 6)."""
+    np.clip(x, 0, RELU6_MOST, out=y)
+
+
+def relu6_backward_input(y: Array, dy: Array, dx: Array) -> None:
+    """Fill dx with dy where 0 < y < 6, else with 0."""
+    dx[...] = np.where((y > 0) & (y < RELU6_MOST), dy, 0)
 
 
 def leaky_relu_forward(x: Array, slope: float, y: Array) -> None:

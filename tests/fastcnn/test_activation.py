@@ -10,9 +10,9 @@ import fastcnn as fc
 from fastcnn.errors import ArgumentError, ShapeError
 
 MADE = [
-    fc.ReLU(), fc.LeakyReLU(0.3), fc.ELU(0.5), fc.SiLU(), fc.GELU(), fc.GELU("tanh"), fc.Hardswish(), fc.Sigmoid(),
-    fc.Tanh(), fc.Softplus(2.0, 15.0), fc.Softplus(threshold=math.inf), fc.Abs(), fc.SoftAbs(3.0), fc.Softmax(),
-    fc.LogSoftmax(), fc.Gain(4),
+    fc.ReLU(), fc.ReLU6(), fc.LeakyReLU(0.3), fc.ELU(0.5), fc.SiLU(), fc.GELU(), fc.GELU("tanh"), fc.Hardswish(),
+    fc.Sigmoid(), fc.Tanh(), fc.Softplus(2.0, 15.0), fc.Softplus(threshold=math.inf), fc.Abs(), fc.SoftAbs(3.0),
+    fc.Softmax(), fc.LogSoftmax(), fc.Gain(4),
 ]  # fmt: skip
 
 

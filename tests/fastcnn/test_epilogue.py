@@ -7,6 +7,7 @@ import fastcnn as fc
 
 ACTIVATIONS = {
     "ReLU": fc.ReLU,
+    "ReLU6": fc.ReLU6,
     "LeakyReLU": lambda: fc.LeakyReLU(0.2),
     "ELU": fc.ELU,
     "GELU": fc.GELU,
@@ -20,7 +21,7 @@ ACTIVATIONS = {
     "SoftAbs": lambda: fc.SoftAbs(1.5),
     "Elementwise": lambda: fc.Elementwise(lambda x: x / (1 + abs(x)), lambda x: 1 / (1 + abs(x)) ** 2),
 }
-FROM_OUTPUT = {"ReLU", "Sigmoid", "Tanh"}  # the gradient needs y alone
+FROM_OUTPUT = {"ReLU", "ReLU6", "Sigmoid", "Tanh"}  # the gradient needs y alone
 
 
 def network(activation, fuse, dtype, device):

@@ -57,10 +57,10 @@ def test_thread_count_changes_no_bit(cpu, fill, with_threads):
 
 
 NUMBERS = {"leaky_relu": (0.2,), "elu": (0.7,), "softplus": (3.0, 20.0), "soft_abs": (3.0,)}
-FROM_OUTPUT = {"relu", "sigmoid", "tanh"}
+FROM_OUTPUT = {"relu", "relu6", "sigmoid", "tanh"}
 KINDS = (
-    "relu", "leaky_relu", "elu", "sigmoid", "tanh", "silu", "gelu", "gelu_tanh", "hardswish", "softplus", "abs",
-    "soft_abs",
+    "relu", "relu6", "leaky_relu", "elu", "sigmoid", "tanh", "silu", "gelu", "gelu_tanh", "hardswish", "softplus",
+    "abs", "soft_abs",
 )  # fmt: skip
 INF, NAN = np.inf, np.nan
 LN2 = np.log(2)
@@ -68,6 +68,7 @@ LN2 = np.log(2)
 FAR = (-INF, -3e38, -1e4, 1e4, 3e38, INF)
 LIMITS = {
     "relu": ((0, 0, 0, 1e4, 3e38, INF), (0, 0, 0, 1, 1, 1)),
+    "relu6": ((0, 0, 0, 6, 6, 6), (0,) * 6),
     "leaky_relu": ((-INF, -6e37, -2e3, 1e4, 3e38, INF), (0.2, 0.2, 0.2, 1, 1, 1)),
     "elu": ((-0.7, -0.7, -0.7, 1e4, 3e38, INF), (0, 0, 0, 1, 1, 1)),
     "sigmoid": ((0, 0, 0, 1, 1, 1), (0,) * 6),
@@ -81,9 +82,9 @@ LIMITS = {
     "soft_abs": ((INF, 3e38, 1e4 - LN2 / 1.5, 1e4 - LN2 / 1.5, 3e38, INF), (-1, -1, -1, 1, 1, 1)),
 }
 AT_ZERO = {
-    "relu": (0, 0), "leaky_relu": (0, 0.2), "elu": (0, 0.7), "sigmoid": (0.5, 0.25), "tanh": (0, 1), "silu": (0, 0.5),
-    "gelu": (0, 0.5), "gelu_tanh": (0, 0.5), "hardswish": (0, 0.5), "softplus": (LN2 / 3, 0.5), "abs": (0, 0),
-    "soft_abs": (0, 0),
+    "relu": (0, 0), "relu6": (0, 0), "leaky_relu": (0, 0.2), "elu": (0, 0.7), "sigmoid": (0.5, 0.25), "tanh": (0, 1),
+    "silu": (0, 0.5), "gelu": (0, 0.5), "gelu_tanh": (0, 0.5), "hardswish": (0, 0.5), "softplus": (LN2 / 3, 0.5),
+    "abs": (0, 0), "soft_abs": (0, 0),
 }  # fmt: skip
 
 
