@@ -8,10 +8,12 @@ from math import prod
 from fastcnn.backend import Backend
 from fastcnn.layers.activation import Activation, ReLU
 from fastcnn.layers.conv import Conv
+from fastcnn.layers.join import Add
+from fastcnn.layers.norm import GroupedNorm
 from fastcnn.layers.pool import MaxPool
 from fastcnn.layers.weighted import WeightedLayer
 from fastcnn.node import Node
-from fastcnn.steps import Activated, Pooled, Step
+from fastcnn.steps import Activated, Normalized, Pooled, Step
 
 
 class Fusion:
@@ -21,6 +23,7 @@ class Fusion:
         self, nodes: Sequence[Node], outputs: Sequence[Node], batch: int, backend: Backend, returns: bool
     ) -> None:
         self._nodes, self._outputs, self._batch, self._backend, self._returns = nodes, outputs, batch, backend, returns
+        self._taken: set[Node | None] = set()
         self._readers: dict[Node, list[Node]] = {node: [] for node in nodes}
         for node in nodes:
             for source in node.inputs:
@@ -29,16 +32,22 @@ class Fusion:
     def steps(self) -> list[Step]:
         """Return the steps in the order of their last nodes."""
         steps: list[Step] = []
-        taken: set[Node] = set()
         for node in self._nodes:
-            if node.layer is not None and node not in taken:
+            if node.layer is not None and node not in self._taken:
                 steps.append(self._step(node))
-                taken.update(steps[-1].nodes)
+                self._taken.update(steps[-1].nodes)
         places = {node: place for place, node in enumerate(self._nodes)}
         return sorted(steps, key=lambda step: places[step.output])
 
     def _step(self, node: Node) -> Step:
-        after = self._only_reader(node) if isinstance(node.layer, WeightedLayer) else None
+        if isinstance(node.layer, WeightedLayer):
+            return self._weighted(node)
+        if isinstance(node.layer, GroupedNorm):
+            return self._normalized(node)
+        return Step(node)
+
+    def _weighted(self, node: Node) -> Step:
+        after = self._only_reader(node)
         if after is None or not isinstance(after.layer, Activation) or not after.layer.pointwise:
             return Step(node)
         if self._returns and after.layer.reads_back != "y":
@@ -48,9 +57,20 @@ class Fusion:
             return Pooled(node, after, pool)
         return Activated(node, after)
 
+    def _normalized(self, node: Node) -> Step:
+        nodes = [node]
+        total = self._only_reader(node)
+        if total is not None and isinstance(total.layer, Add) and len(total.inputs) == 2:
+            nodes.append(total)
+        clip = self._only_reader(nodes[-1])
+        if clip is not None and getattr(clip.layer, "bounds", None):
+            nodes.append(clip)
+        return Normalized(*nodes)
+
     def _only_reader(self, node: Node) -> Node | None:
         alone = len(self._readers[node]) == 1 and node not in self._outputs
-        return self._readers[node][0] if alone else None
+        reader = self._readers[node][0] if alone else None
+        return None if reader in self._taken else reader
 
     def _joins_pool(self, node: Node, pool: Node) -> bool:
         conv, layer = node.layer, pool.layer

@@ -90,8 +90,7 @@ class Layout:
         """Return the nodes whose values the way back of a step reads."""
         if step.output not in self._needed or step.is_view(self._training):
             return set()
-        sources = step.sources if "x" in step.reads_back else ()
-        return {*sources, step.output} if "y" in step.reads_back else {*sources}
+        return step.read_back
 
     def _go(self, time: int, step: Step) -> None:
         for source in step.sources:

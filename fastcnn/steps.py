@@ -13,6 +13,7 @@ from fastcnn.backend import Backend
 from fastcnn.layers.activation import Activation
 from fastcnn.layers.base import Bound, Call, Layer
 from fastcnn.layers.conv import Conv
+from fastcnn.layers.norm import UNBOUNDED, Bounds, GroupedNorm
 from fastcnn.layers.pool import MaxPool
 from fastcnn.layers.weighted import WeightedLayer
 from fastcnn.node import Node
@@ -44,9 +45,10 @@ class Step:
         return self.layer.is_view_when(training)
 
     @property
-    def reads_back(self) -> str:
-        """Which arrays the way back reads: "x" the sources, "y" the output, "xy" or ""."""
-        return self.layer.reads_back
+    def read_back(self) -> set[Node]:
+        """The nodes whose values the way back reads."""
+        sources = self.sources if "x" in self.layer.reads_back else ()
+        return {*sources, self.output} if "y" in self.layer.reads_back else {*sources}
 
     @property
     def in_place(self) -> bool:
@@ -66,7 +68,10 @@ class Step:
 class Activated(Step):
     """A convolution or linear layer, and the activation of its outputs while they are in registers or caches."""
 
-    reads_back = "xy"
+    @property
+    def read_back(self) -> set[Node]:
+        """The nodes whose values the way back reads."""
+        return {*self.sources, self.output}
 
     def bind(self, backend: Backend, xs: Sequence[Array], y: Array, training: bool) -> Bound:
         """Return the calls; the way back takes the gradient through the activation in place."""
@@ -85,11 +90,36 @@ class Activated(Step):
 class Pooled(Step):
     """A convolution, ReLU and max-pooling by windows side by side: the way back visits only the outputs that won."""
 
-    reads_back = "x"
-
     def bind(self, backend: Backend, xs: Sequence[Array], y: Array, training: bool) -> Bound:
         """Return the calls of one kernel each way."""
         conv, pool = self.layer, self.output.layer
         assert isinstance(conv, Conv)
         assert isinstance(pool, MaxPool)
         return conv.bind_pooled(backend, xs[0], y, pool.lead() + pool.kernel_size)
+
+
+class Normalized(Step):
+    """A norm, and what its kernel does to each number after it: a sum with another node, ReLU or ReLU6, or both.
+
+    Where nothing is added, the way back finds out from the input what the activation let pass. A sum's other node takes
+    over the gradient that the activation lets pass.
+    """
+
+    @property
+    def read_back(self) -> set[Node]:
+        """The nodes whose values the way back reads."""
+        x, *residual = self.sources
+        return {x, self.output} if residual and self._bounds() != UNBOUNDED else {x}
+
+    @property
+    def passes(self) -> Sequence[int]:
+        """The sources whose gradient is what the way back leaves in the gradient by the output."""
+        return range(1, len(self.sources))
+
+    def _bounds(self) -> Bounds:
+        return getattr(self.output.layer, "bounds", None) or UNBOUNDED
+
+    def bind(self, backend: Backend, xs: Sequence[Array], y: Array, training: bool) -> Bound:
+        """Return the calls."""
+        assert isinstance(self.layer, GroupedNorm)
+        return self.layer.bind(backend, xs, y, training, self._bounds())

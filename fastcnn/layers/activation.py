@@ -32,6 +32,9 @@ class Activation(Layer):
     reads_back = "x"
     in_place = True
 
+    bounds: ClassVar[tuple[float, float] | None] = None
+    """The function brings x between these numbers, with gradient 0 at and behind them, and does nothing else."""
+
     def infer(self, *inputs: Shape) -> Shape:
         """Return the input's shape."""
         return inputs[0]
@@ -97,6 +100,7 @@ class ReLU(Plain):
 
     kind = kernel = "relu"
     reads_back = "y"
+    bounds = (0.0, math.inf)
 
 
 class ReLU6(Plain):
@@ -108,7 +112,8 @@ class ReLU6(Plain):
     """
 
     kind = kernel = "relu6"
-    keeps_output = True
+    reads_back = "y"
+    bounds = (0.0, 6.0)
 
 
 class LeakyReLU(Activation):

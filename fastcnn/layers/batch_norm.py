@@ -22,11 +22,11 @@ from fastcnn.arrays import Array, Shape
 from fastcnn.backend import Backend
 from fastcnn.errors import ArgumentError, ShapeError
 from fastcnn.layers.base import Bound, Call
-from fastcnn.layers.norm import FLOAT64, NormLayer, is_number
+from fastcnn.layers.norm import UNBOUNDED, Bounds, GroupedNorm, is_number
 from fastcnn.shapes import whole
 
 
-class ChannelNorm(NormLayer):
+class ChannelNorm(GroupedNorm):
     """What batch and instance normalization share: statistics of each channel, and running ones for prediction."""
 
     rank: ClassVar[int]
@@ -84,37 +84,24 @@ class ChannelNorm(NormLayer):
             fitting = (*shape[1:], self.num_features)
             raise self.refuse(shape, f"{needed} with C = {self.num_features}", fitting)
 
-    def bind(self, backend: Backend, xs: Sequence[Array], y: Array, training: bool = True) -> Bound:
+    def bind(
+        self, backend: Backend, xs: Sequence[Array], y: Array, training: bool = True, bounds: Bounds = UNBOUNDED
+    ) -> Bound:
         """Return the calls: statistics of this batch, or running ones in prediction, where the layer tracks them."""
         fixed = self.tracks and not training
         N, C, L = y.shape[0], self.num_features, prod(y.shape[1:-1])
         shape = (N, L, C) if self.per_image and not fixed else (1, N * L, C)
         if training or not self.tracks:
             self._check_count(y.shape, shape[1])
-        kernels, (gamma, beta) = backend.norm, self.affine(backend)
-        x3, y3 = xs[0].reshape(shape), y.reshape(shape)
-        mean, variance = (backend.zeros((shape[0], C), FLOAT64) for _ in range(2))
-
-        def backward(dy: Array, dxs: Sequence[Array | None], grads: Mapping[str, Array]) -> list[Call]:
-            dx = None if dxs[0] is None else dxs[0].reshape(shape)
-            by_affine = self.affine_gradients(backend, grads)
-            how = (gamma, mean, variance, C, self.eps, fixed, dx, *by_affine)
-            return [(kernels.group_norm_backward, (x3, dy.reshape(shape), *how))]
-
+        bound, mean, variance = self.grouped(backend, xs, y, C, shape, bounds, fixed)
         if fixed:
-            given = (x3[0], gamma, beta, mean[0], variance[0], self.eps, y3[0])
-            return Bound(
-                backward,
-                [
-                    (backend.copy, (self.state["running_mean"], mean[0])),
-                    (backend.copy, (self.state["running_var"], variance[0])),
-                    (kernels.fixed_norm_forward, given),
-                ],
-            )
-        calls: list[Call] = [(kernels.group_norm_forward, (x3, gamma, beta, C, self.eps, y3, mean, variance))]
-        if self.tracks and x3.size:
-            calls.append((self._track, (kernels, mean, variance, shape[1], dict(self.state))))
-        return Bound(backward, calls)
+            running = (("running_mean", mean), ("running_var", variance))
+            fill: list[Call] = [(backend.copy, (self.state[name], own[0])) for name, own in running]
+            return Bound(bound.backward, [*fill, *bound.forward])
+        if self.tracks and y.size:
+            track = (backend.norm, mean, variance, shape[1], dict(self.state))
+            return Bound(bound.backward, [*bound.forward, (self._track, track)])
+        return bound
 
     def _check_count(self, shape: Shape, count: int) -> None:
         if count == 1 and shape[0] > 0:

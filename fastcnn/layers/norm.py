@@ -13,8 +13,8 @@ where the mean is large. Gradients go through mean and variance. Those of a batc
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from math import isfinite, prod
-from typing import Any
+from math import inf, isfinite, prod
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -26,6 +26,9 @@ from fastcnn.layers.base import Bound, Call, Layer
 from fastcnn.shapes import whole
 
 FLOAT64 = np.dtype(np.float64)
+
+Bounds: TypeAlias = tuple[float, float]
+UNBOUNDED: Bounds = (-inf, inf)
 
 
 def positive(value: object, name: str) -> float:
@@ -94,7 +97,41 @@ class NormLayer(Layer):
         """Refuse a shape that does not fit the layer."""
 
 
-class GroupNorm(NormLayer):
+class GroupedNorm(NormLayer):
+    """What the norms of channels and of groups of channels share: their kernels can add and clip what they make."""
+
+    def grouped(
+        self, backend: Backend, xs: Sequence[Array], y: Array, groups: int, shape: Shape, bounds: Bounds, fixed: bool
+    ) -> tuple[Bound, Array, Array]:
+        """Return the calls on views of this shape (N, L, C), and the mean and variance (N, groups) that they use.
+
+        y = clip(normalized xs[0] + xs[1], *bounds), where there is an xs[1]. Statistics are measured, or `fixed`:
+        somebody fills them.
+        """
+        kernels, (gamma, beta) = backend.norm, self.affine(backend)
+        x3, y3, residual = xs[0].reshape(shape), y.reshape(shape), xs[1] if len(xs) > 1 else None
+        mean, variance = (backend.zeros((shape[0], groups), FLOAT64) for _ in range(2))
+
+        def backward(dy: Array, dxs: Sequence[Array | None], grads: Mapping[str, Array]) -> list[Call]:
+            dx = None if dxs[0] is None else dxs[0].reshape(shape)
+            rule = (gamma, mean, variance, groups, self.eps, fixed, dx, *self.affine_gradients(backend, grads))
+            after = () if bounds == UNBOUNDED else (beta, None if residual is None else y3, bounds)
+            return [(kernels.group_norm_backward, (x3, dy.reshape(shape), *rule, *after))]
+
+        if fixed:
+            arguments = (x3[0], gamma, beta, mean[0], variance[0], self.eps, y3[0], residual, bounds)
+            return Bound(backward, [(kernels.fixed_norm_forward, arguments)]), mean, variance
+        rule = (gamma, beta, groups, self.eps, y3, mean, variance, residual, bounds)
+        return Bound(backward, [(kernels.group_norm_forward, (x3, *rule))]), mean, variance
+
+    @abstractmethod
+    def bind(
+        self, backend: Backend, xs: Sequence[Array], y: Array, training: bool = True, bounds: Bounds = UNBOUNDED
+    ) -> Bound:
+        """Return the calls; a second x is added to what is normalized, and the sum brought between bounds."""
+
+
+class GroupNorm(GroupedNorm):
     """Group normalization (Wu and He 2018) of arrays (N, ..., C), with PyTorch's arguments and defaults.
 
     The channels of an image are normalized in `num_groups` groups of neighbours, each over its channels and pixels.
@@ -142,22 +179,12 @@ class GroupNorm(NormLayer):
             fitting = (*shape[1:], self.num_channels)
             raise self.refuse(shape, f"(..., C) with C = {self.num_channels}", fitting)
 
-    def bind(self, backend: Backend, xs: Sequence[Array], y: Array, training: bool = True) -> Bound:
+    def bind(
+        self, backend: Backend, xs: Sequence[Array], y: Array, training: bool = True, bounds: Bounds = UNBOUNDED
+    ) -> Bound:
         """Return the calls; training and prediction are the same."""
-        N, C, G = y.shape[0], self.num_channels, self.num_groups
-        shape = (N, prod(y.shape[1:-1]), C)
-        kernels, (gamma, beta) = backend.norm, self.affine(backend)
-        mean, variance = (backend.zeros((N, G), FLOAT64) for _ in range(2))
-        x3 = xs[0].reshape(shape)
-
-        def backward(dy: Array, dxs: Sequence[Array | None], grads: Mapping[str, Array]) -> list[Call]:
-            dx = None if dxs[0] is None else dxs[0].reshape(shape)
-            by_affine = self.affine_gradients(backend, grads)
-            how = (gamma, mean, variance, G, self.eps, False, dx, *by_affine)
-            return [(kernels.group_norm_backward, (x3, dy.reshape(shape), *how))]
-
-        arguments = (x3, gamma, beta, G, self.eps, y.reshape(shape), mean, variance)
-        return Bound(backward, [(kernels.group_norm_forward, arguments)])
+        shape = (y.shape[0], prod(y.shape[1:-1]), self.num_channels)
+        return self.grouped(backend, xs, y, self.num_groups, shape, bounds, fixed=False)[0]
 
 
 class LayerNorm(NormLayer):

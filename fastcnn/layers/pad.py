@@ -119,6 +119,7 @@ class PadChannels(Layer):
     """
 
     kind = "pad"
+    reads_back = ""
 
     def __init__(
         self, before: int, after: int, *, name: str | None = None, dtype: DTypeLike = "float32", device: str = "cpu"

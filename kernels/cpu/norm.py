@@ -10,18 +10,20 @@ chunks' means and squares are joined in float64 (Chan, Golub, LeVeque 1983). Whe
 threads, one task takes an image through all steps while the caches hold it; else the steps are shared one by one.
 Chunks and their order depend on the shape alone, so both ways give the same bits.
 
+What follows the normalization goes along: y = clip(normalized x + residual, low, high), a sum and ReLU or ReLU6 in one.
+
 A row of few channels is too short for vectors: several pixels are taken as one wide row of W = C * copies elements.
 """
-
-import math
 
 import numpy as np
 
 from fastcnn.kernels.cpu.channel_sums import (
     SMALL,
+    UNBOUNDED,
     cut,
     enough_images,
     fold,
+    set_factors,
     square_chunk,
     sum_chunk,
     sum_run,
@@ -101,91 +103,107 @@ def join_chunks(n, thread, gamma, beta, eps, L, cuts, parts, mean, variance, fac
 
 
 @jit(inner=True)
-def set_factors(gamma, beta, eps, mean, variance, factors):
-    """Fill the factors of one image's wide rows from its statistics (G,)."""
-    C, kind = gamma.size, factors.dtype.type
-    E, shifts, scales, offsets = C // mean.size, factors[0], factors[1], factors[2]
-    for g in range(mean.size):
-        shift, inverse = kind(mean[g]), 1 / math.sqrt(variance[g] + eps)
-        rest = np.float64(mean[g]) - np.float64(shift)
-        for c in range(g * E, g * E + E):
-            scale = gamma[np.uintp(c)] * inverse
-            shifts[np.uintp(c)] = shift
-            scales[np.uintp(c)] = scale
-            offsets[np.uintp(c)] = beta[np.uintp(c)] - rest * scale
-    for i in range(3):
-        widen(factors[i], C)
+def clip(value, low, high):
+    """Return the value brought between the bounds; NaN stays."""
+    raised = low if value < low else value
+    return high if raised > high else raised
 
 
 @jit(inner=True)
-def scale_rows(x, at, count, W, shift, scale, offset, y):
-    """Fill `count` elements of y from `at`: (x - shift) * scale + offset, in rows of W."""
+def scale_rows(x, at, count, W, shift, scale, offset, low, high, y):
+    """Fill `count` elements of y from `at`: clip((x - shift) * scale + offset), in rows of W."""
     for row in range(at, at + count, W):
         for i in range(min(W, at + count - row)):
             near = x[np.uintp(row + i)] - shift[np.uintp(i)]
-            y[np.uintp(row + i)] = near * scale[np.uintp(i)] + offset[np.uintp(i)]
+            y[np.uintp(row + i)] = clip(near * scale[np.uintp(i)] + offset[np.uintp(i)], low, high)
 
 
 @jit(inner=True)
-def scale_chunk(task, thread, x, cuts, factors, y):
+def scale_and_add_rows(x, residual, at, count, W, shift, scale, offset, low, high, y):
+    """Fill `count` elements of y from `at`: clip((x - shift) * scale + offset + residual), in rows of W."""
+    for row in range(at, at + count, W):
+        for i in range(min(W, at + count - row)):
+            near = x[np.uintp(row + i)] - shift[np.uintp(i)]
+            own = near * scale[np.uintp(i)] + offset[np.uintp(i)]
+            y[np.uintp(row + i)] = clip(own + residual[np.uintp(row + i)], low, high)
+
+
+@jit(inner=True)
+def scale_chunk(task, thread, x, cuts, factors, after, y):
     """Fill one chunk of y; the last task takes the first chunk, for the caches still hold the end of x."""
     (N, L, C), (pixels, chunks, W) = x.shape, cuts
     task = N * chunks - 1 - task
     n, first = task // chunks, task % chunks * pixels
-    at, count = (n * L + first) * C, min(pixels, L - first) * C
-    scale_rows(x.reshape(-1), at, count, W, factors[n, 0], factors[n, 1], factors[n, 2], y.reshape(-1))
+    at, count, made = (n * L + first) * C, min(pixels, L - first) * C, factors[n]
+    residual, adds, low, high = after
+    if adds:
+        flat = x.reshape(-1), residual.reshape(-1)
+        scale_and_add_rows(flat[0], flat[1], at, count, W, made[0], made[1], made[2], low, high, y.reshape(-1))
+    else:
+        scale_rows(x.reshape(-1), at, count, W, made[0], made[1], made[2], low, high, y.reshape(-1))
 
 
 @jit(inner=True)
-def normalize_image(n, thread, x, gamma, beta, eps, cuts, parts, mean, variance, factors, y):
+def normalize_image(n, thread, x, gamma, beta, eps, cuts, parts, mean, variance, factors, after, y):
     """Take image n through all steps."""
     N, chunks = x.shape[0], cuts[1]
     for chunk in range(n * chunks, n * chunks + chunks):
         measure_chunk(chunk, thread, x, cuts, parts)
     join_chunks(n, thread, gamma, beta, eps, x.shape[1], cuts, parts, mean, variance, factors)
     for task in range((N - 1 - n) * chunks, (N - n) * chunks):
-        scale_chunk(task, thread, x, cuts, factors, y)
+        scale_chunk(task, thread, x, cuts, factors, after, y)
 
 
 @jit
-def normalize(team, x, gamma, beta, eps, cuts, parts, mean, variance, factors, y):
+def normalize(team, x, gamma, beta, eps, cuts, parts, mean, variance, factors, after, y):
     """Do `group_norm_forward`."""
     N, L, _ = x.shape
     if enough_images(N, team[0]):
-        share(team, N, normalize_image, (x, gamma, beta, eps, cuts, parts, mean, variance, factors, y))
+        share(team, N, normalize_image, (x, gamma, beta, eps, cuts, parts, mean, variance, factors, after, y))
         return
     share(team, N * cuts[1], measure_chunk, (x, cuts, parts))
     share(team, N, join_chunks, (gamma, beta, eps, L, cuts, parts, mean, variance, factors))
-    share(team, N * cuts[1], scale_chunk, (x, cuts, factors, y))
+    share(team, N * cuts[1], scale_chunk, (x, cuts, factors, after, y))
 
 
 @jit
-def scale_all(team, x, gamma, beta, eps, cuts, mean, variance, factors, y):
+def scale_all(team, x, gamma, beta, eps, cuts, mean, variance, factors, after, y):
     """Do `fixed_norm_forward`."""
     set_factors(gamma, beta, eps, mean, variance, factors[0])
-    share(team, cuts[1], scale_chunk, (x, cuts, factors, y))
+    share(team, cuts[1], scale_chunk, (x, cuts, factors, after, y))
 
 
-def group_norm_forward(x, gamma, beta, groups, eps, y, mean, variance):
-    """Fill y, and the mean and biased variance of every group of every image."""
+def after_norm(x, residual, bounds):
+    """Return what follows the normalization of x as kernels take it: (residual, whether there is one, low, high)."""
+    low, high = map(x.dtype.type, bounds)
+    return x if residual is None else residual.reshape(x.shape), residual is not None, low, high
+
+
+def group_norm_forward(x, gamma, beta, groups, eps, y, mean, variance, residual=None, bounds=UNBOUNDED):
+    """Fill y, and the mean and biased variance of every group of every image.
+
+    y is the normalized x, plus `residual` (of any shape of as many elements) if there is one, brought between `bounds`.
+    """
     N, L, C = x.shape
     if x.size == 0:
         mean[...], variance[...] = 0, 0
         return
     cuts = cut(L, C)
     parts, factors = workspace(N, cuts[1], C, cuts[2], x.dtype)
-    call_parallel(x.size > SMALL, normalize, x, gamma, beta, float(eps), cuts, parts, mean, variance, factors, y)
+    how = float(eps), cuts, parts, mean, variance, factors, after_norm(x, residual, bounds), y
+    call_parallel(x.size > SMALL, normalize, x, gamma, beta, *how)
 
 
-def fixed_norm_forward(x, gamma, beta, mean, variance, eps, y):
-    """Fill y (M, C) by statistics (C,) that are given: inference from running means."""
+def fixed_norm_forward(x, gamma, beta, mean, variance, eps, y, residual=None, bounds=UNBOUNDED):
+    """Fill y (M, C) by statistics (C,) that are given: inference from running means; the rest as above."""
     if x.size == 0:
         return
     pixels, C = x.shape
     cuts = cut(pixels, C)
     _, factors = workspace(1, 0, C, cuts[2], x.dtype)
-    image = x.reshape(1, pixels, C), gamma, beta, float(eps), cuts, mean, variance, factors, y.reshape(1, pixels, C)
-    call_parallel(x.size > SMALL, scale_all, *image)
+    x3, y3 = x.reshape(1, pixels, C), y.reshape(1, pixels, C)
+    how = gamma, beta, float(eps), cuts, mean, variance, factors, after_norm(x3, residual, bounds), y3
+    call_parallel(x.size > SMALL, scale_all, x3, *how)
 
 
 def update_running(mean, variance, count, momentum, running_mean, running_var):

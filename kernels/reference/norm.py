@@ -16,12 +16,16 @@ Statistics are in float64 whatever the dtype of x.
 Sources: Ioffe and Szegedy 2015; Ba, Kiros, Hinton 2016; Ulyanov, Vedaldi, Lempitsky 2016; Wu and He 2018.
 """
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
 from fastcnn.kernels.reference.taps import Array
 
 Statistics = npt.NDArray[np.float64]
+
+UNBOUNDED = (-math.inf, math.inf)
 
 
 def _groups(x: Array, groups: int) -> Array:
@@ -39,13 +43,33 @@ def _measure(x: Array, axes: tuple[int, ...], mean: Statistics, variance: Statis
 
 
 def group_norm_forward(
-    x: Array, gamma: Array, beta: Array, groups: int, eps: float, y: Array, mean: Statistics, variance: Statistics
+    x: Array,
+    gamma: Array,
+    beta: Array,
+    groups: int,
+    eps: float,
+    y: Array,
+    mean: Statistics,
+    variance: Statistics,
+    residual: Array | None = None,
+    bounds: tuple[float, float] = UNBOUNDED,
 ) -> None:
-    """Fill y, and the mean and biased variance of every group of every image."""
+    """Fill y, and the mean and biased variance of every group of every image.
+
+    y is the normalized x, plus `residual` (of any shape of as many elements) if there is one, brought between `bounds`.
+    """
     grouped = _groups(x, groups)
     _measure(grouped, (1, 3), mean, variance)
     xhat = (grouped - mean[:, None, :, None]) / np.sqrt(variance + eps)[:, None, :, None]
-    y[...] = xhat.reshape(x.shape) * gamma + beta
+    _finish(xhat.reshape(x.shape) * gamma + beta, residual, bounds, y)
+
+
+def _finish(normalized: Array, residual: Array | None, bounds: tuple[float, float], y: Array) -> None:
+    """Fill y with the normalized x, plus `residual`, brought between `bounds`."""
+    y[...] = normalized
+    if residual is not None:
+        y += residual.reshape(y.shape)
+    np.clip(y, *bounds, out=y)
 
 
 def group_norm_backward(
@@ -60,10 +84,24 @@ def group_norm_backward(
     dx: Array | None,
     dgamma: Array,
     dbeta: Array,
+    beta: Array | None = None,
+    y: Array | None = None,
+    bounds: tuple[float, float] = UNBOUNDED,
 ) -> None:
-    """Fill dx (unless it is None), dgamma and dbeta; `constant` statistics do not depend on x."""
+    """Fill dx (unless it is None), dgamma and dbeta; `constant` statistics do not depend on x.
+
+    Behind `bounds` the gradient is dy where they let the value pass: told by y, if it is given, and then left in dy,
+    which is the residual's gradient; else by x, with `beta`.
+    """
     deviation = np.sqrt(variance + eps)[:, None, :, None]
     xhat = (_groups(x, groups) - mean[:, None, :, None]) / deviation
+    low, high = bounds
+    if y is not None:
+        own = y.reshape(x.shape)
+        dy *= (low < own) & (own < high)
+    elif beta is not None:
+        own = (xhat.reshape(x.shape) * gamma + beta).astype(x.dtype)
+        dy = dy * ((low < own) & (own < high))
     dgamma[...] = (dy * xhat.reshape(x.shape)).sum((0, 1))
     dbeta[...] = dy.sum((0, 1), dtype=np.float64)
     if dx is None:
@@ -77,10 +115,20 @@ def group_norm_backward(
     dx[...] = (dxhat / deviation).reshape(x.shape)
 
 
-def fixed_norm_forward(x: Array, gamma: Array, beta: Array, mean: Array, variance: Array, eps: float, y: Array) -> None:
-    """Fill y (M, C) by statistics (C,) that are given: inference from running means."""
+def fixed_norm_forward(
+    x: Array,
+    gamma: Array,
+    beta: Array,
+    mean: Array,
+    variance: Array,
+    eps: float,
+    y: Array,
+    residual: Array | None = None,
+    bounds: tuple[float, float] = UNBOUNDED,
+) -> None:
+    """Fill y (M, C) by statistics (C,) that are given: inference from running means; the rest as above."""
     scale = gamma / np.sqrt(variance.astype(np.float64) + eps)
-    y[...] = (x - mean.astype(np.float64)) * scale + beta
+    _finish((x - mean.astype(np.float64)) * scale + beta, residual, bounds, y)
 
 
 def layer_norm_forward(
