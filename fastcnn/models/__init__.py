@@ -54,6 +54,7 @@ def get(name: str) -> Callable[..., Graph]:
     61706
     """
     if name not in MODELS:
-        near = get_close_matches(name, MODELS, n=3) or list(MODELS)
-        raise ArgumentError(f"there is no model {name!r}: did you mean {' or '.join(near)}?")
+        near = get_close_matches(name, MODELS, n=3)
+        advice = f"did you mean {' or '.join(near)}?" if near else f"choose one of {', '.join(MODELS)}."
+        raise ArgumentError(f"there is no model {name!r}: {advice}")
     return MODELS[name]

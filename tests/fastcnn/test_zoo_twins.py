@@ -3,6 +3,7 @@
 The twins have the names of torchvision's models, so that a parameter is found by its name.
 """
 
+import sys
 from collections import OrderedDict
 
 import numpy as np
@@ -193,8 +194,8 @@ CASES = [
 
 @pytest.fixture(autouse=True)
 def _few_units(monkeypatch):
-    for family in ("alexnet", "vgg"):
-        monkeypatch.setattr(f"fastcnn.models.{family}.HIDDEN", HIDDEN)
+    for model in (fc.models.alexnet, fc.models.vgg11):
+        monkeypatch.setattr(sys.modules[model.__module__], "HIDDEN", HIDDEN)
 
 
 @pytest.mark.parametrize(
