@@ -251,3 +251,20 @@ def test_unet_learns_labels_of_pixels():
 def test_autoencoder_gives_back_the_shape(shape):
     assert fc.models.autoencoder(input_shape=shape).output_shapes == [shape]
     assert fc.models.autoencoder(input_shape=shape, code=1, width=1).output_shapes == [shape]
+
+
+@pytest.mark.parametrize(
+    ("name", "layer", "deviation"),
+    [
+        ("resnet20", "layer3.1.conv1", (2 / (9 * 64)) ** 0.5),
+        ("squeezenet", "features.12.squeeze", (2 / 512) ** 0.5),
+        ("squeezenet", "classifier.1", 0.01),
+        ("mobilenet_v2", "classifier.1", 0.01),
+    ],
+)
+def test_first_weights_have_the_papers_deviation(name, layer, deviation):
+    net = fc.models.get(name)().to("reference")
+    net.initialize(0)
+    found = dict(net.named_layers())[layer]
+    assert found.params["weight"].std() == pytest.approx(deviation, rel=0.03)
+    assert not found.params.get("bias", np.zeros(1)).any()
