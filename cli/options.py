@@ -48,9 +48,10 @@ class DataSource(click.ParamType):
 
 
 class ModelName(click.ParamType):
-    """The name of a model in `fastcnn.models`."""
+    """The name of a model in `fastcnn.models`: of a classifier, or of any."""
 
     name = "model"
+    only_classifiers = True
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Return the name, or fail with the nearest ones."""
@@ -60,6 +61,8 @@ class ModelName(click.ParamType):
             models.get(value)
         except FastcnnError as error:
             self.fail(str(error), param, ctx)
+        if self.only_classifiers and value not in models.CLASSIFIERS:
+            self.fail(f"{value!r} gives no scores of an image's classes: use it from Python.", param, ctx)
         return value
 
 

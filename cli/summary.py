@@ -1,6 +1,7 @@
 """`fastcnn summary MODEL|FILE`: what a network is made of, layer by layer."""
 
 from dataclasses import asdict
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ EXAMPLES = """
 \b
 Examples:
   fastcnn summary lenet5
+  fastcnn summary resnet50
   fastcnn summary lenet --input-shape 32x32x3 --classes 100
   fastcnn summary lenet.safetensors --json layers.json
 """
@@ -25,6 +27,7 @@ class ModelOrFile(ModelName):
     """The name of a model, or a .safetensors file."""
 
     name = "model|file"
+    only_classifiers = False
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Return the value, or fail with the nearest names."""
@@ -95,7 +98,10 @@ def _network(model: str, input_shape: tuple[int, int, int] | None, classes: int 
     if not Path(model).is_file():
         given = {"input_shape": input_shape, "classes": classes}
         options = {name: value for name, value in given.items() if value is not None}
-        return fc.models.get(model)(**options)
+        build = fc.models.get(model)
+        if classes and "classes" not in signature(build).parameters:
+            raise click.UsageError(f"{model} has no classes; leave out --classes.")
+        return build(**options)
     if input_shape or classes:
         raise click.UsageError("A model file has its own shapes; leave out --input-shape and --classes.")
     return fc.load(model)

@@ -35,6 +35,7 @@ EXAMPLES = """
 Examples:
   fastcnn train lenet
   fastcnn train lenet5 --data mnist --epochs 3 --out lenet5.safetensors
+  fastcnn train resnet20 --data cifar10 --batch-size 128 --lr 0.1
   fastcnn train lenet --data my_images --batch-size 64 --lr 0.005 --json run.json
 """
 
@@ -99,7 +100,7 @@ def train(
 ) -> None:
     """Train MODEL and report its accuracy on the test part of the data.
 
-    MODEL is the name of a network such as lenet or lenet5.
+    MODEL is the name of a classifier such as lenet or resnet20.
     """
     import fastcnn as fc
 

@@ -86,3 +86,17 @@ def test_twin_runs_both_passes_in_both_layouts(torch):
         assert losses[-1] < losses[0]
     for predict in peer_torch.model_calls(json.loads(json.dumps(infer.request))).values():
         assert predict().shape == (4, 10)
+
+
+@pytest.mark.parametrize("name", fc.models.CLASSIFIERS)
+def test_every_classifier_has_a_twin(name, torch):
+    from fastcnn.bench import twin_torch
+
+    net = fc.models.get(name)()
+    with torch.device("meta"):  # shapes alone
+        twin = twin_torch.build(json.loads(json.dumps(model.describe(net))))
+        images, _ = twin_torch.random_batch(
+            {"batch": 2, "input_shape": net.input_shapes[0], "dtype": "float32", "classes": 2}
+        )
+        assert twin(images).shape == (2, *net.output_shapes[0])
+    assert sum(parameter.numel() for parameter in twin.parameters()) == net.parameter_count

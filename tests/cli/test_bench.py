@@ -169,6 +169,7 @@ def test_plot(tmp_path):
         (["--layer", "conv", "--shapes", SHAPE, "--plot", "roofline.txt"], "use one of"),
         (["--layer", "conv", "--shapes", SHAPE, "--threads", "100000"], "must lie between 1 and"),
         (["--model", "lenet6"], "lenet5"),
+        (["--model", "autoencoder"], "'autoencoder' gives no scores"),
         (["--model", "lenet5", "--shapes", SHAPE], "--shapes goes with --layer"),
         (["--model", "lenet5", "--pass", "forward"], "--pass goes with --layer"),
         (["--layer", "conv", "--json", "no/such/folder/out.json"], "does not exist"),

@@ -148,7 +148,15 @@ def test_summary_of_a_shape_that_is_none(run: Run, shape: str) -> None:
     assert f"{shape!r} is no image shape; write it as 28x28x1" in result.stderr
 
 
+def test_summary_of_a_network_without_classes(run: Run) -> None:
+    result = run("summary", "autoencoder", "--input-shape", "9x8x1")
+    assert (result.exit_code, result.stderr) == (0, "")
+    result = run("summary", "autoencoder", "--classes", 3)
+    assert result.exit_code == 2
+    assert "autoencoder has no classes; leave out --classes." in result.stderr
+
+
 def test_summary_of_an_unknown_name(run: Run) -> None:
     result = run("summary", "lenet50")
     assert result.exit_code == 2
-    assert "did you mean lenet5 or lenet?" in result.stderr
+    assert "did you mean lenet5 or lenet or resnet50?" in result.stderr

@@ -128,7 +128,8 @@ def test_quiet_prints_nothing(run: Callable[..., Any], images: Path, tmp_path: P
 
 
 BAD_USAGE = {
-    "unknown model": (["lenet55"], "there is no model 'lenet55': did you mean lenet5 or lenet?"),
+    "unknown model": (["lenet55"], "there is no model 'lenet55': did you mean lenet5 or lenet or alexnet?"),
+    "no classifier": (["unet"], "'unet' gives no scores of an image's classes"),
     "unknown data": (["lenet", "--data", "minst"], "did you mean mnist?"),
     "missing data folder": (
         ["lenet", "--data", "mnist", "--data-dir", "absent"],

@@ -62,5 +62,5 @@ def test_impossible_models_get_one_sentence(name, keywords, sentence):
 def test_unknown_name_gets_the_nearest():
     with pytest.raises(fc.FastcnnError, match=r"'lenett': did you mean lenet"):
         fc.models.get("lenett")
-    with pytest.raises(fc.FastcnnError, match=r"did you mean lenet or lenet5"):
+    with pytest.raises(fc.FastcnnError, match=r"choose one of zipcode1989, lenet5, lenet, "):
         fc.models.get("zzz")
