@@ -78,5 +78,5 @@ class Fusion:
             return False
         padded = [size + sum(pair) for size, pair in zip(node.inputs[0].shape, conv.pairs, strict=False)]
         elements = prod(padded) * conv.in_channels
-        suits = self._backend.conv_pool.suits(self._batch, elements, prod(layer.kernel_size))
+        suits = self._backend.conv_pool.suits(self._batch, elements, prod(conv.weight_shape), prod(layer.kernel_size))
         return conv.groups == 1 and bool(suits)

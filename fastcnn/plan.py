@@ -7,7 +7,7 @@ arena (`layout.py`) and binds the kernels; running it runs two lists of calls, a
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -28,6 +28,10 @@ def run(calls: Sequence[Call]) -> None:
     with np.errstate(over="ignore", invalid="ignore"):
         for function, arguments in calls:
             function(*arguments)
+
+
+Part: TypeAlias = tuple[Step, list[Call]]
+"""The calls of one step, one way."""
 
 
 class Workshop:
@@ -97,13 +101,14 @@ class Plan:
         self.arena = arena(size) if arena else Arena(self.backend, size)
         workshop = Workshop(self.backend)
         self._bind_forward(workshop)
-        self._calls = [call for bound in self._bound.values() for call in bound.forward]
+        self.forward_parts: list[Part] = [(step, bound.forward) for step, bound in self._bound.items()]
         self.inputs = [self._value(node) for node in inputs]
         self.outputs = [self._value(node) for node in outputs]
-        self._back: list[Call] = []
         self._filled: set[Layer] = set()
-        for way in self._layout.ways:
-            self._back += self._bind_back(way, workshop)
+        self.backward_parts: list[Part] = [(way.step, self._bind_back(way, workshop)) for way in self._layout.ways]
+        self._calls, self._back = (
+            [call for _, calls in parts for call in calls] for parts in (self.forward_parts, self.backward_parts)
+        )
         ends = () if returns == "nothing" else outputs
         self.output_gradients = [self._gradient(node) for node in ends]
         self.input_gradients = [self._gradient(node) for node in inputs] if returns == "inputs" else []

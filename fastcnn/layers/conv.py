@@ -218,7 +218,8 @@ class Conv(SlidingLayer):
             arguments = (padded.x, w5, five_axes(dy), winner, *geometry, dx5, dw5, grads.get("bias"))
             return [(kernels.conv_pool_backward, arguments), *fold]
 
-        forward = (kernels.conv_pool_forward, (padded.x, w5, bias, *geometry, y5, winner))
+        algorithm = resolve_algorithm(self.algorithm)
+        forward = (kernels.conv_pool_forward, (padded.x, w5, bias, *geometry, y5, winner, algorithm))
         return Bound(backward, [*padded.forward, forward])
 
 

@@ -4,21 +4,26 @@
 
 Forward: a pooled row's convolution outputs are computed tap by tap of the window into L1 and reduced there; the full
 convolution output never reaches memory. `winner` (uint8) is the tap that won, or the number of taps where ReLU cut.
+Where Winograd's algorithm is faster, some images at a time are convolved by it and pooled while the caches hold them.
 The way back is in `conv_pool_gradient.py`.
 
     x (N, D, H, W, C)   w (T, R, S, C, K)   b (K,)   y, winner, dy (N, O, P, Q, K)
 """
 
+from math import prod
+
 import numpy as np
 
+from fastcnn.kernels.cpu import conv
 from fastcnn.kernels.cpu.compiler import jit
 from fastcnn.kernels.cpu.conv_pool_gradient import conv_pool_backward
 from fastcnn.kernels.cpu.conv_pool_plan import plan_conv_pool, source_address
 from fastcnn.kernels.cpu.gather import pack_filter
 from fastcnn.kernels.cpu.geometry import Padding, Triple
+from fastcnn.kernels.cpu.max_pool import max_pool_forward
 from fastcnn.kernels.cpu.tasks import share
 from fastcnn.kernels.cpu.threads import call_parallel, threads_for
-from fastcnn.kernels.cpu.tile import call_tile, tiles
+from fastcnn.kernels.cpu.tile import RELU, call_tile, tiles
 from fastcnn.kernels.cpu.workspace import scratch
 
 __all__ = ["conv_pool_backward", "conv_pool_forward", "suits"]
@@ -27,11 +32,20 @@ IMAGE_ELEMENTS = 1 << 18  # of an image that one thread takes whole, its gradien
 SMALL_IMAGE = 1 << 14  # images so small are no work to share
 SHARED_BATCH = 4  # from so many larger images on, threads have enough of them
 MAX_TAPS = 255  # a winner is a byte, and one value says that none won
+FILTER_ELEMENTS = 1 << 17  # the way back visits filters in any order: larger ones would leave L2
+HELD_ELEMENTS = 1 << 21  # of the convolution's outputs that wait for their pooling
+CUT_BLOCK = 1 << 14  # elements a task
+ONE = (1, 1, 1)
+UNPADDED = ((0, 0), (0, 0), (0, 0))
 
 
-def suits(batch: int, image: int, taps: int) -> bool:
-    """Say whether a stage of `batch` padded images of `image` elements and windows of `taps` is faster in one pass."""
-    return taps <= MAX_TAPS and image <= IMAGE_ELEMENTS and (batch >= SHARED_BATCH or image <= SMALL_IMAGE)
+def suits(batch: int, image: int, filters: int, taps: int) -> bool:
+    """Say whether a stage is faster in one pass.
+
+    It has `batch` padded images of `image` elements, `filters` elements of all filters, and windows of `taps`.
+    """
+    fits = taps <= MAX_TAPS and image <= IMAGE_ELEMENTS and filters <= FILTER_ELEMENTS
+    return fits and (batch >= SHARED_BATCH or image <= SMALL_IMAGE)
 
 
 @jit(inner=True)
@@ -96,12 +110,43 @@ def _forward(team, addresses, lanes, x, packed, bias, channels, numbers, batch, 
                                     image, buffers, leaders, y.reshape(rows), winner.reshape(rows)))  # fmt: skip
 
 
+@jit(inner=True)
+def _cut_block(block, thread, y, taps, winner):
+    """Tell which winners ReLU cut."""
+    for i in range(block * CUT_BLOCK, min(y.size, block * CUT_BLOCK + CUT_BLOCK)):
+        winner[np.uintp(i)] = taps if y[np.uintp(i)] <= 0 else winner[np.uintp(i)]
+
+
+@jit
+def _cut(team, y, taps, winner):
+    share(team, (y.size + CUT_BLOCK - 1) // CUT_BLOCK, _cut_block, (y, taps, winner))
+
+
+def _full_shape(x: np.ndarray, w: np.ndarray, stride: Triple, padding: Padding, dilation: Triple) -> tuple[int, ...]:
+    """Return the shape of the convolution's whole output."""
+    spans = (dilation[i] * (w.shape[i] - 1) + 1 - sum(padding[i]) for i in range(3))
+    sizes = ((x.shape[i + 1] - span) // stride[i] + 1 for i, span in enumerate(spans))
+    return (x.shape[0], *sizes, w.shape[4])
+
+
 def conv_pool_forward(
     x: np.ndarray, w: np.ndarray, b: np.ndarray | None, stride: Triple, padding: Padding, dilation: Triple,
-    window: Triple, y: np.ndarray, winner: np.ndarray,
+    window: Triple, y: np.ndarray, winner: np.ndarray, algorithm: str = "auto",
 ) -> None:  # fmt: skip
     """Fill y with the pooled, rectified convolution of x by w plus b, and winner with the taps that won."""
     if y.size == 0:
+        return
+    full = _full_shape(x, w, stride, padding, dilation)
+    how = (stride, padding, dilation, 1)
+    if conv.algorithm_of("forward", x.shape, full, w.shape[:3], *how, x.dtype, algorithm) == "winograd":
+        images = max(1, HELD_ELEMENTS // prod(full[1:]))
+        for n in range(0, x.shape[0], images):
+            some = slice(n, min(x.shape[0], n + images))
+            size = (some.stop - n) * prod(full[1:])
+            z = scratch("conv outputs", size, x.dtype)[:size].reshape(-1, *full[1:])
+            conv.conv_forward(x[some], w, b, *how, RELU, z, "winograd")
+            max_pool_forward(z, window, window, UNPADDED, ONE, y[some], winner[some])
+        call_parallel(y.size > CUT_BLOCK, _cut, y.reshape(-1), prod(window), winner.reshape(-1))
         return
     code = tiles(x.dtype)
     plan = plan_conv_pool(x.shape, y.shape, w.shape[:3], stride, padding, dilation, window, code.lanes)

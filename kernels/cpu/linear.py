@@ -7,7 +7,7 @@ All passes are those of `conv.py`; the rows take the place of image rows, the ax
 
 import numpy as np
 
-from fastcnn.kernels.cpu import conv
+from fastcnn.kernels.cpu import conv, matrix_product
 from fastcnn.kernels.cpu.reduce import sum_pixels
 
 ONE = (1, 1, 1)
@@ -21,11 +21,17 @@ def _rows(a: np.ndarray) -> np.ndarray:
 
 def linear_forward(x: np.ndarray, w: np.ndarray, b: np.ndarray | None, epilogue: int, y: np.ndarray) -> None:
     """Fill y with x w + b, after an epilogue (1, or True, is ReLU; see `epilogue.py`)."""
+    if y.size and w.size and matrix_product.suits(x.shape[0]):
+        matrix_product.product(x, w, False, b, epilogue, y)
+        return
     conv.conv_forward(_rows(x), w[None, None, None], b, ONE, UNPADDED, ONE, 1, epilogue, _rows(y))
 
 
 def linear_backward_input(dy: np.ndarray, w: np.ndarray, dx: np.ndarray) -> None:
     """Fill dx with dy w'."""
+    if dx.size and w.size and matrix_product.suits(dy.shape[0]):
+        matrix_product.product(dy, w, True, None, 0, dx)
+        return
     conv.conv_backward_input(_rows(dy), w[None, None, None], ONE, UNPADDED, ONE, 1, _rows(dx))
 
 

@@ -20,7 +20,7 @@ UNPADDED: Padding = ((0, 0), (0, 0), (0, 0))
 MAX_TAPS = 255  # a winner is a byte, and one value says that none won
 
 
-def suits(batch: int, image: int, taps: int) -> bool:
+def suits(batch: int, image: int, filters: int, taps: int) -> bool:
     """Say whether a stage can be taken in one step."""
     return taps <= MAX_TAPS
 
@@ -41,6 +41,7 @@ def conv_pool_forward(
     window: Triple,
     y: np.ndarray,
     winner: np.ndarray,
+    algorithm: str = "auto",
 ) -> None:
     """Fill y with the pooled, rectified convolution of x by w plus b, and winner with the taps that won."""
     full = np.empty(_full_shape(x, w, stride, padding, dilation), x.dtype)

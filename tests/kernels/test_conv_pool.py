@@ -22,7 +22,9 @@ def stage(room, fill, conv, window, pooled, x, w, b, dy):
     """Return y, winner, dx, dw, db of one room."""
     how = (conv.stride, conv.padding, conv.dilation, window)
     shape = (x.shape[0], *pooled, w.shape[-1])
-    y, winner = fill(room.conv_pool.conv_pool_forward, x, w, b, *how, shapes=[shape] * 2, dtype=[x.dtype, "uint8"])
+    y, winner = fill(
+        partial(direct, room.conv_pool.conv_pool_forward), x, w, b, *how, shapes=[shape] * 2, dtype=[x.dtype, "uint8"]
+    )
     outputs = [x.shape, w.shape, w.shape[-1:]]
     dx, dw, db = fill(room.conv_pool.conv_pool_backward, x, w, dy, winner, *how, shapes=outputs, dtype=x.dtype)
     return {"y": y, "winner": winner, "dx": dx, "dw": dw, "db": db}
@@ -140,3 +142,20 @@ def test_thread_count_changes_no_bit(cpu, with_threads, fit):
 
     for one, two in zip(with_threads(1, run), with_threads(2, run), strict=True):
         assert one.tobytes() == two.tobytes()
+
+
+def test_images_convolved_by_winograd_are_pooled_in_groups(cpu, fit, monkeypatch):
+    conv = fit((1, 15, 14), (1, 5, 5), (1, 1, 1), ((0, 0), (2, 2), (2, 2)), (1, 1, 1))
+    rng = np.random.default_rng(0)
+    x, w, b = (rng.normal(size=s).astype("float32") for s in ((7, 1, 15, 14, 20), (1, 5, 5, 20, 50), (50,)))
+    how, window, one = (conv.stride, conv.padding, conv.dilation), (1, 2, 2), (1, 1, 1)
+    z = np.empty((7, *conv.output, 50), np.float32)
+    cpu.conv.conv_forward(x, w, b, *how, 1, True, z, "winograd")
+    want, taps = (np.empty((7, 1, 7, 7, 50), dtype) for dtype in (np.float32, np.uint8))
+    cpu.pool.max_pool_forward(z, window, window, ((0, 0),) * 3, one, want, taps)
+    taps[want <= 0] = 4
+    monkeypatch.setattr(cpu.conv_pool, "HELD_ELEMENTS", 3 * z[0].size)
+    y, winner = np.empty_like(want), np.empty_like(taps)
+    cpu.conv_pool.conv_pool_forward(x, w, b, *how, window, y, winner, "winograd")
+    np.testing.assert_array_equal(y, want)
+    np.testing.assert_array_equal(winner, taps)

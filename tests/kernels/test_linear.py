@@ -36,6 +36,14 @@ def test_rooms_agree_exactly(reference, cpu, fill, integers, dtype, N, F, K, see
         np.testing.assert_array_equal(got[name], value, name)
 
 
+@pytest.mark.parametrize(("N", "F", "K"), [(1, 700, 1300), (37, 1300, 700), (128, 300, 1100), (129, 70, 300)])
+def test_matrices_of_several_blocks_are_exact(reference, cpu, fill, integers, dtype, N, F, K):
+    x, w, b, dy = (integers(3, s, dtype) for s in ((N, F), (F, K), (K,), (N, K)))
+    got = passes(cpu.linear, fill, True, x, w, b, dy)
+    for name, value in passes(reference.linear, fill, True, x, w, b, dy).items():
+        np.testing.assert_array_equal(got[name], value, name)
+
+
 def test_any_channel_count_is_exact(reference, cpu, fill, integers, dtype):
     for K in range(1, 101):
         x, w, dy = (integers(K, s, dtype) for s in ((7, 101 - K), (101 - K, K), (7, K)))
