@@ -206,11 +206,21 @@ def fixed_norm_forward(x, gamma, beta, mean, variance, eps, y, residual=None, bo
     call_parallel(x.size > SMALL, scale_all, x3, *how)
 
 
+@jit
+def _move(mean, variance, unbiased, momentum, running_mean, running_var):
+    N, C = mean.shape
+    for c in range(C):
+        centre, spread = 0.0, 0.0
+        for n in range(N):
+            centre += mean[n, c]
+            spread += variance[n, c]
+        running_mean[c] = (1 - momentum) * running_mean[c] + momentum * (centre / N)
+        running_var[c] = (1 - momentum) * running_var[c] + momentum * (spread / N * unbiased)
+
+
 def update_running(mean, variance, count, momentum, running_mean, running_var):
     """Move running statistics (C,) by `momentum` towards those of a batch (N, C), the images' average.
 
     The variance is taken unbiased, by the factor count / (count - 1) for the `count` numbers of each mean.
     """
-    unbiased = variance.mean(0) * (count / max(count - 1, 1))
-    running_mean[...] = (1 - momentum) * running_mean + momentum * mean.mean(0)
-    running_var[...] = (1 - momentum) * running_var + momentum * unbiased
+    _move(mean, variance, count / max(count - 1, 1), float(momentum), running_mean, running_var)

@@ -36,6 +36,7 @@ BLOCK_BYTES = 640 * 1024  # of such a task's V and products, which should stay i
 GROUP_BYTES = 12 * 1024 * 1024  # else: of the V and products of a group of patches, which should stay in L3
 WEIGHT_BYTES = 48 * 1024 * 1024  # of U and turned filters at once: more output channels are taken in chunks
 MIN_PATCHES = 14  # of a task: a whole tile's rows
+HELD_WEIGHTS = 256 * 1024  # bytes of U that stay in L2: tiles then ask for the next block's source, not for U
 
 
 class Costs(NamedTuple):
@@ -75,6 +76,7 @@ class Patches(NamedTuple):
     rows: np.ndarray  # offsets of a block's patches in V of one point
     products: np.ndarray  # and in the products of one point
     lines: np.ndarray  # offsets in bytes of the cache lines of a panel of U
+    ahead: np.ndarray  # and of those of the source of a block, where U is small
 
 
 def odd_lines(elements: int, itemsize: int) -> int:
@@ -84,8 +86,8 @@ def odd_lines(elements: int, itemsize: int) -> int:
 
 
 @lru_cache(maxsize=512)
-def plan_patches(N: int, P: int, Q: int, C: int, K: int, pixels: int, lanes: int, itemsize: int) -> Patches:
-    """Cut an output of N images of P x Q pixels into blocks of patches of pixels x pixels."""
+def plan_patches(N: int, P: int, Q: int, C: int, K: int, pixels: int, row: int, lanes: int, itemsize: int) -> Patches:
+    """Cut an output of N images of P x Q pixels into blocks of patches of pixels x pixels; `row` elements of x a row."""
     down, across = -(-P // pixels), -(-Q // pixels)
     wide = 2 * lanes
     panel_bytes = POINTS * C * wide * itemsize
@@ -99,12 +101,13 @@ def plan_patches(N: int, P: int, Q: int, C: int, K: int, pixels: int, lanes: int
     count = N * down * across
     block = max(1, min(count, max(MIN_PATCHES, fitting // MIN_PATCHES * MIN_PATCHES)))
     block = -(-count // -(-count // block))
+    source = block * pixels * row * itemsize // across if panels * panel_bytes <= HELD_WEIGHTS else 0
     return Patches(
         down, across, fused, block, -(-count // block), chunk, patch_pitch,
         odd_lines(block * patch_pitch, itemsize), odd_lines(block * chunk, itemsize),
         odd_lines(-(-chunk // wide) * C * wide, itemsize),
         np.arange(block) * patch_pitch, np.arange(block) * chunk,
-        np.append(np.arange(0, C * wide * itemsize, LINE), np.zeros(C, np.int64)),
+        np.append(np.arange(0, C * wide * itemsize, LINE), np.zeros(C, np.int64)), np.arange(0, source, LINE),
     )  # fmt: skip
 
 
@@ -181,8 +184,12 @@ def to_points(first, count, copy, transform, x, first_channel, C, pixels, top, l
 
 
 @jit(inner=True)
-def _multiply(e, panel, count, addresses, lanes, size, C, K, U, u_pitch, V, v_pitch, M, m_pitch, rows, products, lines):
-    """Multiply the points e of `count` patches by one panel of U; the panel after it is asked for meanwhile."""
+def _multiply(e, panel, count, addresses, lanes, size, C, K, U, u_pitch, V, v_pitch, M, m_pitch, rows, products, fetch,
+              lines, cursor):  # fmt: skip
+    """Multiply the points e of `count` patches by one panel of U; return the cursor.
+
+    The lines from `cursor` on at address `fetch` are asked for meanwhile; at 0, the panel after this one from its start.
+    """
     wide, tile_rows = 2 * lanes, addresses.shape[0] - 1
     panels = (K + wide - 1) // wide
     channels = min(wide, K - panel * wide)
@@ -190,16 +197,20 @@ def _multiply(e, panel, count, addresses, lanes, size, C, K, U, u_pitch, V, v_pi
     needed = (count + tile_rows - 1) // tile_rows
     zero = rows.ctypes.data  # its first entry is 0: the batch is one product
     at = U + size * (e * u_pitch + panel * C * wide)
-    after = at + size * C * wide if panel + 1 < panels else U + size * (min(e + 1, POINTS - 1) * u_pitch)
+    if fetch == 0:
+        fetch, cursor = U + size * (min(e + 1, POINTS - 1) * u_pitch), 0
+        if panel + 1 < panels:
+            fetch = at + size * C * wide
     for i in range(needed):
         m, m_after = count * i // needed, count * (i + 1) // needed
-        cursor = min(i * C, lines.size - C)
         call_tile(
             addresses[m_after - m, vectors], V + size * e * v_pitch, rows.ctypes.data + 8 * m, zero, 1, at, 0, wide,
             M + size * (e * m_pitch + panel * wide), products.ctypes.data + 8 * m, C, 1, 0,
-            channels - (vectors - 1) * lanes, 0, 0, after, lines.ctypes.data + 8 * cursor,
+            channels - (vectors - 1) * lanes, 0, 0, fetch, lines.ctypes.data + 8 * min(cursor, lines.size - C),
             np.int64(cursor < lines.size - C),
         )  # fmt: skip
+        cursor += C
+    return cursor
 
 
 @jit(inner=True)
@@ -219,9 +230,15 @@ def _to_pixels(first, count, transform, M, places, m_pitch, pixels, bias, epilog
 
 @jit(inner=True)
 def _block(task, thread, addresses, codes, lanes, x, c0, C, pixels, top, left, U, u_pitch, bias, epilogue, down,
-           across, block, patch_pitch, v_pitch, m_pitch, rows, products, lines, k0, K, buffers, y):  # fmt: skip
+           across, block, patch_pitch, v_pitch, m_pitch, rows, products, lines, ahead, k0, K, buffers, y):  # fmt: skip
     """Take one block of patches through all steps."""
     size, first = x.itemsize, task * block
+    _, _, H, W, channels = x.shape
+    fetch, cursor, table = 0, 0, lines
+    if ahead.size > C:  # most likely this thread takes the next block, too
+        row = (first + block) // across
+        fetch = x.ctypes.data + size * ((row // down * H + max(0, row % down * pixels - top)) * W * channels)
+        table = ahead
     count = min(block, x.shape[0] * down * across - first)
     V = buffers[thread].ctypes.data
     M = V + size * POINTS * v_pitch
@@ -229,17 +246,18 @@ def _block(task, thread, addresses, codes, lanes, x, c0, C, pixels, top, left, U
               v_pitch, M + size * POINTS * m_pitch)  # fmt: skip
     for e in range(POINTS):
         for panel in range((K + 2 * lanes - 1) // (2 * lanes)):
-            _multiply(e, panel, count, addresses, lanes, size, C, K, U.ctypes.data, u_pitch, V, v_pitch, M, m_pitch,
-                      rows, products, lines)  # fmt: skip
+            cursor = _multiply(e, panel, count, addresses, lanes, size, C, K, U.ctypes.data, u_pitch, V, v_pitch, M,
+                               m_pitch, rows, products, fetch, table, cursor)  # fmt: skip
     _to_pixels(first, count, codes[1], M, products, m_pitch, pixels, bias, epilogue, down, across, k0, K, y)
 
 
 @jit
 def _blocks(team, tasks, addresses, codes, lanes, x, c0, C, pixels, top, left, U, u_pitch, bias, epilogue, down,
-            across, block, patch_pitch, v_pitch, m_pitch, rows, products, lines, k0, K, buffers, y):  # fmt: skip
+            across, block, patch_pitch, v_pitch, m_pitch, rows, products, lines, ahead, k0, K, buffers,
+            y):  # fmt: skip
     share(team, tasks, _block, (addresses, codes, lanes, x, c0, C, pixels, top, left, U, u_pitch, bias, epilogue, down,
-                                across, block, patch_pitch, v_pitch, m_pitch, rows, products, lines, k0, K, buffers,
-                                y))  # fmt: skip
+                                across, block, patch_pitch, v_pitch, m_pitch, rows, products, lines, ahead, k0, K,
+                                buffers, y))  # fmt: skip
 
 
 @jit(inner=True)
@@ -254,7 +272,7 @@ def _points_task(task, thread, first, count, run, copy, transform, x, c0, C, pix
 def _multiply_task(task, thread, panels, count, addresses, lanes, size, C, K, U, u_pitch, V, v_pitch, M, m_pitch, rows,
                    products, lines):  # fmt: skip
     _multiply(task // panels, task % panels, count, addresses, lanes, size, C, K, U, u_pitch, V, v_pitch, M, m_pitch,
-              rows, products, lines)  # fmt: skip
+              rows, products, 0, lines, 0)  # fmt: skip
 
 
 @jit(inner=True)
@@ -313,7 +331,8 @@ def winograd(
     x, y = slices_as_images(x), slices_as_images(y)
     C, K, taps = x.shape[4] // groups, y.shape[4] // groups, w.shape[1]
     code = transforms(x.dtype, taps)
-    plan = plan_patches(x.shape[0], y.shape[2], y.shape[3], C, K, 7 - taps, tiles.lanes, x.itemsize)
+    plan = plan_patches(x.shape[0], y.shape[2], y.shape[3], C, K, 7 - taps, x.shape[3] * x.shape[4],
+                        tiles.lanes, x.itemsize)  # fmt: skip
     large, filters = w.size > 1 << 13, w.reshape(taps * taps, w.shape[3], w.shape[4])
     pitch = -(-plan.chunk // tiles.lanes) * tiles.lanes
     turned = scratch("turned filters", taps * taps * C * pitch * transposed, x.dtype)
@@ -337,8 +356,9 @@ def winograd(
         call_parallel(large, _filters, code.filter, *how, channels, 2 * tiles.lanes, U, plan.u_pitch)
         common = (tiles.addresses, codes, tiles.lanes, x, group * C, C, 7 - taps, top, left, U, plan.u_pitch, add,
                   epilogue, plan.down, plan.across, plan.block, plan.patch_pitch, plan.v_pitch, plan.m_pitch, plan.rows,
-                  plan.products, plan.lines, column, channels)  # fmt: skip
+                  plan.products, plan.lines)  # fmt: skip
+        part = column, channels
         if plan.fused:
-            call_parallel(plan.blocks > 1, _blocks, plan.blocks, *common, buffers, y)
+            call_parallel(plan.blocks > 1, _blocks, plan.blocks, *common, plan.ahead, *part, buffers, y)
         else:
-            call_parallel(True, _groups, plan.blocks, *common, scratch("points", points, x.dtype), buffers, y)
+            call_parallel(True, _groups, plan.blocks, *common, *part, scratch("points", points, x.dtype), buffers, y)

@@ -73,7 +73,7 @@ def test_filters_that_outgrow_the_caches_are_taken_in_groups_and_chunks(cpu, fil
     plan_patches.cache_clear()
     for name, value in (("FUSED_WEIGHTS", 1), ("WEIGHT_BYTES", 1 << 18), ("GROUP_BYTES", 1 << 18)):
         monkeypatch.setattr(winograd, name, value)
-    plan = plan_patches(3, 11, 10, 40, 90, 7 - taps, tiles(np.float32).lanes, 4)
+    plan = plan_patches(3, 11, 10, 40, 90, 7 - taps, 10 * 40, tiles(np.float32).lanes, 4)
     assert (plan.fused, plan.blocks > 1, plan.chunk < 90) == (False, True, True)
     check(cpu, fill, *problem(5, 3, 11, 10, 40, 90, ((taps // 2,) * 2,) * 2, taps, groups), True)
     plan_patches.cache_clear()
