@@ -3,21 +3,32 @@
 Chunks are cut by the shape alone. Narrow pixels are summed several side by side, a wide row at a time, and folded.
 """
 
+import math
+from functools import cache
+
 import numpy as np
 
 from fastcnn.kernels.cpu.compiler import jit
+from fastcnn.kernels.cpu.host import cache_bytes
+from fastcnn.kernels.cpu.tile import tile_shape
 from fastcnn.kernels.cpu.workspace import scratch
 
 CHUNK = 1 << 14  # elements of a chunk: 64 KiB of float32, in L2 with all that goes with it
 FEWEST = 64  # pixels of a chunk at least: what is done once a chunk and channel must not show
 WIDE = 256  # elements of a wide row at least
+SAMPLE = 8  # a rough mean is that of 1 / SAMPLE of a chunk's pixels
 SMALL = 1 << 15  # elements: for fewer no second thread wakes
 IMAGES = 4  # a thread at least, for tasks of whole images: fewer would leave threads without work at the end
 
 
-def cut(L, C):
-    """Return (pixels of a chunk, number of chunks, elements of a wide row) for images of L pixels."""
+def cut(L, C, lanes):
+    """Return (pixels of a chunk, number of chunks, elements of a wide row) for images of L pixels.
+
+    Rows of few channels are made as wide as whole vectors.
+    """
     copies = -(-WIDE // C)
+    if C < WIDE:
+        copies = -(-copies // (lanes // math.gcd(C, lanes))) * (lanes // math.gcd(C, lanes))
     pixels = max(FEWEST, CHUNK // C)
     pixels = -(-pixels // copies) * copies
     return pixels, -(-L // pixels), C * copies
@@ -44,46 +55,6 @@ def sum_chunk(x, at, count, W, shift, total):
     for row in range(at + four, at + count, W):
         for i in range(min(W, at + count - row)):
             total[np.uintp(i)] += x[np.uintp(row + i)] - shift[np.uintp(i)]
-
-
-@jit(inner=True)
-def square_chunk(x, at, count, W, shift, total, square):
-    """Add x - shift and its square to the totals of each column."""
-    total[:] = 0
-    square[:] = 0
-    two = count // (2 * W) * 2 * W
-    for row in range(at, at + two, 2 * W):
-        second = row + W
-        for i in range(W):
-            s = shift[np.uintp(i)]
-            a, b = x[np.uintp(row + i)] - s, x[np.uintp(second + i)] - s
-            total[np.uintp(i)] += a + b
-            square[np.uintp(i)] += a * a + b * b
-    for row in range(at + two, at + count, W):
-        for i in range(min(W, at + count - row)):
-            a = x[np.uintp(row + i)] - shift[np.uintp(i)]
-            total[np.uintp(i)] += a
-            square[np.uintp(i)] += a * a
-
-
-@jit(inner=True)
-def product_chunk(x, dy, at, count, W, shift, total, product):
-    """Add dy and dy * (x - shift) to the totals of each column."""
-    total[:] = 0
-    product[:] = 0
-    two = count // (2 * W) * 2 * W
-    for row in range(at, at + two, 2 * W):
-        second = row + W
-        for i in range(W):
-            s = shift[np.uintp(i)]
-            a, b = dy[np.uintp(row + i)], dy[np.uintp(second + i)]
-            total[np.uintp(i)] += a + b
-            product[np.uintp(i)] += a * (x[np.uintp(row + i)] - s) + b * (x[np.uintp(second + i)] - s)
-    for row in range(at + two, at + count, W):
-        for i in range(min(W, at + count - row)):
-            a = dy[np.uintp(row + i)]
-            total[np.uintp(i)] += a
-            product[np.uintp(i)] += a * (x[np.uintp(row + i)] - shift[np.uintp(i)])
 
 
 @jit(inner=True)
@@ -120,6 +91,24 @@ def sum_products(a, b, at, count):
     for i in range(count):
         total += a[np.uintp(at + i)] * b[np.uintp(at + i)]
     return total
+
+
+@cache
+def lanes_of(itemsize):
+    """Return the elements of a vector; LLVM is asked once."""
+    return tile_shape(itemsize)[1]
+
+
+def passes_caches(row, *arrays):
+    """Say whether the last of the arrays is to be stored past the caches: they hold not all arrays, and it is aligned.
+
+    All that is stored at once begins at a multiple of `row` elements.
+    """
+    *_, out = arrays
+    if out.nbytes * len(arrays) <= cache_bytes().L3:
+        return False
+    size = lanes_of(out.itemsize) * out.itemsize
+    return out.ctypes.data % size == 0 and row * out.itemsize % size == 0
 
 
 def workspace(N, chunks, C, W, dtype):

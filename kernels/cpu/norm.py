@@ -17,12 +17,12 @@ import math
 
 import numpy as np
 
+from fastcnn.kernels.cpu.channel_code import call_scale, call_sums, plan
 from fastcnn.kernels.cpu.channel_sums import (
+    SAMPLE,
     SMALL,
-    cut,
     enough_images,
     fold,
-    square_chunk,
     sum_chunk,
     sum_run,
     widen,
@@ -41,7 +41,7 @@ __all__ = [
 
 
 @jit(inner=True)
-def measure_chunk(task, thread, x, cuts, parts):
+def measure_chunk(task, thread, code, x, cuts, parts):
     """Fill parts[task] with each channel's mean and sum of squared deviations over one chunk."""
     (_, L, C), (pixels, chunks, W) = x.shape, cuts
     n, first = task // chunks, task % chunks * pixels
@@ -51,12 +51,15 @@ def measure_chunk(task, thread, x, cuts, parts):
     mean, around = part[0], part[1]
     shift[:C] = flat[at : at + C]
     widen(shift, C)
-    sum_chunk(flat, at, count * C, W, shift, total)
+    sampled = min(count * C, -(-count * C // (SAMPLE * W)) * W)
+    sum_chunk(flat, at, sampled, W, shift, total)
     fold(total, C, mean)
     for c in range(C):
-        shift[c] += x.dtype.type(mean[c] / count)
+        shift[c] += x.dtype.type(mean[c] * C / sampled)
     widen(shift, C)
-    square_chunk(flat, at, count * C, W, shift, total, square)
+    total[:], square[:] = 0, 0
+    places = shift.ctypes.data, total.ctypes.data, square.ctypes.data
+    call_sums(code.square, x.ctypes.data + at * x.itemsize, 0, count * C, W, places[0], places[1], places[2])
     fold(total, C, mean)
     fold(square, C, around)
     for c in range(C):
@@ -118,63 +121,54 @@ def set_factors(gamma, beta, eps, mean, variance, factors):
 
 
 @jit(inner=True)
-def scale_rows(x, at, count, W, shift, scale, offset, y):
-    """Fill `count` elements of y from `at`: (x - shift) * scale + offset, in rows of W."""
-    for row in range(at, at + count, W):
-        for i in range(min(W, at + count - row)):
-            near = x[np.uintp(row + i)] - shift[np.uintp(i)]
-            y[np.uintp(row + i)] = near * scale[np.uintp(i)] + offset[np.uintp(i)]
-
-
-@jit(inner=True)
-def scale_chunk(task, thread, x, cuts, factors, y):
+def scale_chunk(task, thread, code, x, cuts, factors, y):
     """Fill one chunk of y; the last task takes the first chunk, for the caches still hold the end of x."""
     (N, L, C), (pixels, chunks, W) = x.shape, cuts
     task = N * chunks - 1 - task
     n, first = task // chunks, task % chunks * pixels
-    at, count = (n * L + first) * C, min(pixels, L - first) * C
-    scale_rows(x.reshape(-1), at, count, W, factors[n, 0], factors[n, 1], factors[n, 2], y.reshape(-1))
+    begin, count = (n * L + first) * C * x.itemsize, min(pixels, L - first) * C
+    call_scale(code.scale, x.ctypes.data + begin, y.ctypes.data + begin, factors[n].ctypes.data, count, W)
 
 
 @jit(inner=True)
-def normalize_image(n, thread, x, gamma, beta, eps, cuts, parts, mean, variance, factors, y):
+def normalize_image(n, thread, code, x, gamma, beta, eps, cuts, parts, mean, variance, factors, y):
     """Take image n through all steps."""
     N, chunks = x.shape[0], cuts[1]
     for chunk in range(n * chunks, n * chunks + chunks):
-        measure_chunk(chunk, thread, x, cuts, parts)
+        measure_chunk(chunk, thread, code, x, cuts, parts)
     join_chunks(n, thread, gamma, beta, eps, x.shape[1], cuts, parts, mean, variance, factors)
     for task in range((N - 1 - n) * chunks, (N - n) * chunks):
-        scale_chunk(task, thread, x, cuts, factors, y)
+        scale_chunk(task, thread, code, x, cuts, factors, y)
 
 
 @jit
-def normalize(team, x, gamma, beta, eps, cuts, parts, mean, variance, factors, y):
+def normalize(team, code, x, gamma, beta, eps, cuts, parts, mean, variance, factors, y):
     """Do `group_norm_forward`."""
     N, L, _ = x.shape
     if enough_images(N, team[0]):
-        share(team, N, normalize_image, (x, gamma, beta, eps, cuts, parts, mean, variance, factors, y))
+        share(team, N, normalize_image, (code, x, gamma, beta, eps, cuts, parts, mean, variance, factors, y))
         return
-    share(team, N * cuts[1], measure_chunk, (x, cuts, parts))
+    share(team, N * cuts[1], measure_chunk, (code, x, cuts, parts))
     share(team, N, join_chunks, (gamma, beta, eps, L, cuts, parts, mean, variance, factors))
-    share(team, N * cuts[1], scale_chunk, (x, cuts, factors, y))
+    share(team, N * cuts[1], scale_chunk, (code, x, cuts, factors, y))
 
 
 @jit
-def scale_all(team, x, gamma, beta, eps, cuts, mean, variance, factors, y):
+def scale_all(team, code, x, gamma, beta, eps, cuts, mean, variance, factors, y):
     """Do `fixed_norm_forward`."""
     set_factors(gamma, beta, eps, mean, variance, factors[0])
-    share(team, cuts[1], scale_chunk, (x, cuts, factors, y))
+    share(team, cuts[1], scale_chunk, (code, x, cuts, factors, y))
 
 
 def group_norm_forward(x, gamma, beta, groups, eps, y, mean, variance):
     """Fill y, and the mean and biased variance of every group of every image."""
-    N, L, C = x.shape
+    N, _, C = x.shape
     if x.size == 0:
         mean[...], variance[...] = 0, 0
         return
-    cuts = cut(L, C)
+    cuts, code = plan(x, y)
     parts, factors = workspace(N, cuts[1], C, cuts[2], x.dtype)
-    call_parallel(x.size > SMALL, normalize, x, gamma, beta, float(eps), cuts, parts, mean, variance, factors, y)
+    call_parallel(x.size > SMALL, normalize, code, x, gamma, beta, float(eps), cuts, parts, mean, variance, factors, y)
 
 
 def fixed_norm_forward(x, gamma, beta, mean, variance, eps, y):
@@ -182,10 +176,10 @@ def fixed_norm_forward(x, gamma, beta, mean, variance, eps, y):
     if x.size == 0:
         return
     pixels, C = x.shape
-    cuts = cut(pixels, C)
+    x, y = x.reshape(1, pixels, C), y.reshape(1, pixels, C)
+    cuts, code = plan(x, y)
     _, factors = workspace(1, 0, C, cuts[2], x.dtype)
-    image = x.reshape(1, pixels, C), gamma, beta, float(eps), cuts, mean, variance, factors, y.reshape(1, pixels, C)
-    call_parallel(x.size > SMALL, scale_all, *image)
+    call_parallel(x.size > SMALL, scale_all, code, x, gamma, beta, float(eps), cuts, mean, variance, factors, y)
 
 
 def update_running(mean, variance, count, momentum, running_mean, running_var):

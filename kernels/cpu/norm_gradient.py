@@ -4,12 +4,11 @@ import math
 
 import numpy as np
 
+from fastcnn.kernels.cpu.channel_code import call_gradient, call_sums, plan
 from fastcnn.kernels.cpu.channel_sums import (
     SMALL,
-    cut,
     enough_images,
     fold,
-    product_chunk,
     sum_products,
     widen,
     workspace,
@@ -20,7 +19,7 @@ from fastcnn.kernels.cpu.threads import call_parallel
 
 
 @jit(inner=True)
-def measure_gradient(task, thread, x, dy, mean, cuts, parts):
+def measure_gradient(task, thread, code, x, dy, mean, cuts, parts):
     """Fill parts[task] with each channel's sums of dy and dy * (x - shift) over one chunk."""
     (_, L, C), (pixels, chunks, W), G = x.shape, cuts, mean.shape[1]
     n, first = task // chunks, task % chunks * pixels
@@ -29,7 +28,10 @@ def measure_gradient(task, thread, x, dy, mean, cuts, parts):
     for g in range(G):
         wide[0, g * E : g * E + E] = mean[n, g]
     widen(wide[0], C)
-    product_chunk(x.reshape(-1), dy.reshape(-1), at, count, W, wide[0], wide[1], wide[2])
+    wide[1:] = 0
+    places = wide[0].ctypes.data, wide[1].ctypes.data, wide[2].ctypes.data
+    begin = at * x.itemsize
+    call_sums(code.product, x.ctypes.data + begin, dy.ctypes.data + begin, count, W, places[0], places[1], places[2])
     fold(wide[1], C, part[0])
     fold(wide[2], C, part[1])
 
@@ -67,50 +69,40 @@ def join_gradient(n, thread, gamma, mean, variance, eps, constant, L, cuts, part
 
 
 @jit(inner=True)
-def gradient_rows(x, dy, at, count, W, shift, scale, slope, offset, dx):
-    """Fill `count` elements of dx from `at`, in rows of W."""
-    for row in range(at, at + count, W):
-        for i in range(min(W, at + count - row)):
-            near = x[np.uintp(row + i)] - shift[np.uintp(i)]
-            taken = near * slope[np.uintp(i)] + offset[np.uintp(i)]
-            dx[np.uintp(row + i)] = dy[np.uintp(row + i)] * scale[np.uintp(i)] - taken
-
-
-@jit(inner=True)
-def gradient_chunk(task, thread, x, dy, cuts, factors, dx):
+def gradient_chunk(task, thread, code, x, dy, cuts, factors, dx):
     """Fill one chunk of dx, the last one first."""
     (N, L, C), (pixels, chunks, W) = x.shape, cuts
     task = N * chunks - 1 - task
     n, first = task // chunks, task % chunks * pixels
-    at, count, made = (n * L + first) * C, min(pixels, L - first) * C, factors[n]
-    flat = x.reshape(-1), dy.reshape(-1), dx.reshape(-1)
-    gradient_rows(flat[0], flat[1], at, count, W, made[0], made[1], made[2], made[3], flat[2])
+    begin, count = (n * L + first) * C * x.itemsize, min(pixels, L - first) * C
+    given, out = dy.ctypes.data + begin, dx.ctypes.data + begin
+    call_gradient(code.gradient, x.ctypes.data + begin, given, out, factors[n].ctypes.data, count, W)
 
 
 @jit(inner=True)
-def gradient_image(n, thread, x, dy, gamma, mean, variance, eps, constant, wanted, cuts, parts, factors, dx):
+def gradient_image(n, thread, code, x, dy, gamma, mean, variance, eps, constant, wanted, cuts, parts, factors, dx):
     """Take image n through all steps of the way back."""
     N, chunks = x.shape[0], cuts[1]
     for chunk in range(n * chunks, n * chunks + chunks):
-        measure_gradient(chunk, thread, x, dy, mean, cuts, parts)
+        measure_gradient(chunk, thread, code, x, dy, mean, cuts, parts)
     join_gradient(n, thread, gamma, mean, variance, eps, constant, x.shape[1], cuts, parts, factors)
     for task in range((N - 1 - n) * chunks, (N - n) * chunks if wanted else 0):
-        gradient_chunk(task, thread, x, dy, cuts, factors, dx)
+        gradient_chunk(task, thread, code, x, dy, cuts, factors, dx)
 
 
 @jit
 def normalize_backward(
-    team, x, dy, gamma, mean, variance, eps, constant, wanted, cuts, parts, factors, dx, dgamma, dbeta
+    team, code, x, dy, gamma, mean, variance, eps, constant, wanted, cuts, parts, factors, dx, dgamma, dbeta
 ):
     """Do `group_norm_backward`."""
     (N, L, C), chunks = x.shape, cuts[1]
     how = gamma, mean, variance, eps, constant
     if enough_images(N, team[0]):
-        share(team, N, gradient_image, (x, dy, *how, wanted, cuts, parts, factors, dx))
+        share(team, N, gradient_image, (code, x, dy, *how, wanted, cuts, parts, factors, dx))
     else:
-        share(team, N * chunks, measure_gradient, (x, dy, mean, cuts, parts))
+        share(team, N * chunks, measure_gradient, (code, x, dy, mean, cuts, parts))
         share(team, N, join_gradient, (*how, L, cuts, parts, factors))
-        share(team, N * chunks if wanted else 0, gradient_chunk, (x, dy, cuts, factors, dx))
+        share(team, N * chunks if wanted else 0, gradient_chunk, (code, x, dy, cuts, factors, dx))
     sums = np.zeros((2, C), np.float64)
     for n in range(N):
         given, along = parts[n * chunks, 0], parts[n * chunks, 1]
@@ -124,11 +116,11 @@ def normalize_backward(
 
 def group_norm_backward(x, dy, gamma, mean, variance, groups, eps, constant, dx, dgamma, dbeta):
     """Fill dx (unless it is None), dgamma and dbeta; `constant` statistics do not depend on x."""
-    (N, L, C), wanted = x.shape, dx is not None
+    (N, _, C), wanted = x.shape, dx is not None
     if x.size == 0:
         dgamma[...], dbeta[...] = 0, 0
         return
-    cuts = cut(L, C)
+    cuts, code = plan(x, dy, dx) if wanted else plan(x, dy)
     parts, factors = workspace(N, cuts[1], C, cuts[2], x.dtype)
     how = gamma, mean, variance, float(eps), bool(constant), wanted, cuts, parts, factors
-    call_parallel(x.size > SMALL, normalize_backward, x, dy, *how, dx if wanted else x, dgamma, dbeta)
+    call_parallel(x.size > SMALL, normalize_backward, code, x, dy, *how, dx if wanted else x, dgamma, dbeta)

@@ -12,7 +12,9 @@ import math
 
 import numpy as np
 
+from fastcnn.kernels.cpu.channel_sums import passes_caches
 from fastcnn.kernels.cpu.compiler import jit
+from fastcnn.kernels.cpu.row_code import call_gradient, call_scale, call_sums, row_code
 from fastcnn.kernels.cpu.tasks import share
 from fastcnn.kernels.cpu.threads import call_parallel
 from fastcnn.kernels.cpu.workspace import scratch
@@ -20,7 +22,10 @@ from fastcnn.kernels.cpu.workspace import scratch
 PIECE = 1 << 12  # elements that are summed in the dtype of x
 BAND = 1 << 13  # elements of a band of rows, a task: 32 KiB of float32, in L1
 BAND_BACK = 1 << 14  # elements of a band of rows on the way back
+STEP_BACK = 1 << 12
 SUMMED = 32  # its rows at least: each band has its own sums of the gradients of gamma and beta
+SHORT = 1024  # elements: shorter rows are summed side by side
+SAMPLE = 8  # a rough mean is that of the first 1 / SAMPLE of a row
 SMALL = 1 << 15  # elements: for fewer no second thread wakes
 
 
@@ -112,6 +117,42 @@ def normalize_band(band, thread, x, gamma, beta, eps, rows, y, mean, variance):
         scale_row(flat, m * F, F, shift, scale, offset, gamma, beta, 0, out)
 
 
+@jit(inner=True)
+def normalize_short(band, thread, code, x, gamma, beta, eps, rows, y, mean, variance):
+    """Take a band of short rows through all steps."""
+    (M, F), kind, first, pitch = x.shape, x.dtype.type, band * rows, -(-rows // code.lanes) * code.lanes
+    count, begin, made = min(rows, M - first), first * F * x.itemsize, np.empty((3, pitch), x.dtype)
+    shift, total, square = made[0], made[1], made[2]
+    at, places = x.ctypes.data + begin, (shift.ctypes.data, total.ctypes.data, square.ctypes.data)
+    sample = min(F, max(code.lanes, F // SAMPLE))
+    call_sums(code.total, at, 0, 0, F, count, sample, at, F, places[0], 0)
+    for m in range(count):
+        shift[m] = x[first + m, 0] + shift[m] / kind(sample)
+    call_sums(code.square, at, 0, 0, F, count, F, places[0], 1, places[1], places[2])
+    means, variances = mean[first : first + count], variance[first : first + count]
+    for m in range(count):
+        off = total[np.uintp(m)] / np.float64(F)
+        around = square[np.uintp(m)] / np.float64(F) - off * off
+        around = max(around, 0.0) if around == around else np.nan
+        means[np.uintp(m)] = np.float64(shift[np.uintp(m)]) + off
+        variances[np.uintp(m)] = around
+    for m in range(count):
+        centre, inverse = means[np.uintp(m)], 1 / math.sqrt(variances[np.uintp(m)] + eps)
+        rounded = kind(centre)
+        shift[np.uintp(m)] = rounded
+        total[np.uintp(m)] = inverse
+        square[np.uintp(m)] = (np.float64(rounded) - centre) * inverse
+    call_scale(code.scale, at, y.ctypes.data + begin, gamma.ctypes.data, beta.ctypes.data, count, F, places[0],
+               pitch, rows * F)
+
+
+@jit
+def normalize_short_rows(team, code, x, gamma, beta, eps, rows, y, mean, variance):
+    """Do `layer_norm_forward` for short rows."""
+    how = code, x, gamma, beta, eps, rows, y, mean, variance
+    share(team, (x.shape[0] + rows - 1) // rows, normalize_short, how)
+
+
 @jit
 def normalize_rows(team, x, gamma, beta, eps, rows, y, mean, variance):
     """Do `layer_norm_forward`."""
@@ -122,6 +163,12 @@ def layer_norm_forward(x, gamma, beta, eps, y, mean, variance):
     """Fill y (M, F), and the mean and biased variance of every row."""
     if x.size == 0:
         mean[...], variance[...] = 0, 0
+        return
+    if x.shape[1] <= SHORT:
+        code = row_code(x.dtype, passes_caches(x.shape[1], x, y))
+        rows = max(1, BAND // x.shape[1] // code.lanes) * code.lanes
+        how = x, gamma, beta, float(eps), rows, y, mean, variance
+        call_parallel(x.size > SMALL, normalize_short_rows, code, *how)
         return
     rows = max(1, BAND // x.shape[1])
     call_parallel(x.size > SMALL, normalize_rows, x, gamma, beta, float(eps), rows, y, mean, variance)
@@ -177,6 +224,42 @@ def gradient_band(band, thread, x, dy, gamma, mean, variance, eps, rows, totals,
         _, _, lift = row_factors(mean[m], variance[m], eps, kind)
         factors = gradient_factors(mean[m], variance[m], eps, totals[m, 0], totals[m, 1], F, kind)
         gradient_row(flat, given, m * F, F, factors, lift, gamma, 0, out, sums[band, 0], sums[band, 1])
+
+
+@jit(inner=True)
+def gradient_short(band, thread, code, x, dy, gamma, mean, variance, eps, rows, step, dx, sums):
+    """Take a band of short rows the way back, `step` rows at a time; fill sums[band] as `gradient_band` does."""
+    (M, F), pitch = x.shape, -(-step // code.lanes) * code.lanes
+    made = np.empty((5, pitch), x.dtype)
+    shift, scale, slope, offset, lift = made[0], made[1], made[2], made[3], made[4]
+    sums[band] = 0
+    for first in range(band * rows, min(M, band * rows + rows), step):
+        count, begin = min(step, M - first, band * rows + rows - first), first * F * x.itemsize
+        at, back = x.ctypes.data + begin, dy.ctypes.data + begin
+        means, variances = mean[first : first + count], variance[first : first + count]
+        for m in range(count):
+            shift[np.uintp(m)] = means[np.uintp(m)]
+        call_sums(code.product, at, back, gamma.ctypes.data, F, count, F, shift.ctypes.data, 1, slope.ctypes.data,
+                  offset.ctypes.data)
+        for m in range(count):
+            inverse = 1 / math.sqrt(variances[np.uintp(m)] + eps)
+            rest = means[np.uintp(m)] - np.float64(shift[np.uintp(m)])
+            total, product = np.float64(slope[np.uintp(m)]), np.float64(offset[np.uintp(m)])
+            tilt = (product - rest * total) * inverse * inverse * inverse / F
+            scale[np.uintp(m)] = inverse
+            lift[np.uintp(m)] = -rest * inverse
+            slope[np.uintp(m)] = tilt
+            offset[np.uintp(m)] = total * inverse / F - rest * tilt
+        call_gradient(code.gradient, at, back, dx.ctypes.data + begin, gamma.ctypes.data, count, F, made.ctypes.data,
+                      pitch, sums[band, 0].ctypes.data, sums[band, 1].ctypes.data, step * F)
+
+
+@jit
+def short_rows_backward(team, code, x, dy, gamma, mean, variance, eps, rows, step, dx, sums, dgamma, dbeta):
+    """Do `layer_norm_backward` for short rows."""
+    how = code, x, dy, gamma, mean, variance, eps, rows, step, dx, sums
+    share(team, sums.shape[0], gradient_short, how)
+    share(team, 1, add_bands, (sums, dgamma, dbeta))
 
 
 @jit(inner=True)
@@ -236,6 +319,12 @@ def layer_norm_backward(x, dy, gamma, mean, variance, eps, dx, dgamma, dbeta):
     rows = max(SUMMED, BAND_BACK // F) if F <= PIECE else 0
     bands = -(-M // rows) if rows else 1
     sums = scratch("norm sums", bands * 2 * F, x.dtype)[: bands * 2 * F].reshape(bands, 2, F)
+    if F <= SHORT:
+        code = row_code(x.dtype, passes_caches(F, x, dy, dx))
+        step = max(1, STEP_BACK // F // code.lanes) * code.lanes
+        how = gamma, mean, variance, float(eps), rows, step, dx, sums, dgamma, dbeta
+        call_parallel(x.size > SMALL, short_rows_backward, code, x, dy, *how)
+        return
     totals = scratch("norm totals", 2 * M, np.dtype(np.float64))[: 2 * M].reshape(M, 2)
     how = gamma, mean, variance, float(eps), rows, totals, sums, dx, dgamma, dbeta
     call_parallel(x.size > SMALL, normalize_rows_backward, x, dy, *how)
