@@ -1,11 +1,15 @@
-"""Scaling of wide rows by factors of their columns, as vector code: the last step of normalization, both ways.
+"""Sums of the columns of wide rows, and their scaling, as vector code: normalization of channels, both ways.
 
+    square     first += sum of x - shift,   second += sum of its squares
+    product    first += sum of dy,          second += sum of dy * (x - shift)
     scale      y = (x - shift) * scale + offset
     gradient   dx = dy * scale - ((x - shift) * slope + offset)
 
-x, y, dy, dx are `count` elements in rows of W; factors, W elements each, stand one after the other in this order.
-Arrays that the caches would not hold are stored past them: memory then need not read what is all written, and the
-caches keep x, which this step reads a second time. That takes a third less time (Zen 5).
+x, y, dy, dx are `count` elements in rows of W, all others W elements; factors stand one after the other in the order
+above. Sums of a few columns stay in registers while a part of the rows passes that L1 holds.
+
+Arrays that the caches would not hold are stored past them: memory then need not be read before it is written, and the
+caches keep x for its second reading. Scaling takes a third less time so (Zen 5).
 """
 
 import math
@@ -58,8 +62,8 @@ class _Wide(Rows):
         row(b.sub(count, rest), rest)
         b.ret_void()
 
-    def emit_sums(self, terms) -> None:
-        """Write name(x, dy, count, W, shift, first, second)."""
+    def emit_column_sums(self, terms) -> None:
+        """Write name(x, dy, count, W, shift, first, second), sums of each column; a last row may be short."""
         f, b = self.f, self.f.b
         x, dy, count, W, *held = f.function.args
         x, dy, shift, first, second = map(f.pointer, (x, dy, *held))
@@ -152,8 +156,8 @@ def _load(dtype: np.dtype, past_caches: bool) -> ChannelCode:
 
     def emit(module: ir.Module) -> None:
         new = partial(_Wide, module, dtype=dtype, lanes=lanes, past_caches=past_caches)
-        new("square", SUM_ARGUMENTS).emit_sums(_square)
-        new("product", SUM_ARGUMENTS).emit_sums(_product)
+        new("square", SUM_ARGUMENTS).emit_column_sums(_square)
+        new("product", SUM_ARGUMENTS).emit_column_sums(_product)
         new("scale", SCALE_ARGUMENTS).emit_scale()
         new("gradient", GRADIENT_ARGUMENTS).emit_gradient()
 

@@ -41,6 +41,13 @@ def enough_images(images, threads):
 
 
 @jit(inner=True)
+def mirrored(task, tasks, threads):
+    """Return the task that stands where `task` does from the other end of the tasks that `share` gives its thread."""
+    owner = ((task + 1) * threads - 1) // tasks
+    return owner * tasks // threads + (owner + 1) * tasks // threads - 1 - task
+
+
+@jit(inner=True)
 def sum_chunk(x, at, count, W, shift, total):
     """Add x - shift, `count` elements from `at` in rows of W, to the total of each column."""
     total[:] = 0

@@ -4,11 +4,13 @@ Rows (layer normalization) are in `row_norm.py`.
 
 Arrays: x, y, dy, dx (N, L, C), groups G, mean and variance (N, G) in float64, gamma and beta (C,).
 
-The pixels of an image are cut into chunks that stay in cache. A chunk is read twice: first for a rough mean of each
-channel, then for the exact sums around it, so that nothing cancels where the mean is large beside the deviation. The
-chunks' means and squares are joined in float64 (Chan, Golub, LeVeque 1983). Where there are images enough for all
-threads, one task takes an image through all steps while the caches hold it; else the steps are shared one by one.
-Chunks and their order depend on the shape alone, so both ways give the same bits.
+The pixels of an image are cut into chunks. The first 1 / SAMPLE of a chunk's pixels give a rough mean of each channel,
+and all of them the exact sums around it, so that nothing cancels where the mean is large beside the deviation. Whatever
+the pixels are, where the mean of s out of n is off by d, these alone add s * d**2 or more to the squares around the
+true mean, so those around the rough mean are at most 1 + n / s times as large. The chunks' means and squares are joined
+in float64 (Chan, Golub, LeVeque 1983). Where there are images enough for all threads, one task takes an image through
+all steps; else threads share the steps of one image after the other. Chunks and their order depend on the shape alone,
+so both ways give the same bits.
 
 A row of few channels is too short for vectors: several pixels are taken as one wide row of W = C * copies elements.
 """
@@ -23,6 +25,7 @@ from fastcnn.kernels.cpu.channel_sums import (
     SMALL,
     enough_images,
     fold,
+    mirrored,
     sum_chunk,
     sum_run,
     widen,
@@ -41,12 +44,12 @@ __all__ = [
 
 
 @jit(inner=True)
-def measure_chunk(task, thread, code, x, cuts, parts):
-    """Fill parts[task] with each channel's mean and sum of squared deviations over one chunk."""
+def measure_chunk(task, thread, n, code, x, cuts, parts):
+    """Fill the parts of one chunk of image n: each channel's mean and sum of squared deviations."""
     (_, L, C), (pixels, chunks, W) = x.shape, cuts
-    n, first = task // chunks, task % chunks * pixels
+    first = task * pixels
     count, at, flat = min(pixels, L - first), (n * L + first) * C, x.reshape(-1)
-    wide, part = np.empty((3, W), x.dtype), parts[task]
+    wide, part = np.empty((3, W), x.dtype), parts[n * chunks + task]
     shift, total, square = wide[0], wide[1], wide[2]
     mean, around = part[0], part[1]
     shift[:C] = flat[at : at + C]
@@ -121,11 +124,10 @@ def set_factors(gamma, beta, eps, mean, variance, factors):
 
 
 @jit(inner=True)
-def scale_chunk(task, thread, code, x, cuts, factors, y):
-    """Fill one chunk of y; the last task takes the first chunk, for the caches still hold the end of x."""
-    (N, L, C), (pixels, chunks, W) = x.shape, cuts
-    task = N * chunks - 1 - task
-    n, first = task // chunks, task % chunks * pixels
+def scale_chunk(task, thread, n, threads, code, x, cuts, factors, y):
+    """Fill one chunk of image n of y; a thread's last chunk comes first, for its caches still hold the end of x."""
+    (_, L, C), (pixels, chunks, W) = x.shape, cuts
+    first = mirrored(task, chunks, threads) * pixels
     begin, count = (n * L + first) * C * x.itemsize, min(pixels, L - first) * C
     call_scale(code.scale, x.ctypes.data + begin, y.ctypes.data + begin, factors[n].ctypes.data, count, W)
 
@@ -133,31 +135,31 @@ def scale_chunk(task, thread, code, x, cuts, factors, y):
 @jit(inner=True)
 def normalize_image(n, thread, code, x, gamma, beta, eps, cuts, parts, mean, variance, factors, y):
     """Take image n through all steps."""
-    N, chunks = x.shape[0], cuts[1]
-    for chunk in range(n * chunks, n * chunks + chunks):
-        measure_chunk(chunk, thread, code, x, cuts, parts)
+    for task in range(cuts[1]):
+        measure_chunk(task, thread, n, code, x, cuts, parts)
     join_chunks(n, thread, gamma, beta, eps, x.shape[1], cuts, parts, mean, variance, factors)
-    for task in range((N - 1 - n) * chunks, (N - n) * chunks):
-        scale_chunk(task, thread, code, x, cuts, factors, y)
+    for task in range(cuts[1]):
+        scale_chunk(task, thread, n, 1, code, x, cuts, factors, y)
 
 
 @jit
 def normalize(team, code, x, gamma, beta, eps, cuts, parts, mean, variance, factors, y):
     """Do `group_norm_forward`."""
-    N, L, _ = x.shape
-    if enough_images(N, team[0]):
+    (N, L, _), threads = x.shape, team[0]
+    if enough_images(N, threads):
         share(team, N, normalize_image, (code, x, gamma, beta, eps, cuts, parts, mean, variance, factors, y))
         return
-    share(team, N * cuts[1], measure_chunk, (code, x, cuts, parts))
-    share(team, N, join_chunks, (gamma, beta, eps, L, cuts, parts, mean, variance, factors))
-    share(team, N * cuts[1], scale_chunk, (code, x, cuts, factors, y))
+    for n in range(N):
+        share(team, cuts[1], measure_chunk, (n, code, x, cuts, parts))
+        join_chunks(n, 0, gamma, beta, eps, L, cuts, parts, mean, variance, factors)
+        share(team, cuts[1], scale_chunk, (n, threads, code, x, cuts, factors, y))
 
 
 @jit
 def scale_all(team, code, x, gamma, beta, eps, cuts, mean, variance, factors, y):
     """Do `fixed_norm_forward`."""
     set_factors(gamma, beta, eps, mean, variance, factors[0])
-    share(team, cuts[1], scale_chunk, (code, x, cuts, factors, y))
+    share(team, cuts[1], scale_chunk, (0, team[0], code, x, cuts, factors, y))
 
 
 def group_norm_forward(x, gamma, beta, groups, eps, y, mean, variance):

@@ -9,6 +9,7 @@ from fastcnn.kernels.cpu.channel_sums import (
     SMALL,
     enough_images,
     fold,
+    mirrored,
     sum_products,
     widen,
     workspace,
@@ -19,12 +20,12 @@ from fastcnn.kernels.cpu.threads import call_parallel
 
 
 @jit(inner=True)
-def measure_gradient(task, thread, code, x, dy, mean, cuts, parts):
-    """Fill parts[task] with each channel's sums of dy and dy * (x - shift) over one chunk."""
+def measure_gradient(task, thread, n, code, x, dy, mean, cuts, parts):
+    """Fill the parts of one chunk of image n: each channel's sums of dy and dy * (x - shift)."""
     (_, L, C), (pixels, chunks, W), G = x.shape, cuts, mean.shape[1]
-    n, first = task // chunks, task % chunks * pixels
+    first = task * pixels
     count, at, E = min(pixels, L - first) * C, (n * L + first) * C, C // G
-    wide, part = np.empty((3, W), x.dtype), parts[task]
+    wide, part = np.empty((3, W), x.dtype), parts[n * chunks + task]
     for g in range(G):
         wide[0, g * E : g * E + E] = mean[n, g]
     widen(wide[0], C)
@@ -69,11 +70,10 @@ def join_gradient(n, thread, gamma, mean, variance, eps, constant, L, cuts, part
 
 
 @jit(inner=True)
-def gradient_chunk(task, thread, code, x, dy, cuts, factors, dx):
-    """Fill one chunk of dx, the last one first."""
-    (N, L, C), (pixels, chunks, W) = x.shape, cuts
-    task = N * chunks - 1 - task
-    n, first = task // chunks, task % chunks * pixels
+def gradient_chunk(task, thread, n, threads, code, x, dy, cuts, factors, dx):
+    """Fill one chunk of image n of dx, a thread's last one first."""
+    (_, L, C), (pixels, chunks, W) = x.shape, cuts
+    first = mirrored(task, chunks, threads) * pixels
     begin, count = (n * L + first) * C * x.itemsize, min(pixels, L - first) * C
     given, out = dy.ctypes.data + begin, dx.ctypes.data + begin
     call_gradient(code.gradient, x.ctypes.data + begin, given, out, factors[n].ctypes.data, count, W)
@@ -82,12 +82,11 @@ def gradient_chunk(task, thread, code, x, dy, cuts, factors, dx):
 @jit(inner=True)
 def gradient_image(n, thread, code, x, dy, gamma, mean, variance, eps, constant, wanted, cuts, parts, factors, dx):
     """Take image n through all steps of the way back."""
-    N, chunks = x.shape[0], cuts[1]
-    for chunk in range(n * chunks, n * chunks + chunks):
-        measure_gradient(chunk, thread, code, x, dy, mean, cuts, parts)
+    for task in range(cuts[1]):
+        measure_gradient(task, thread, n, code, x, dy, mean, cuts, parts)
     join_gradient(n, thread, gamma, mean, variance, eps, constant, x.shape[1], cuts, parts, factors)
-    for task in range((N - 1 - n) * chunks, (N - n) * chunks if wanted else 0):
-        gradient_chunk(task, thread, code, x, dy, cuts, factors, dx)
+    for task in range(cuts[1] if wanted else 0):
+        gradient_chunk(task, thread, n, 1, code, x, dy, cuts, factors, dx)
 
 
 @jit
@@ -100,9 +99,10 @@ def normalize_backward(
     if enough_images(N, team[0]):
         share(team, N, gradient_image, (code, x, dy, *how, wanted, cuts, parts, factors, dx))
     else:
-        share(team, N * chunks, measure_gradient, (code, x, dy, mean, cuts, parts))
-        share(team, N, join_gradient, (*how, L, cuts, parts, factors))
-        share(team, N * chunks if wanted else 0, gradient_chunk, (code, x, dy, cuts, factors, dx))
+        for n in range(N):
+            share(team, chunks, measure_gradient, (n, code, x, dy, mean, cuts, parts))
+            join_gradient(n, 0, *how, L, cuts, parts, factors)
+            share(team, chunks if wanted else 0, gradient_chunk, (n, team[0], code, x, dy, cuts, factors, dx))
     sums = np.zeros((2, C), np.float64)
     for n in range(N):
         given, along = parts[n * chunks, 0], parts[n * chunks, 1]

@@ -107,8 +107,17 @@ class Rows:
                 found = []
                 for r, offset in enumerate(offsets):
                     here = b.add(offset, column)
-                    new = terms(f, lambda a, here=here: f.load(f.at(a, here), mask), x, dy, gamma, shifts[r],
-                                lambda: f.load(f.at(gamma, column), mask), mask, held[sums * r : sums * (r + 1)])
+                    new = terms(
+                        f,
+                        lambda a, here=here: f.load(f.at(a, here), mask),
+                        x,
+                        dy,
+                        gamma,
+                        shifts[r],
+                        lambda: f.load(f.at(gamma, column), mask),
+                        mask,
+                        held[sums * r : sums * (r + 1)],
+                    )
                     found += new
                 return found
 
@@ -242,7 +251,7 @@ def _load(dtype: np.dtype, past_caches: bool) -> RowCode:
         new("gradient", GRADIENT_ARGUMENTS).emit_gradient()
 
     address = load_functions(f"rows-{dtype.name}{'-past' if past_caches else ''}", emit)
-    return RowCode(*(address(name) for name in RowCode._fields[:-1]), lanes)
+    return RowCode(**{name: address(name) for name in RowCode._fields[:-1]}, lanes=lanes)
 
 
 @intrinsic

@@ -5,7 +5,8 @@ Arrays: x, y, dy, dx (M, F), mean and variance (M,) in float64, gamma and beta (
 A row is read three times, for a rough mean, the exact sums around it, and the output: where it fits a cache, memory
 sees it once. Sums run over pieces in the dtype of x, from piece to piece in float64. The gradients of gamma and beta
 are summed along with dx, a band of rows at a time. Rows too long for that (their gradients of gamma would be as large
-as dx) are cut into pieces: all sums of pieces first, then columns of pieces.
+as dx) are cut into pieces: all sums of pieces first, then columns of pieces. Rows of a few vectors are taken many at
+a time (`short_rows.py`).
 """
 
 import math
@@ -14,7 +15,8 @@ import numpy as np
 
 from fastcnn.kernels.cpu.channel_sums import passes_caches
 from fastcnn.kernels.cpu.compiler import jit
-from fastcnn.kernels.cpu.row_code import call_gradient, call_scale, call_sums, row_code
+from fastcnn.kernels.cpu.row_code import row_code
+from fastcnn.kernels.cpu.short_rows import gradient_short, normalize_short
 from fastcnn.kernels.cpu.tasks import share
 from fastcnn.kernels.cpu.threads import call_parallel
 from fastcnn.kernels.cpu.workspace import scratch
@@ -22,10 +24,9 @@ from fastcnn.kernels.cpu.workspace import scratch
 PIECE = 1 << 12  # elements that are summed in the dtype of x
 BAND = 1 << 13  # elements of a band of rows, a task: 32 KiB of float32, in L1
 BAND_BACK = 1 << 14  # elements of a band of rows on the way back
-STEP_BACK = 1 << 12
+STEP_BACK = 1 << 12  # elements of those that are summed and scaled while they are in L1, with dy and dx
 SUMMED = 32  # its rows at least: each band has its own sums of the gradients of gamma and beta
-SHORT = 1024  # elements: shorter rows are summed side by side
-SAMPLE = 8  # a rough mean is that of the first 1 / SAMPLE of a row
+SHORT = 512  # elements of the longest row that `short_rows.py` takes; of 1024, each by itself is faster (measured)
 SMALL = 1 << 15  # elements: for fewer no second thread wakes
 
 
@@ -117,35 +118,6 @@ def normalize_band(band, thread, x, gamma, beta, eps, rows, y, mean, variance):
         scale_row(flat, m * F, F, shift, scale, offset, gamma, beta, 0, out)
 
 
-@jit(inner=True)
-def normalize_short(band, thread, code, x, gamma, beta, eps, rows, y, mean, variance):
-    """Take a band of short rows through all steps."""
-    (M, F), kind, first, pitch = x.shape, x.dtype.type, band * rows, -(-rows // code.lanes) * code.lanes
-    count, begin, made = min(rows, M - first), first * F * x.itemsize, np.empty((3, pitch), x.dtype)
-    shift, total, square = made[0], made[1], made[2]
-    at, places = x.ctypes.data + begin, (shift.ctypes.data, total.ctypes.data, square.ctypes.data)
-    sample = min(F, max(code.lanes, F // SAMPLE))
-    call_sums(code.total, at, 0, 0, F, count, sample, at, F, places[0], 0)
-    for m in range(count):
-        shift[m] = x[first + m, 0] + shift[m] / kind(sample)
-    call_sums(code.square, at, 0, 0, F, count, F, places[0], 1, places[1], places[2])
-    means, variances = mean[first : first + count], variance[first : first + count]
-    for m in range(count):
-        off = total[np.uintp(m)] / np.float64(F)
-        around = square[np.uintp(m)] / np.float64(F) - off * off
-        around = max(around, 0.0) if around == around else np.nan
-        means[np.uintp(m)] = np.float64(shift[np.uintp(m)]) + off
-        variances[np.uintp(m)] = around
-    for m in range(count):
-        centre, inverse = means[np.uintp(m)], 1 / math.sqrt(variances[np.uintp(m)] + eps)
-        rounded = kind(centre)
-        shift[np.uintp(m)] = rounded
-        total[np.uintp(m)] = inverse
-        square[np.uintp(m)] = (np.float64(rounded) - centre) * inverse
-    call_scale(code.scale, at, y.ctypes.data + begin, gamma.ctypes.data, beta.ctypes.data, count, F, places[0],
-               pitch, rows * F)
-
-
 @jit
 def normalize_short_rows(team, code, x, gamma, beta, eps, rows, y, mean, variance):
     """Do `layer_norm_forward` for short rows."""
@@ -227,42 +199,6 @@ def gradient_band(band, thread, x, dy, gamma, mean, variance, eps, rows, totals,
 
 
 @jit(inner=True)
-def gradient_short(band, thread, code, x, dy, gamma, mean, variance, eps, rows, step, dx, sums):
-    """Take a band of short rows the way back, `step` rows at a time; fill sums[band] as `gradient_band` does."""
-    (M, F), pitch = x.shape, -(-step // code.lanes) * code.lanes
-    made = np.empty((5, pitch), x.dtype)
-    shift, scale, slope, offset, lift = made[0], made[1], made[2], made[3], made[4]
-    sums[band] = 0
-    for first in range(band * rows, min(M, band * rows + rows), step):
-        count, begin = min(step, M - first, band * rows + rows - first), first * F * x.itemsize
-        at, back = x.ctypes.data + begin, dy.ctypes.data + begin
-        means, variances = mean[first : first + count], variance[first : first + count]
-        for m in range(count):
-            shift[np.uintp(m)] = means[np.uintp(m)]
-        call_sums(code.product, at, back, gamma.ctypes.data, F, count, F, shift.ctypes.data, 1, slope.ctypes.data,
-                  offset.ctypes.data)
-        for m in range(count):
-            inverse = 1 / math.sqrt(variances[np.uintp(m)] + eps)
-            rest = means[np.uintp(m)] - np.float64(shift[np.uintp(m)])
-            total, product = np.float64(slope[np.uintp(m)]), np.float64(offset[np.uintp(m)])
-            tilt = (product - rest * total) * inverse * inverse * inverse / F
-            scale[np.uintp(m)] = inverse
-            lift[np.uintp(m)] = -rest * inverse
-            slope[np.uintp(m)] = tilt
-            offset[np.uintp(m)] = total * inverse / F - rest * tilt
-        call_gradient(code.gradient, at, back, dx.ctypes.data + begin, gamma.ctypes.data, count, F, made.ctypes.data,
-                      pitch, sums[band, 0].ctypes.data, sums[band, 1].ctypes.data, step * F)
-
-
-@jit
-def short_rows_backward(team, code, x, dy, gamma, mean, variance, eps, rows, step, dx, sums, dgamma, dbeta):
-    """Do `layer_norm_backward` for short rows."""
-    how = code, x, dy, gamma, mean, variance, eps, rows, step, dx, sums
-    share(team, sums.shape[0], gradient_short, how)
-    share(team, 1, add_bands, (sums, dgamma, dbeta))
-
-
-@jit(inner=True)
 def measure_row_gradient(m, thread, x, dy, gamma, mean, totals):
     """Fill totals[m] with the row's sums of dy * gamma and of dy * gamma * (x - shift)."""
     F = x.shape[1]
@@ -308,6 +244,14 @@ def normalize_rows_backward(team, x, dy, gamma, mean, variance, eps, rows, total
         share(team, M, measure_row_gradient, (x, dy, gamma, mean, totals))
         share(team, pieces, gradient_columns, (x, dy, gamma, mean, variance, eps, totals, dx, sums))
     share(team, pieces, add_bands, (sums, dgamma, dbeta))
+
+
+@jit
+def short_rows_backward(team, code, x, dy, gamma, mean, variance, eps, rows, step, dx, sums, dgamma, dbeta):
+    """Do `layer_norm_backward` for short rows."""
+    how = code, x, dy, gamma, mean, variance, eps, rows, step, dx, sums
+    share(team, sums.shape[0], gradient_short, how)
+    share(team, 1, add_bands, (sums, dgamma, dbeta))
 
 
 def layer_norm_backward(x, dy, gamma, mean, variance, eps, dx, dgamma, dbeta):
