@@ -95,6 +95,9 @@ class Rows:
         out = [f.pointer(p) for p in out[:sums]]
         together = min(TOGETHER, f.lanes)
 
+        def load_of(places: dict[str, tuple[Value, Value]], mask: Value | None, name: str) -> Value:
+            return f.load(f.at(*places[name]), mask)
+
         def sum_rows(first: Value) -> list[Value]:
             """Return the sums of a few rows from `first`, each of them in a vector's every `together`-th lane."""
             # A row that does not exist stands for the last one, and its sums are not looked at.
@@ -106,19 +109,13 @@ class Rows:
             def body(column: Value, mask: Value | None, held: list[Value]) -> list[Value]:
                 found = []
                 for r, offset in enumerate(offsets):
-                    here = b.add(offset, column)
-                    new = terms(
-                        f,
-                        lambda a, here=here: f.load(f.at(a, here), mask),
-                        x,
-                        dy,
-                        gamma,
-                        shifts[r],
-                        lambda: f.load(f.at(gamma, column), mask),
-                        mask,
-                        held[sums * r : sums * (r + 1)],
-                    )
-                    found += new
+                    places = {
+                        "x": (x, b.add(offset, column)),
+                        "dy": (dy, b.add(offset, column)),
+                        "gamma": (gamma, column),
+                    }
+                    load = partial(load_of, places, mask)
+                    found += terms(f, load, shifts[r], mask, held[sums * r : sums * (r + 1)])
                 return found
 
             totals = self.over_columns(count, [f.zero] * (sums * together), body)
@@ -211,25 +208,25 @@ class Rows:
         b.ret_void()
 
 
-def _near(f, load, x, shift, mask):
+def _near(f, load, shift, mask):
     """Return x - shift, zero in the lanes that the mask leaves out."""
-    near = f.b.fsub(load(x), shift)
+    near = f.b.fsub(load("x"), shift)
     return near if mask is None else f.b.select(mask, near, f.zero)
 
 
-def _total(f, load, x, dy, gamma, shift, times, mask, held):
-    return [f.b.fadd(held[0], _near(f, load, x, shift, mask))]
+def _total(f, load, shift, mask, held):
+    return [f.b.fadd(held[0], _near(f, load, shift, mask))]
 
 
-def _square(f, load, x, dy, gamma, shift, times, mask, held):
-    near = _near(f, load, x, shift, mask)
+def _square(f, load, shift, mask, held):
+    near = _near(f, load, shift, mask)
     return [f.b.fadd(held[0], near), f.b.call(f.fma, [near, near, held[1]])]
 
 
-def _product(f, load, x, dy, gamma, shift, times, mask, held):
-    g, near = load(dy), f.b.fsub(load(x), shift)  # where the mask leaves out lanes, g is zero
-    given = f.b.fmul(g, times())
-    return [f.b.fadd(held[0], given), f.b.call(f.fma, [given, near, held[1]])]
+def _product(f, load, shift, mask, held):
+    """Where the mask leaves out lanes, dy is loaded as zero."""
+    given = f.b.fmul(load("dy"), load("gamma"))
+    return [f.b.fadd(held[0], given), f.b.call(f.fma, [given, f.b.fsub(load("x"), shift), held[1]])]
 
 
 _loaded: dict[tuple[np.dtype, bool], RowCode] = {}
