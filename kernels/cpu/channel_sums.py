@@ -4,23 +4,32 @@ Chunks are cut by the shape alone. Narrow pixels are summed several side by side
 """
 
 import math
+from functools import cache
 
 import numpy as np
 
 from fastcnn.kernels.cpu.compiler import jit
+from fastcnn.kernels.cpu.host import cache_bytes
+from fastcnn.kernels.cpu.tile import tile_shape
 from fastcnn.kernels.cpu.workspace import scratch
 
 CHUNK = 1 << 14  # elements of a chunk: 64 KiB of float32, in L2 with all that goes with it
 FEWEST = 64  # pixels of a chunk at least: what is done once a chunk and channel must not show
 WIDE = 256  # elements of a wide row at least
+SAMPLE = 8  # a rough mean is that of 1 / SAMPLE of a chunk's pixels
 SMALL = 1 << 15  # elements: for fewer no second thread wakes
 UNBOUNDED = (-math.inf, math.inf)
 IMAGES = 4  # a thread at least, for tasks of whole images: fewer would leave threads without work at the end
 
 
-def cut(L, C):
-    """Return (pixels of a chunk, number of chunks, elements of a wide row) for images of L pixels."""
+def cut(L, C, lanes):
+    """Return (pixels of a chunk, number of chunks, elements of a wide row) for images of L pixels.
+
+    Rows of few channels are made as wide as whole vectors.
+    """
     copies = -(-WIDE // C)
+    if C < WIDE:
+        copies = -(-copies // (lanes // math.gcd(C, lanes))) * (lanes // math.gcd(C, lanes))
     pixels = max(FEWEST, CHUNK // C)
     pixels = -(-pixels // copies) * copies
     return pixels, -(-L // pixels), C * copies
@@ -30,6 +39,13 @@ def cut(L, C):
 def enough_images(images, threads):
     """Say whether tasks of whole images keep all threads at work."""
     return images >= IMAGES * threads
+
+
+@jit(inner=True)
+def mirrored(task, tasks, threads):
+    """Return the task that stands where `task` does from the other end of the tasks that `share` gives its thread."""
+    owner = ((task + 1) * threads - 1) // tasks
+    return owner * tasks // threads + (owner + 1) * tasks // threads - 1 - task
 
 
 @jit(inner=True)
@@ -50,23 +66,21 @@ def sum_chunk(x, at, count, W, shift, total):
 
 
 @jit(inner=True)
-def square_chunk(x, at, count, W, shift, total, square):
-    """Add x - shift and its square to the totals of each column."""
-    total[:] = 0
-    square[:] = 0
-    two = count // (2 * W) * 2 * W
-    for row in range(at, at + two, 2 * W):
-        second = row + W
-        for i in range(W):
-            s = shift[np.uintp(i)]
-            a, b = x[np.uintp(row + i)] - s, x[np.uintp(second + i)] - s
-            total[np.uintp(i)] += a + b
-            square[np.uintp(i)] += a * a + b * b
-    for row in range(at + two, at + count, W):
-        for i in range(min(W, at + count - row)):
-            a = x[np.uintp(row + i)] - shift[np.uintp(i)]
-            total[np.uintp(i)] += a
-            square[np.uintp(i)] += a * a
+def fold(wide, C, narrow):
+    """Fill narrow (C,), in float64, with the sums of a wide row's copies of each channel."""
+    for c in range(C):
+        narrow[np.uintp(c)] = wide[np.uintp(c)]
+    for start in range(C, wide.size, C):
+        for c in range(C):
+            narrow[np.uintp(c)] += np.float64(wide[np.uintp(start + c)])
+
+
+@jit(inner=True)
+def widen(wide, C):
+    """Repeat the first C elements to the end."""
+    for start in range(C, wide.size, C):
+        for c in range(C):
+            wide[np.uintp(start + c)] = wide[np.uintp(c)]
 
 
 @jit(inner=True)
@@ -86,54 +100,6 @@ def set_factors(gamma, beta, eps, mean, variance, factors):
         widen(factors[i], C)
 
 
-@jit(inner=True)
-def within(dy, value, low, high):
-    """Return dy where a value lies between the bounds, else 0: the gradient of clip."""
-    return dy if low < value < high else type(dy)(0)
-
-
-@jit(inner=True)
-def product_chunk(x, dy, at, count, W, factors, low, high, total, product):
-    """Add g and g * (x - shift) to the totals of each column; g is dy where clip lets the normalized x pass, else 0."""
-    shifts, scales, offsets = factors[0], factors[1], factors[2]
-    total[:] = 0
-    product[:] = 0
-    two = count // (2 * W) * 2 * W
-    for row in range(at, at + two, 2 * W):
-        second = row + W
-        for i in range(W):
-            shift, scale, offset = shifts[np.uintp(i)], scales[np.uintp(i)], offsets[np.uintp(i)]
-            near, next_near = x[np.uintp(row + i)] - shift, x[np.uintp(second + i)] - shift
-            a = within(dy[np.uintp(row + i)], near * scale + offset, low, high)
-            b = within(dy[np.uintp(second + i)], next_near * scale + offset, low, high)
-            total[np.uintp(i)] += a + b
-            product[np.uintp(i)] += a * near + b * next_near
-    for row in range(at + two, at + count, W):
-        for i in range(min(W, at + count - row)):
-            near = x[np.uintp(row + i)] - shifts[np.uintp(i)]
-            a = within(dy[np.uintp(row + i)], near * scales[np.uintp(i)] + offsets[np.uintp(i)], low, high)
-            total[np.uintp(i)] += a
-            product[np.uintp(i)] += a * near
-
-
-@jit(inner=True)
-def fold(wide, C, narrow):
-    """Fill narrow (C,), in float64, with the sums of a wide row's copies of each channel."""
-    for c in range(C):
-        narrow[np.uintp(c)] = wide[np.uintp(c)]
-    for start in range(C, wide.size, C):
-        for c in range(C):
-            narrow[np.uintp(c)] += np.float64(wide[np.uintp(start + c)])
-
-
-@jit(inner=True)
-def widen(wide, C):
-    """Repeat the first C elements to the end."""
-    for start in range(C, wide.size, C):
-        for c in range(C):
-            wide[np.uintp(start + c)] = wide[np.uintp(c)]
-
-
 @jit(inner=True, reorder=True)
 def sum_run(a, at, count):
     """Return the sum of `count` elements from `at`."""
@@ -150,6 +116,24 @@ def sum_products(a, b, at, count):
     for i in range(count):
         total += a[np.uintp(at + i)] * b[np.uintp(at + i)]
     return total
+
+
+@cache
+def lanes_of(itemsize):
+    """Return the elements of a vector; LLVM is asked once."""
+    return tile_shape(itemsize)[1]
+
+
+def passes_caches(row, *arrays):
+    """Say whether the last of the arrays is to be stored past the caches: they hold not all arrays, and it is aligned.
+
+    All that is stored at once begins at a multiple of `row` elements.
+    """
+    *_, out = arrays
+    if out.nbytes * len(arrays) <= cache_bytes().L3:
+        return False
+    size = lanes_of(out.itemsize) * out.itemsize
+    return out.ctypes.data % size == 0 and row * out.itemsize % size == 0
 
 
 def workspace(N, chunks, C, W, dtype):

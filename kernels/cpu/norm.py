@@ -4,27 +4,31 @@ Rows (layer normalization) are in `row_norm.py`.
 
 Arrays: x, y, dy, dx (N, L, C), groups G, mean and variance (N, G) in float64, gamma and beta (C,).
 
-The pixels of an image are cut into chunks that stay in cache. A chunk is read twice: first for a rough mean of each
-channel, then for the exact sums around it, so that nothing cancels where the mean is large beside the deviation. The
-chunks' means and squares are joined in float64 (Chan, Golub, LeVeque 1983). Where there are images enough for all
-threads, one task takes an image through all steps while the caches hold it; else the steps are shared one by one.
-Chunks and their order depend on the shape alone, so both ways give the same bits.
+The pixels of an image are cut into chunks. The first 1 / SAMPLE of a chunk's pixels give a rough mean of each channel,
+and all of them the exact sums around it, so that nothing cancels where the mean is large beside the deviation. Whatever
+the pixels are, where the mean of s out of n is off by d, these alone add s * d**2 or more to the squares around the
+true mean, so those around the rough mean are at most 1 + n / s times as large. The chunks' means and squares are joined
+in float64 (Chan, Golub, LeVeque 1983). Where there are images enough for all threads, one task takes an image through
+all steps; else threads share the steps of one image after the other. Chunks and their order depend on the shape alone,
+so both ways give the same bits.
 
 What follows the normalization goes along: y = clip(normalized x + residual, low, high), a sum and ReLU or ReLU6 in one.
 
 A row of few channels is too short for vectors: several pixels are taken as one wide row of W = C * copies elements.
 """
 
+
 import numpy as np
 
+from fastcnn.kernels.cpu.channel_code import call_scale, call_sums, plan
 from fastcnn.kernels.cpu.channel_sums import (
+    SAMPLE,
     SMALL,
     UNBOUNDED,
-    cut,
     enough_images,
     fold,
+    mirrored,
     set_factors,
-    square_chunk,
     sum_chunk,
     sum_run,
     widen,
@@ -43,22 +47,25 @@ __all__ = [
 
 
 @jit(inner=True)
-def measure_chunk(task, thread, x, cuts, parts):
-    """Fill parts[task] with each channel's mean and sum of squared deviations over one chunk."""
+def measure_chunk(task, thread, n, code, x, cuts, parts):
+    """Fill the parts of one chunk of image n: each channel's mean and sum of squared deviations."""
     (_, L, C), (pixels, chunks, W) = x.shape, cuts
-    n, first = task // chunks, task % chunks * pixels
+    first = task * pixels
     count, at, flat = min(pixels, L - first), (n * L + first) * C, x.reshape(-1)
-    wide, part = np.empty((3, W), x.dtype), parts[task]
+    wide, part = np.empty((3, W), x.dtype), parts[n * chunks + task]
     shift, total, square = wide[0], wide[1], wide[2]
     mean, around = part[0], part[1]
     shift[:C] = flat[at : at + C]
     widen(shift, C)
-    sum_chunk(flat, at, count * C, W, shift, total)
+    sampled = min(count * C, -(-count * C // (SAMPLE * W)) * W)
+    sum_chunk(flat, at, sampled, W, shift, total)
     fold(total, C, mean)
     for c in range(C):
-        shift[c] += x.dtype.type(mean[c] / count)
+        shift[c] += x.dtype.type(mean[c] * C / sampled)
     widen(shift, C)
-    square_chunk(flat, at, count * C, W, shift, total, square)
+    total[:], square[:] = 0, 0
+    places = shift.ctypes.data, total.ctypes.data, square.ctypes.data
+    call_sums(code.square, x.ctypes.data + at * x.itemsize, 0, count * C, W, places[0], 0, places[1], places[2])
     fold(total, C, mean)
     fold(square, C, around)
     for c in range(C):
@@ -103,80 +110,49 @@ def join_chunks(n, thread, gamma, beta, eps, L, cuts, parts, mean, variance, fac
 
 
 @jit(inner=True)
-def clip(value, low, high):
-    """Return the value brought between the bounds; NaN stays."""
-    raised = low if value < low else value
-    return high if raised > high else raised
+def scale_chunk(task, thread, n, threads, code, x, cuts, factors, after, y):
+    """Fill one chunk of image n of y; a thread's last chunk comes first, for its caches still hold the end of x."""
+    (_, L, C), (pixels, chunks, W) = x.shape, cuts
+    first = mirrored(task, chunks, threads) * pixels
+    begin, count = (n * L + first) * C * x.itemsize, min(pixels, L - first) * C
+    (residual, adds, bounds), place = after, factors[n].ctypes.data
+    made, added, limits = y.ctypes.data + begin, residual.ctypes.data + begin, bounds.ctypes.data
+    call_scale(code.scale_add if adds else code.scale, x.ctypes.data + begin, added, made, place, limits, count, W)
 
 
 @jit(inner=True)
-def scale_rows(x, at, count, W, shift, scale, offset, low, high, y):
-    """Fill `count` elements of y from `at`: clip((x - shift) * scale + offset), in rows of W."""
-    for row in range(at, at + count, W):
-        for i in range(min(W, at + count - row)):
-            near = x[np.uintp(row + i)] - shift[np.uintp(i)]
-            y[np.uintp(row + i)] = clip(near * scale[np.uintp(i)] + offset[np.uintp(i)], low, high)
-
-
-@jit(inner=True)
-def scale_and_add_rows(x, residual, at, count, W, shift, scale, offset, low, high, y):
-    """Fill `count` elements of y from `at`: clip((x - shift) * scale + offset + residual), in rows of W."""
-    for row in range(at, at + count, W):
-        for i in range(min(W, at + count - row)):
-            near = x[np.uintp(row + i)] - shift[np.uintp(i)]
-            own = near * scale[np.uintp(i)] + offset[np.uintp(i)]
-            y[np.uintp(row + i)] = clip(own + residual[np.uintp(row + i)], low, high)
-
-
-@jit(inner=True)
-def scale_chunk(task, thread, x, cuts, factors, after, y):
-    """Fill one chunk of y; the last task takes the first chunk, for the caches still hold the end of x."""
-    (N, L, C), (pixels, chunks, W) = x.shape, cuts
-    task = N * chunks - 1 - task
-    n, first = task // chunks, task % chunks * pixels
-    at, count, made = (n * L + first) * C, min(pixels, L - first) * C, factors[n]
-    residual, adds, low, high = after
-    if adds:
-        flat = x.reshape(-1), residual.reshape(-1)
-        scale_and_add_rows(flat[0], flat[1], at, count, W, made[0], made[1], made[2], low, high, y.reshape(-1))
-    else:
-        scale_rows(x.reshape(-1), at, count, W, made[0], made[1], made[2], low, high, y.reshape(-1))
-
-
-@jit(inner=True)
-def normalize_image(n, thread, x, gamma, beta, eps, cuts, parts, mean, variance, factors, after, y):
+def normalize_image(n, thread, code, x, gamma, beta, eps, cuts, parts, mean, variance, factors, after, y):
     """Take image n through all steps."""
-    N, chunks = x.shape[0], cuts[1]
-    for chunk in range(n * chunks, n * chunks + chunks):
-        measure_chunk(chunk, thread, x, cuts, parts)
+    for task in range(cuts[1]):
+        measure_chunk(task, thread, n, code, x, cuts, parts)
     join_chunks(n, thread, gamma, beta, eps, x.shape[1], cuts, parts, mean, variance, factors)
-    for task in range((N - 1 - n) * chunks, (N - n) * chunks):
-        scale_chunk(task, thread, x, cuts, factors, after, y)
+    for task in range(cuts[1]):
+        scale_chunk(task, thread, n, 1, code, x, cuts, factors, after, y)
 
 
 @jit
-def normalize(team, x, gamma, beta, eps, cuts, parts, mean, variance, factors, after, y):
+def normalize(team, code, x, gamma, beta, eps, cuts, parts, mean, variance, factors, after, y):
     """Do `group_norm_forward`."""
-    N, L, _ = x.shape
-    if enough_images(N, team[0]):
-        share(team, N, normalize_image, (x, gamma, beta, eps, cuts, parts, mean, variance, factors, after, y))
+    (N, L, _), threads = x.shape, team[0]
+    if enough_images(N, threads):
+        share(team, N, normalize_image, (code, x, gamma, beta, eps, cuts, parts, mean, variance, factors, after, y))
         return
-    share(team, N * cuts[1], measure_chunk, (x, cuts, parts))
-    share(team, N, join_chunks, (gamma, beta, eps, L, cuts, parts, mean, variance, factors))
-    share(team, N * cuts[1], scale_chunk, (x, cuts, factors, after, y))
+    for n in range(N):
+        share(team, cuts[1], measure_chunk, (n, code, x, cuts, parts))
+        join_chunks(n, 0, gamma, beta, eps, L, cuts, parts, mean, variance, factors)
+        share(team, cuts[1], scale_chunk, (n, threads, code, x, cuts, factors, after, y))
 
 
 @jit
-def scale_all(team, x, gamma, beta, eps, cuts, mean, variance, factors, after, y):
+def scale_all(team, code, x, gamma, beta, eps, cuts, mean, variance, factors, after, y):
     """Do `fixed_norm_forward`."""
     set_factors(gamma, beta, eps, mean, variance, factors[0])
-    share(team, cuts[1], scale_chunk, (x, cuts, factors, after, y))
+    share(team, cuts[1], scale_chunk, (0, team[0], code, x, cuts, factors, after, y))
 
 
 def after_norm(x, residual, bounds):
-    """Return what follows the normalization of x as kernels take it: (residual, whether there is one, low, high)."""
-    low, high = map(x.dtype.type, bounds)
-    return x if residual is None else residual.reshape(x.shape), residual is not None, low, high
+    """Return what follows the normalization of x as kernels take it: (residual, whether there is one, bounds)."""
+    return x if residual is None else residual.reshape(x.shape), residual is not None, np.array(bounds, x.dtype)
 
 
 def group_norm_forward(x, gamma, beta, groups, eps, y, mean, variance, residual=None, bounds=UNBOUNDED):
@@ -184,14 +160,14 @@ def group_norm_forward(x, gamma, beta, groups, eps, y, mean, variance, residual=
 
     y is the normalized x, plus `residual` (of any shape of as many elements) if there is one, brought between `bounds`.
     """
-    N, L, C = x.shape
+    N, _, C = x.shape
     if x.size == 0:
         mean[...], variance[...] = 0, 0
         return
-    cuts = cut(L, C)
+    cuts, code = plan(x, y) if residual is None else plan(x, residual, y)
     parts, factors = workspace(N, cuts[1], C, cuts[2], x.dtype)
     how = float(eps), cuts, parts, mean, variance, factors, after_norm(x, residual, bounds), y
-    call_parallel(x.size > SMALL, normalize, x, gamma, beta, *how)
+    call_parallel(x.size > SMALL, normalize, code, x, gamma, beta, *how)
 
 
 def fixed_norm_forward(x, gamma, beta, mean, variance, eps, y, residual=None, bounds=UNBOUNDED):
@@ -199,11 +175,11 @@ def fixed_norm_forward(x, gamma, beta, mean, variance, eps, y, residual=None, bo
     if x.size == 0:
         return
     pixels, C = x.shape
-    cuts = cut(pixels, C)
+    x, y = x.reshape(1, pixels, C), y.reshape(1, pixels, C)
+    cuts, code = plan(x, y) if residual is None else plan(x, residual, y)
     _, factors = workspace(1, 0, C, cuts[2], x.dtype)
-    x3, y3 = x.reshape(1, pixels, C), y.reshape(1, pixels, C)
-    how = gamma, beta, float(eps), cuts, mean, variance, factors, after_norm(x3, residual, bounds), y3
-    call_parallel(x.size > SMALL, scale_all, x3, *how)
+    how = float(eps), cuts, mean, variance, factors, after_norm(x, residual, bounds), y
+    call_parallel(x.size > SMALL, scale_all, code, x, gamma, beta, *how)
 
 
 @jit

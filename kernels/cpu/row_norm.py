@@ -5,14 +5,18 @@ Arrays: x, y, dy, dx (M, F), mean and variance (M,) in float64, gamma and beta (
 A row is read three times, for a rough mean, the exact sums around it, and the output: where it fits a cache, memory
 sees it once. Sums run over pieces in the dtype of x, from piece to piece in float64. The gradients of gamma and beta
 are summed along with dx, a band of rows at a time. Rows too long for that (their gradients of gamma would be as large
-as dx) are cut into pieces: all sums of pieces first, then columns of pieces.
+as dx) are cut into pieces: all sums of pieces first, then columns of pieces. Rows of a few vectors are taken many at
+a time (`short_rows.py`).
 """
 
 import math
 
 import numpy as np
 
+from fastcnn.kernels.cpu.channel_sums import passes_caches
 from fastcnn.kernels.cpu.compiler import jit
+from fastcnn.kernels.cpu.row_code import row_code
+from fastcnn.kernels.cpu.short_rows import gradient_short, normalize_short
 from fastcnn.kernels.cpu.tasks import share
 from fastcnn.kernels.cpu.threads import call_parallel
 from fastcnn.kernels.cpu.workspace import scratch
@@ -20,7 +24,9 @@ from fastcnn.kernels.cpu.workspace import scratch
 PIECE = 1 << 12  # elements that are summed in the dtype of x
 BAND = 1 << 13  # elements of a band of rows, a task: 32 KiB of float32, in L1
 BAND_BACK = 1 << 14  # elements of a band of rows on the way back
+STEP_BACK = 1 << 12  # elements of those that are summed and scaled while they are in L1, with dy and dx
 SUMMED = 32  # its rows at least: each band has its own sums of the gradients of gamma and beta
+SHORT = 512  # elements of the longest row that `short_rows.py` takes; of 1024, each by itself is faster (measured)
 SMALL = 1 << 15  # elements: for fewer no second thread wakes
 
 
@@ -113,6 +119,13 @@ def normalize_band(band, thread, x, gamma, beta, eps, rows, y, mean, variance):
 
 
 @jit
+def normalize_short_rows(team, code, x, gamma, beta, eps, rows, y, mean, variance):
+    """Do `layer_norm_forward` for short rows."""
+    how = code, x, gamma, beta, eps, rows, y, mean, variance
+    share(team, (x.shape[0] + rows - 1) // rows, normalize_short, how)
+
+
+@jit
 def normalize_rows(team, x, gamma, beta, eps, rows, y, mean, variance):
     """Do `layer_norm_forward`."""
     share(team, (x.shape[0] + rows - 1) // rows, normalize_band, (x, gamma, beta, eps, rows, y, mean, variance))
@@ -122,6 +135,12 @@ def layer_norm_forward(x, gamma, beta, eps, y, mean, variance):
     """Fill y (M, F), and the mean and biased variance of every row."""
     if x.size == 0:
         mean[...], variance[...] = 0, 0
+        return
+    if x.shape[1] <= SHORT:
+        code = row_code(x.dtype, passes_caches(x.shape[1], x, y))
+        rows = max(1, BAND // x.shape[1] // code.lanes) * code.lanes
+        how = x, gamma, beta, float(eps), rows, y, mean, variance
+        call_parallel(x.size > SMALL, normalize_short_rows, code, *how)
         return
     rows = max(1, BAND // x.shape[1])
     call_parallel(x.size > SMALL, normalize_rows, x, gamma, beta, float(eps), rows, y, mean, variance)
@@ -227,6 +246,14 @@ def normalize_rows_backward(team, x, dy, gamma, mean, variance, eps, rows, total
     share(team, pieces, add_bands, (sums, dgamma, dbeta))
 
 
+@jit
+def short_rows_backward(team, code, x, dy, gamma, mean, variance, eps, rows, step, dx, sums, dgamma, dbeta):
+    """Do `layer_norm_backward` for short rows."""
+    how = code, x, dy, gamma, mean, variance, eps, rows, step, dx, sums
+    share(team, sums.shape[0], gradient_short, how)
+    share(team, 1, add_bands, (sums, dgamma, dbeta))
+
+
 def layer_norm_backward(x, dy, gamma, mean, variance, eps, dx, dgamma, dbeta):
     """Fill dx (M, F), dgamma and dbeta (F,)."""
     M, F = x.shape
@@ -236,6 +263,12 @@ def layer_norm_backward(x, dy, gamma, mean, variance, eps, dx, dgamma, dbeta):
     rows = max(SUMMED, BAND_BACK // F) if F <= PIECE else 0
     bands = -(-M // rows) if rows else 1
     sums = scratch("norm sums", bands * 2 * F, x.dtype)[: bands * 2 * F].reshape(bands, 2, F)
+    if F <= SHORT:
+        code = row_code(x.dtype, passes_caches(F, x, dy, dx))
+        step = max(1, STEP_BACK // F // code.lanes) * code.lanes
+        how = gamma, mean, variance, float(eps), rows, step, dx, sums, dgamma, dbeta
+        call_parallel(x.size > SMALL, short_rows_backward, code, x, dy, *how)
+        return
     totals = scratch("norm totals", 2 * M, np.dtype(np.float64))[: 2 * M].reshape(M, 2)
     how = gamma, mean, variance, float(eps), rows, totals, sums, dx, dgamma, dbeta
     call_parallel(x.size > SMALL, normalize_rows_backward, x, dy, *how)

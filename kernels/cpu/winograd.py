@@ -188,7 +188,7 @@ def _multiply(e, panel, count, addresses, lanes, size, C, K, U, u_pitch, V, v_pi
               lines, cursor):  # fmt: skip
     """Multiply the points e of `count` patches by one panel of U; return the cursor.
 
-    The lines from `cursor` on at address `fetch` are asked for meanwhile; at 0, the panel after this one from its start.
+    Meanwhile the lines from `cursor` on at address `fetch` are asked for; at 0, the panel after this one.
     """
     wide, tile_rows = 2 * lanes, addresses.shape[0] - 1
     panels = (K + wide - 1) // wide

@@ -1,9 +1,15 @@
 """Normalization: rooms against the reference and differences, cancellation, NaN, the gradient's bound, threads."""
 
+from math import prod
+
 import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+
+from fastcnn.kernels.cpu import channel_sums
+from fastcnn.kernels.cpu.host import CacheSizes
+from fastcnn.kernels.cpu.workspace import aligned_empty
 
 EPS = 1e-5
 CLOSE = {"float32": 2e-6, "float64": 1e-13}
@@ -146,6 +152,51 @@ def test_one_large_first_pixel_spoils_nothing(cpu, reference, fill):
     want = group_passes(reference, fill, shape, 4, "float32", x, dy, gamma, beta)
     for ours, theirs in zip(got, want, strict=True):
         assert np.abs(ours - theirs).max() <= 1e-5 * np.abs(theirs).max()
+
+
+def test_a_sample_far_from_the_mean_spoils_nothing(cpu, reference, fill, dtype):
+    """The rough mean is that of the first pixels, or of a row's first elements: let these alone be large."""
+    rows, features, tolerance = 40, 300, 1e-5 if dtype == np.float32 else 1e-13
+    x, dy, gamma, beta = arrays(11, (rows, features), dtype)
+    for shape, at in (((rows, features), np.s_[:, :30]), ((1, rows, features), np.s_[:, :5])):
+        large = x.reshape(shape).copy()
+        large[at] += 1e5
+        passes = row_passes if len(shape) == 2 else group_passes
+        how = (shape,) if len(shape) == 2 else (shape, features)
+        given = large, dy.reshape(shape), gamma, beta
+        got = passes(cpu, fill, *how, dtype, *given)
+        want = passes(reference, fill, *how, "float64", *(a.astype("float64") for a in given))
+        for ours, theirs in zip(got, want, strict=True):
+            assert np.abs(ours - theirs).max() <= tolerance * np.abs(theirs).max()
+
+
+@pytest.mark.parametrize(("shape", "groups"), [((2, 70, 64), 8), ((1, 700, 3), 3), ((9, 33, 32), 32)], ids=str)
+def test_storing_past_the_caches_changes_no_bit(cpu, dtype, monkeypatch, shape, groups):
+    given, rows = arrays(12, shape, dtype), (shape[0] * shape[1], shape[2])
+    by_row = *(a.reshape(rows) for a in given[:2]), *given[2:]
+    mean, variance = np.linspace(-1, 1, shape[2]), np.linspace(0.5, 2, shape[2])
+
+    def fill(kernel, *inputs, shapes, dtype):
+        kinds = dtype if isinstance(dtype, list) else [dtype] * len(shapes)
+        made = [aligned_empty(prod(size), np.dtype(kind)) for size, kind in zip(shapes, kinds, strict=True)]
+        for a in made:
+            a.fill(np.nan)
+        outputs = [a.reshape(size) for a, size in zip(made, shapes, strict=True)]
+        kernel(*inputs, *outputs)
+        return outputs
+
+    def run():
+        fixed = fill(
+            cpu.norm.fixed_norm_forward, by_row[0], *given[2:], mean, variance, EPS, shapes=[rows], dtype=dtype
+        )
+        found = *fixed, *group_passes(cpu, fill, shape, groups, dtype, *given)
+        found = *found, *row_passes(cpu, fill, rows, dtype, *by_row)
+        return [a.tobytes() for a in found]
+
+    through = run()
+    monkeypatch.setattr(channel_sums, "cache_bytes", lambda: CacheSizes(0, 0, 0))
+    assert channel_sums.passes_caches(64, aligned_empty(64, dtype))
+    assert run() == through
 
 
 def test_nan_and_infinity_stay_in_their_channel(room, fill, dtype):
