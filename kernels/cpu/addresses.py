@@ -1,6 +1,7 @@
-"""Arrays by address, so that one compiled kernel takes any number of arrays; and runs of elements copied as bytes.
+"""Arrays by address, so that one compiled kernel takes any number of arrays; and copies of runs of elements.
 
-A tuple of arrays would be compiled anew for each length; their addresses are one array of integers.
+A tuple of arrays would be compiled anew for each length; their addresses are one array of integers. Runs are copied in
+whole vectors, in the kernel itself; `stream_run` stores those past the caches that fill a vector's place in memory.
 """
 
 from collections.abc import Sequence

@@ -110,7 +110,7 @@ def _take_task(task, thread, dy, positions, shape, index, dx):
 
 @jit
 def _take(team, dy, positions, shape, dx):
-    pixels, channels, size = shape
+    _, channels, size = shape
     tasks = (dx.size + BLOCK - 1) // BLOCK
     if size * channels <= LARGEST:
         share(team, tasks, _take_task, (dy, positions, shape, np.int32, dx))
