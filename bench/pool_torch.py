@@ -32,7 +32,9 @@ def operation(problem: Pooling, x: torch.Tensor) -> Operation:
         return lambda x: functional.adaptive_max_pool2d_with_indices(x, output)[0]
     if kind == "unpool":
         starts = torch.arange(output[0])[:, None] * stride[0] * image[1] + torch.arange(output[1]) * stride[1]
-        indices = starts.expand(c.batch, c.channels, *output).contiguous()
+        taps = (torch.randint(size, x.shape) for size in window)
+        inside = next(taps) * image[1] + next(taps)
+        indices = torch.empty_like(x, dtype=torch.int64).copy_(starts + inside)
         return lambda x: functional.max_unpool2d(x, indices, window, stride, output_size=image)
     return lambda x: functional.interpolate(x, image, mode=kind)
 

@@ -5,6 +5,7 @@ dy itself.
 """
 
 from collections.abc import Callable
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from fastcnn.bench.conv import Array
 from fastcnn.bench.elementwise import Elementwise
 from fastcnn.bench.regrouping import MODES
 from fastcnn.kernels.cpu import dropout, join, pad, permute
+from fastcnn.kernels.cpu.workspace import aligned_empty
 from fastcnn.kernels.reference import dropout as dropout_definition
 from fastcnn.kernels.reference import join as join_definition
 from fastcnn.kernels.reference import pad as pad_definition
@@ -57,11 +59,16 @@ def _pass(problem: Elementwise, is_forward: bool, dtype: np.dtype[Any]) -> Any:
     N, D, H, W, C = shape = problem.shape
     random = np.random.default_rng(0)
 
-    def normal(*shape: int) -> Array:
-        return random.standard_normal(shape, np.dtype(np.float32)).astype(dtype)
-
     def empty(*shape: int) -> Array:
-        return np.full(shape, np.nan, dtype)
+        """Return an array that starts on a cache line, as a network's arrays do."""
+        array: Array = aligned_empty(prod(shape), dtype).reshape(shape)
+        array.fill(np.nan)
+        return array
+
+    def normal(*shape: int) -> Array:
+        array = empty(*shape)
+        array[...] = random.standard_normal(shape, np.dtype(np.float32))
+        return array
 
     def rooms(name: str, ours: Any, definition: Any) -> Any:
         return getattr(ours, name), getattr(definition, name)

@@ -4,7 +4,9 @@ Arrays: x (N, D, H, W, C), window (T, R, S), y (N, O, P, Q, C).
 """
 
 from functools import lru_cache
+from math import prod
 
+from fastcnn.kernels.cpu.permute import subsample
 from fastcnn.kernels.cpu.sweep import sweep
 from fastcnn.kernels.cpu.sweep_code import EACH, MEAN, PLACE, SUM, WEIGH
 from fastcnn.kernels.cpu.windows import Axis, Tables, adaptive_axis, tables, window_axis
@@ -59,12 +61,21 @@ def _valued(axis: Axis) -> Axis:
     return axis._replace(meetings=[[(pixel, value) for pixel, _ in met] for met, value in valued])
 
 
+def _inside(x, stride, y) -> bool:
+    """Say whether every window begins inside the image."""
+    axes = zip(x.shape[1:4], stride, y.shape[1:4], strict=True)
+    return all((outputs - 1) * step < size for size, step, outputs in axes)
+
+
 def avg_pool_forward(x, window, stride, padding, count_include_pad, divisor, y):
     """Fill y with the sum of every window over its number of pixels, or over `divisor` if not 0.
 
     The pixels inside the padded image count (count_include_pad), or those inside the image itself;
     those past the padded image never do.
     """
+    if prod(window) == 1 and divisor in (0, 1) and not any(map(any, padding)) and _inside(x, stride, y):
+        subsample(x, stride, y)
+        return
     geometry = x.shape[1:4], y.shape[1:4], window, stride, padding, count_include_pad, divisor
     sweep(*_forward(_window_axes, x.shape[4], *geometry), x, y)
 

@@ -25,7 +25,6 @@ from fastcnn.kernels.cpu.compiler import jit
 # Added to a small number and taken off again, it leaves the nearest whole number, whose bits stand lowest in the sum.
 ROUNDING = {types.float32: 1.5 * 2.0**23, types.float64: 1.5 * 2.0**52}
 FRACTION_BITS = {types.float32: 23, types.float64: 52}
-HEAD_BITS = {types.float32: 12, types.float64: 27}  # left out of `head`: its square is then exact
 ONE = {types.float32: 0x3F800000, types.float64: 0x3FF0000000000000}
 
 
@@ -94,15 +93,16 @@ def power_of_two(typingctx, rounded):
 
 
 @intrinsic
-def head(typingctx, x):
-    """Return x with the lower half of its digits cut off."""
+def product_error(typingctx, x, y, product):
+    """Return x * y - product with one rounding: exactly what the rounded product left out."""
 
     def codegen(context, builder, signature, args):
-        bits = ir.IntType(x.bitwidth)
-        kept = builder.and_(builder.bitcast(args[0], bits), bits(-(1 << HEAD_BITS[x])))
-        return builder.bitcast(kept, args[0].type)
+        kind = args[0].type
+        name = f"llvm.fma.f{x.bitwidth}"
+        fma = cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind, [kind] * 3), name)
+        return builder.call(fma, [args[0], args[1], builder.fneg(args[2])])
 
-    return x(x), codegen
+    return x(x, x, x), codegen
 
 
 rounding = constants(*ROUNDING.values())
@@ -208,17 +208,24 @@ def logistic_parts(x):
 
 
 @jit(inner=True)
-def normal_parts(x):
-    """Return the normal distribution's density at x and its probability of less than x, both to all digits.
+def normal_tail(x):
+    """Return (a, e, tail) of a = |x|: e = exp(-a^2 / 2), and the normal distribution's probability beyond a.
 
-    The tail beyond a = |x| is exp(-a^2 / 2) times a smooth function of (a - 3) / (a + 3); the square is taken in two
-    parts, since an error in the exponent is one in the result.
+    The tail is e times a smooth function of (a - 3) / (a + 3); the exponent is taken with what its rounding left out,
+    since an error in it is one in the result. At `far` a stays: there the power of two in e is 0, and so is e.
     """
-    half, far, per_root = like(x, 0.5), like(x, 14.5 if is_single(x) else 39.0), like(x, 1 / math.sqrt(2 * math.pi))
+    half, far = like(x, 0.5), like(x, 13.27 if is_single(x) else 37.66)
     a = far if abs(x) > far else abs(x)
-    near = head(a)
-    exponent = -half * near * near
-    q, s = exp_parts(lowest(x) if exponent < lowest(x) else exponent, -half * (a - near) * (a + near))
-    e = like(x, 0) if exponent < lowest(x) else s + s * q
+    slope = -half * a
+    exponent = slope * a
+    q, s = exp_parts(exponent, product_error(slope, a, exponent))
+    e = s + s * q
     tail = e * mills((a - like(x, 3)) / (a + like(x, 3))) if is_single(x) else half * math.erfc(a * math.sqrt(half))
-    return e * per_root, (like(x, 1) - tail if x > like(x, 0) else tail)
+    return a, e, tail
+
+
+@jit(inner=True)
+def normal_parts(x):
+    """Return the normal distribution's density at x and its probability of less than x, both to all digits."""
+    _, e, tail = normal_tail(x)
+    return e * like(x, 1 / math.sqrt(2 * math.pi)), (like(x, 1) - tail if x > like(x, 0) else tail)

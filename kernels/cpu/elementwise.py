@@ -11,7 +11,8 @@ threads is compiled once for all of them, and any kernel can call a function on 
 because LLVM's vector loop wants its arrays apart.
 
 Two inputs from memory are asked for a run ahead: the CPU by itself follows one stream, but two and an output only a
-fifth slower than this (Zen 5). Storing past the caches was measured too, and is slower there.
+fifth slower than this (Zen 5). Outputs that exceed the caches are stored past them, by way of a short buffer: a plain
+store would first read what it overwrites (a third more time where memory is the bound).
 """
 
 import numba
@@ -21,15 +22,17 @@ from numba import carray, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from fastcnn.kernels.cpu.addresses import copy_run, exceeds_caches, stream_run
 from fastcnn.kernels.cpu.compiler import OPTIONS, KernelCache, jit
 from fastcnn.kernels.cpu.host import cache_bytes
 from fastcnn.kernels.cpu.tasks import share
 from fastcnn.kernels.cpu.threads import call_parallel
-from fastcnn.kernels.cpu.tile import copy_bytes
 
 BLOCK = 1 << 14  # elements a thread takes at once
 RUN = 1 << 10  # elements of the buffer, and fetched ahead: with the run's inputs, a third of L1
 SMALL = 1 << 15  # elements: for fewer no second thread wakes
+STREAMED = 1 << 10  # bytes of the buffer of what is stored past the caches: in longer ones loads wait for stores
+AHEAD = 1 << 12  # bytes, at least, from an element to what is asked for with it
 LINE = 64  # bytes
 
 
@@ -136,35 +139,39 @@ def fetch_ahead(first, second, size):
 
 
 @jit(inner=True)
-def apply_block(block, thread, run, x, period, dy, y, size, width, a, b, apart, ahead):
-    """Apply a loop to one block of flat arrays at addresses, of `size` elements of `width` bytes."""
-    length = period if period else RUN
-    step = max(1, BLOCK // length) * length
-    first = block * step
-    last = min(size, first + step)
-    if apart and period == 0 and not ahead:
-        call_run(run, x + first * width, dy + first * width, y + first * width, last - first, a, b)
+def apply_block(block, thread, run, given, y, a, b, apart, ahead, past_caches):
+    """Apply a loop to one block of y, of whole cache lines; `given`: x's address, its period if it has one, dy's."""
+    (x, period, dy), width, lead = given, y.itemsize, y.ctypes.data % LINE // y.itemsize
+    first, last = max(0, block * BLOCK - lead), min(y.size, block * BLOCK + BLOCK - lead)
+    if apart and not (period or ahead or past_caches):
+        call_run(run, x + first * width, dy + first * width, y.ctypes.data + first * width, last - first, a, b)
         return
-    buffer = np.empty(0 if apart else length * width, np.uint8)
-    for i in range(first, last, length):
-        count, at = min(length, last - i), i * width
-        if ahead:
-            fetch_ahead(x + at + length * width, dy + at + length * width, count * width)
-        kept, made = x if period else x + at, y + at if apart else buffer.ctypes.data
-        call_run(run, kept, dy + at, made, count, a, b)
-        if not apart:
-            copy_bytes(y + at, made, count * width)
+    length = STREAMED // width if past_caches else RUN
+    buffer = np.empty(length if past_caches or not apart else 0, y.dtype)
+    i = first
+    while i < last:
+        turn = i % period if period else i
+        count = min(length - (i + lead) % length, last - i)
+        count = min(count, period - turn) if period else count
+        if ahead or past_caches:
+            distance = (i + max(length, AHEAD // width)) * width
+            fetch_ahead(dy + distance if period else x + distance, dy + distance, count * width)
+        made = y.ctypes.data + i * width if apart and not past_caches else buffer.ctypes.data
+        call_run(run, x + turn * width, dy + i * width, made, count, a, b)
+        if past_caches:
+            stream_run(buffer, 0, y, i, count)
+        elif not apart:
+            copy_run(buffer, 0, y, i, count)
+        i += count
 
 
 @jit
-def apply_blocks(team, run, x, period, dy, y, a, b, ahead):
+def apply_blocks(team, run, x, period, dy, y, a, b, ahead, past_caches):
     """Apply a loop to flat arrays, a block at a time."""
-    length = period if period else RUN
-    step = max(1, BLOCK // length) * length
-    places = np.int64(x.ctypes.data), period, np.int64(dy.ctypes.data), np.int64(y.ctypes.data)
     apart = y.ctypes.data != x.ctypes.data and y.ctypes.data != dy.ctypes.data
-    how = (run, *places, y.size, y.itemsize, a, b, apart, ahead)
-    share(team, (y.size + step - 1) // step, apply_block, how)
+    given = np.int64(x.ctypes.data), period, np.int64(dy.ctypes.data)
+    tasks = (y.size + y.ctypes.data % LINE // y.itemsize + BLOCK - 1) // BLOCK
+    share(team, tasks, apply_block, (run, given, y, a, b, apart, ahead, past_caches and apart))
 
 
 def apply(pair, x, y, a=0.0, b=0.0):
@@ -181,4 +188,4 @@ def call(run, x, period, dy, y, a=0.0, b=0.0):
     """Share the blocks of arrays of one shape among threads; with a period, x alone is that short, and begins anew."""
     ahead = dy is not x and not period and 3 * y.nbytes > cache_bytes().L2
     flat = x.reshape(-1), period, dy.reshape(-1), y.reshape(-1)
-    call_parallel(y.size > SMALL, apply_blocks, run, *flat, float(a), float(b), ahead)
+    call_parallel(y.size > SMALL, apply_blocks, run, *flat, float(a), float(b), ahead, exceeds_caches(y))

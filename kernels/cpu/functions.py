@@ -14,6 +14,7 @@ from fastcnn.kernels.cpu.elementary import (
     log1p,
     logistic_parts,
     normal_parts,
+    normal_tail,
     tanh,
 )
 from fastcnn.kernels.cpu.elementwise import Pair
@@ -122,8 +123,9 @@ def silu_gradient(x, dy, a, b):
 
 @jit(inner=True)
 def gelu(x, a, b):
-    """Return x times the normal probability of less than x."""
-    return (like(x, -FAR) if x < like(x, -FAR) else x) * normal_parts(x)[1]
+    """Return x times the normal probability of less than x, as max(x, 0) - |x| times that of more than |x|."""
+    a, _, tail = normal_tail(x)
+    return (like(x, 0) if x < like(x, 0) else x) - a * tail
 
 
 @jit(inner=True)

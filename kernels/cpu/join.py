@@ -10,8 +10,10 @@ as long as they are worked on.
 
 import numpy as np
 
-from fastcnn.kernels.cpu.addresses import addresses_of, array_at, copy_run
+from fastcnn.kernels.cpu.addresses import VECTOR_BYTES, addresses_of, array_at, copy_run, exceeds_caches, stream_run
 from fastcnn.kernels.cpu.compiler import jit
+from fastcnn.kernels.cpu.elementwise import Pair, call
+from fastcnn.kernels.cpu.gain import PRODUCT
 from fastcnn.kernels.cpu.tasks import share
 from fastcnn.kernels.cpu.threads import call_parallel
 from fastcnn.kernels.cpu.workspace import scratch
@@ -20,6 +22,7 @@ BLOCK = 1 << 14  # elements of a task: with those of two inputs they stay in the
 SMALL = 1 << 16  # elements: for fewer no second thread wakes
 NARROW = 16  # elements: rows up to so many are copied column by column, which has no loop of a few turns inside
 PIECE = 1 << 12  # elements of a task that does so: they stay in the first cache
+LONG = 1 << 9  # elements of a row: of shorter ones too many lines are stored in two parts
 LEAST_ROWS = 32  # of a part of B, whose sums are one row more
 LANES = 64  # elements: rows shorter than half of it are taken several at a time
 
@@ -49,9 +52,21 @@ def add_blocks(team, addresses, y):
     share(team, (y.size + BLOCK - 1) // BLOCK, add_block, (addresses, y))
 
 
+@jit(inner=True)
+def plus(x, z, a, b):
+    """Return x + z."""
+    return x + z
+
+
+SUM = Pair(None, plus)
+
+
 def add_forward(xs, y):
     """Fill y with the sum of the xs, added up in their order; y may be the first."""
-    call_parallel(y.size > SMALL, add_blocks, addresses_of(xs), y.reshape(-1))
+    if len(xs) == 2 and y is not xs[0]:
+        call(SUM.address("g", y.dtype), xs[0], 0, xs[1], y)
+    else:
+        call_parallel(y.size > SMALL, add_blocks, addresses_of(xs), y.reshape(-1))
 
 
 @jit(inner=True)
@@ -77,7 +92,7 @@ def add_backward_input(dy, dxs):
 
 
 @jit(inner=True)
-def concat_block(block, thread, addresses, widths, row, joining, y):
+def concat_block(block, thread, addresses, widths, row, joining, past_caches, y):
     """Copy a block of y, of rows of `row` elements, from the arrays at the addresses or (not `joining`) to them."""
     at, last = block * BLOCK, min(y.size, block * BLOCK + BLOCK)
     n, inside, k = at // row, at % row, 0
@@ -89,10 +104,11 @@ def concat_block(block, thread, addresses, widths, row, joining, y):
         count, start = min(width - inside, last - at), n * width + inside
         if addresses[k]:
             x = array_at(addresses[k], y)
-            if joining:
-                copy_run(x, start, y, at, count)
+            source, place, target, to = (x, start, y, at) if joining else (y, at, x, start)
+            if past_caches:
+                stream_run(source, place, target, to, count)
             else:
-                copy_run(y, at, x, start, count)
+                copy_run(source, place, target, to, count)
         at += count
         inside, k = 0, k + 1
         if k == widths.size:
@@ -119,26 +135,33 @@ def concat_columns(task, thread, addresses, widths, row, joining, y):
 
 
 @jit
-def concat_blocks(team, addresses, widths, joining, y):
+def concat_blocks(team, addresses, widths, joining, past_caches, y):
     """Do `concat_forward` or `concat_backward_input` on flat arrays."""
     row = widths.sum()
     if y.size and widths.max() <= NARROW:
         height = max(1, PIECE // row)
         share(team, (y.size // row + height - 1) // height, concat_columns, (addresses, widths, row, joining, y))
     else:
-        share(team, (y.size + BLOCK - 1) // BLOCK, concat_block, (addresses, widths, row, joining, y))
+        given = (addresses, widths, row, joining, past_caches, y)
+        share(team, (y.size + BLOCK - 1) // BLOCK, concat_block, given)
 
 
 def concat_forward(xs, y):
     """Fill the rows of y (A, sum of L_i) with those of the xs (A, L_i), side by side."""
-    widths = np.array([x.shape[1] for x in xs], np.int64)
-    call_parallel(y.size > SMALL, concat_blocks, addresses_of(xs), widths, True, y.reshape(-1))
+    concat(addresses_of(xs), [x.shape[1] for x in xs], True, y)
 
 
 def concat_backward_input(dy, widths, dxs):
     """Fill dxs (A, L_i), of these widths, with their parts of dy's rows; None is left out."""
-    widths = np.array(widths, np.int64)
-    call_parallel(dy.size > SMALL, concat_blocks, addresses_of(dxs), widths, False, dy.reshape(-1))
+    concat(addresses_of(dxs), widths, False, dy)
+
+
+def concat(addresses, widths, joining, y):
+    """Share the blocks of y among threads; those of whole cache lines, or of many, are stored past the caches."""
+    lines = all(width * y.itemsize % VECTOR_BYTES == 0 for width in widths)
+    past_caches = exceeds_caches(y) and (lines or sum(widths) >= LONG)
+    array = np.array(widths, np.int64)
+    call_parallel(y.size > SMALL, concat_blocks, addresses, array, joining, past_caches, y.reshape(-1))
 
 
 @jit
@@ -186,26 +209,20 @@ def gate_block(task, thread, x, gate, y, A, B, C):
             gate_rows(x, gate[image * C : image * C + C], y, at, count, C, factors)
 
 
-@jit(inner=True)
-def product_block(block, thread, x, gate, y):
-    """Multiply a block of two arrays of one size."""
-    for i in range(block * BLOCK, min(y.size, block * BLOCK + BLOCK)):
-        y[np.uintp(i)] = x[np.uintp(i)] * gate[np.uintp(i)]
-
-
 @jit
 def gate_blocks(team, x, gate, y, A, B, C):
     """Do `multiply_forward` on flat arrays."""
-    if B == 1:
-        share(team, (y.size + BLOCK - 1) // BLOCK, product_block, (x, gate, y))
-    elif y.size:
+    if y.size:
         several, parts, _ = cut(A, B, C)
         share(team, (A + several - 1) // several * parts, gate_block, (x, gate, y, A, B, C))
 
 
 def multiply_forward(x, gate, y):
     """Fill y (A, B, C) with x (A, B, C) times gate (A, C); with dy for x this is the gradient by x."""
-    call_parallel(y.size > SMALL, gate_blocks, x.reshape(-1), gate.reshape(-1), y.reshape(-1), *x.shape)
+    if x.shape[1] == 1:
+        call(PRODUCT.address("g", y.dtype), gate, 0, x, y)
+    else:
+        call_parallel(y.size > SMALL, gate_blocks, x.reshape(-1), gate.reshape(-1), y.reshape(-1), *x.shape)
 
 
 @jit(inner=True)
@@ -257,7 +274,7 @@ def multiply_backward_gate(x, dy, dgate):
     A, B, C = x.shape
     flat = x.reshape(-1), dy.reshape(-1)
     if B == 1:
-        call_parallel(x.size > SMALL, gate_blocks, *flat, dgate.reshape(-1), A, B, C)
+        multiply_forward(x, dy.reshape(A, C), dgate.reshape(A, 1, C))
         return
     partial = scratch("gate sums", A * cut(A, B, C)[1] * C, np.dtype(np.float64))
     call_parallel(x.size > SMALL, gate_sum_blocks, *flat, partial, dgate.reshape(-1), A, B, C)

@@ -11,7 +11,7 @@ stands where. A row of dx collects the rows of dy that are copies of it, in thei
 
 import numpy as np
 
-from fastcnn.kernels.cpu.addresses import copy_run
+from fastcnn.kernels.cpu.addresses import copy_run, exceeds_caches, stream_run
 from fastcnn.kernels.cpu.compiler import jit
 from fastcnn.kernels.cpu.tasks import share
 from fastcnn.kernels.cpu.threads import call_parallel
@@ -82,7 +82,7 @@ def put_pixels(x, at, pixels, first, last, C, value, y, to):
 
 
 @jit(inner=True)
-def pad_rows(task, thread, x, image, C, left, deep, low, wide, value, y):
+def pad_rows(task, thread, x, image, C, left, deep, low, wide, value, past_caches, y):
     """Fill some rows of y, counted through all images and depths."""
     (D, H, W), (O, P, Q) = image, (deep.size, low.size, wide.size)
     height = rows_of(Q * C)
@@ -95,25 +95,28 @@ def pad_rows(task, thread, x, image, C, left, deep, low, wide, value, y):
             continue
         at, middle = ((n * D + d) * H + h) * W * C, to + left * C
         put_pixels(x, at, wide, 0, left, C, value, y, to)
-        copy_run(x, at, y, middle, W * C)
+        if past_caches:
+            stream_run(x, at, y, middle, W * C)
+        else:
+            copy_run(x, at, y, middle, W * C)
         put_pixels(x, at, wide, left + W, Q, C, value, y, to)
 
 
 @jit
-def pad_all(team, x, padding, mode, value, y):
+def pad_all(team, x, padding, mode, value, past_caches, y):
     """Do `pad_forward`."""
     D, H, W, C = x.shape[1:]
     deep, low, wide = sources(D, padding[0], mode), sources(H, padding[1], mode), sources(W, padding[2], mode)
     length, flat = y.shape[3] * C, y.reshape(-1)
     tasks = (flat.size // max(1, length) + rows_of(length) - 1) // rows_of(length)
     left, fill = padding[2][0], y.dtype.type(value)
-    share(team, tasks, pad_rows, (x.reshape(-1), (D, H, W), C, left, deep, low, wide, fill, flat))
+    share(team, tasks, pad_rows, (x.reshape(-1), (D, H, W), C, left, deep, low, wide, fill, past_caches, flat))
 
 
 def pad_forward(x, padding, mode, value, y):
     """Fill y with x inside its padding; `value` is the constant one's."""
     if y.size:
-        call_parallel(y.size > SMALL, pad_all, x, padding, MODES[mode], float(value), y)
+        call_parallel(y.size > SMALL, pad_all, x, padding, MODES[mode], float(value), exceeds_caches(y), y)
 
 
 @jit(inner=True)
@@ -127,10 +130,10 @@ def add_pixels(dy, at, pixels, first, last, C, dx, to):
 
 
 @jit(inner=True)
-def collect_rows(task, thread, dy, output, C, left, deep, low, wide, dx, image):
+def collect_rows(task, thread, dy, output, C, left, deep, low, wide, W, past_caches, dx):
     """Fill some rows of dx, counted through all images and depths."""
-    (D, H, W), (O, P, Q) = image, output
-    (deep_starts, deep_places), (low_starts, low_places) = deep, low
+    (O, P, Q), (deep_starts, deep_places), (low_starts, low_places) = output, deep, low
+    D, H = deep_starts.size - 1, low_starts.size - 1
     height = rows_of(W * C)
     for row in range(task * height, min(task * height + height, dx.size // (W * C))):
         n, d, h, to, first = row // (D * H), row // H % D, row % H, row * W * C, True
@@ -138,7 +141,9 @@ def collect_rows(task, thread, dy, output, C, left, deep, low, wide, dx, image):
             for j in range(low_starts[h], low_starts[h + 1]):
                 at = ((n * O + deep_places[i]) * P + low_places[j]) * Q * C
                 middle = at + left * C
-                if first:
+                if first and past_caches:
+                    stream_run(dy, middle, dx, to, W * C)
+                elif first:
                     copy_run(dy, middle, dx, to, W * C)
                 else:
                     for k in range(W * C):
@@ -149,16 +154,18 @@ def collect_rows(task, thread, dy, output, C, left, deep, low, wide, dx, image):
 
 
 @jit
-def collect_all(team, dy, padding, mode, dx):
+def collect_all(team, dy, padding, mode, past_caches, dx):
     """Do `pad_backward_input`."""
     (D, H, W, C), (O, P, Q) = dx.shape[1:], dy.shape[1:4]
     deep, low = copies(D, sources(D, padding[0], mode)), copies(H, sources(H, padding[1], mode))
     wide, left, length, flat = sources(W, padding[2], mode), padding[2][0], W * C, dx.reshape(-1)
     tasks = (flat.size // max(1, length) + rows_of(length) - 1) // rows_of(length)
-    share(team, tasks, collect_rows, (dy.reshape(-1), (O, P, Q), C, left, deep, low, wide, flat, (D, H, W)))
+    share(team, tasks, collect_rows, (dy.reshape(-1), (O, P, Q), C, left, deep, low, wide, W, past_caches, flat))
 
 
 def pad_backward_input(dy, padding, mode, dx):
     """Fill dx: every pixel collects dy from all places where it stands."""
     if dx.size:
-        call_parallel(dx.size > SMALL, collect_all, dy, padding, MODES[mode], dx)
+        # Only zeros around an image have no copy to be added to what was just stored.
+        past_caches = mode == "constant" and exceeds_caches(dx)
+        call_parallel(dx.size > SMALL, collect_all, dy, padding, MODES[mode], past_caches, dx)

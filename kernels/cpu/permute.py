@@ -41,17 +41,29 @@ def run_block(block, thread, x, sizes, strides, length, y):
     """Fill a block of y, of runs of `length` elements, which stand in x at the strides."""
     at, last = block * BLOCK, min(y.size, block * BLOCK + BLOCK)
     run, inside = at // length, at % length
+    start, row, step = place(run, sizes, strides), sizes[sizes.size - 1], strides[sizes.size - 1]
+    left = row - run % row  # runs until the axis before the last has its next index
     while at < last:
-        count, start = min(length - inside, last - at), place(run, sizes, strides) + inside
-        copy_run(x, start, y, at, count)
+        count = min(length - inside, last - at)
+        copy_run(x, start + inside, y, at, count)
         at += count
-        run, inside = run + 1, 0
+        run, inside, start, left = run + 1, 0, start + step, left - 1
+        if left == 0:
+            start, left = place(run, sizes, strides), row
 
 
 @jit
 def run_blocks(team, x, sizes, strides, length, y):
-    """Do `permute` where the last axis stays."""
+    """Do `permute` where the last axis stays, or `subsample`."""
     share(team, (y.size + BLOCK - 1) // BLOCK, run_block, (x, sizes, strides, length, y))
+
+
+def subsample(x, steps, y):
+    """Fill y (N, O, P, Q, C) with every so many-th pixel of x (N, D, H, W, C), the first one first."""
+    if y.size:
+        strides = [prod(x.shape[1:]), *(step * prod(x.shape[axis:]) for axis, step in enumerate(steps, 2))]
+        axes = np.array(y.shape[:4], np.int64), np.array(strides, np.int64)
+        call_parallel(y.size > SMALL, run_blocks, x.reshape(-1), *axes, y.shape[4], y.reshape(-1))
 
 
 @intrinsic
@@ -181,7 +193,7 @@ def permute(x, axes, y):
     whole, flat, worth = merged(x.shape, axes) or [(1, 1, 1)], (x.reshape(-1), y.reshape(-1)), y.size > SMALL
     Q, step_x, _ = whole[-1]
     if step_x == 1:
-        sizes, strides = columns(whole[:-1], 2)
+        sizes, strides = columns(whole[:-1] or [(1, 0, 0)], 2)
         call_parallel(worth, run_blocks, flat[0], sizes, strides, Q, flat[1])
         return
     (P, step_y), *_ = [(size, of_y) for size, of_x, of_y in whole if of_x == 1]

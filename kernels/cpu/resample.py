@@ -21,6 +21,8 @@ from fastcnn.kernels.reference.spans import samples
 
 SMALL = 1 << 15  # elements: for fewer no second thread wakes
 FEW_IMAGES = 8  # fewer are put back in parts of the channels
+BLOCK = 1 << 12  # elements that a task takes from where they were put
+LARGEST = (1 << 31) - 1  # elements of an image whose places are computed in 32 bits, twice as many in a vector
 CHANNELS = 16  # of such a part: a cache line of them in float32
 
 
@@ -83,20 +85,37 @@ def _put(team, images, x, positions, channels, pixels, parts, size, y):
 
 
 @jit(inner=True)
-def _take_task(task, thread, dy, positions, channels, pixels, size, dx):
-    """Take the gradient of one pixel from where it was put."""
-    n = task // pixels
-    for c in range(channels):
-        i = task * channels + c
-        place = np.int64(positions[np.uintp(i)])
-        inside = 0 <= place < size
-        value = dy[np.uintp((n * size + (place if inside else 0)) * channels + c)]
-        dx[np.uintp(i)] = value if inside else 0
+def _take_task(task, thread, dy, positions, shape, index, dx):
+    """Take the gradient of a block of elements, of pixels in an image, from where they were put.
+
+    Three loops, since the first and the last are vectors: where to look, looking there, and 0 for what was not put.
+    """
+    (pixels, channels, size), at, last = shape, task * BLOCK, min(dx.size, task * BLOCK + BLOCK)
+    none, end = positions.dtype.type(0), positions.dtype.type(size)
+    places = np.empty(BLOCK, index)
+    while at < last:
+        pixel, first = at // channels, at % channels
+        image, count = dy[pixel // pixels * size * channels :], min(channels - first, last - at)
+        for c in range(count):
+            position = positions[np.uintp(at + c)]
+            place = index(position if none <= position < end else none)
+            places[np.uintp(c)] = index(index(place * channels) + index(first + c))
+        for c in range(count):
+            dx[np.uintp(at + c)] = image[np.uintp(places[np.uintp(c)])]
+        for c in range(count):
+            position, value = positions[np.uintp(at + c)], dx[np.uintp(at + c)]
+            dx[np.uintp(at + c)] = value if none <= position < end else dx.dtype.type(0)
+        at += count
 
 
 @jit
-def _take(team, images, dy, positions, channels, pixels, size, dx):
-    share(team, images * pixels, _take_task, (dy, positions, channels, pixels, size, dx))
+def _take(team, dy, positions, shape, dx):
+    _, channels, size = shape
+    tasks = (dx.size + BLOCK - 1) // BLOCK
+    if size * channels <= LARGEST:
+        share(team, tasks, _take_task, (dy, positions, shape, np.int32, dx))
+    else:
+        share(team, tasks, _take_task, (dy, positions, shape, np.int64, dx))
 
 
 def max_unpool_forward(x, positions, y):
@@ -109,6 +128,7 @@ def max_unpool_forward(x, positions, y):
 
 def max_unpool_backward_input(dy, positions, dx):
     """Fill dx with dy as it stands at the positions."""
-    N, channels, size = dx.shape[0], dx.shape[4], prod(dy.shape[1:4])
-    flat = dy.reshape(-1), positions.reshape(-1)
-    call_parallel(dx.size > SMALL, _take, N, *flat, channels, prod(dx.shape[1:4]), size, dx.reshape(-1))
+    shape = prod(dx.shape[1:4]), dx.shape[4], prod(dy.shape[1:4])
+    if dx.size:
+        flat = dy.reshape(-1), positions.reshape(-1)
+        call_parallel(dx.size > SMALL, _take, *flat, shape, dx.reshape(-1))

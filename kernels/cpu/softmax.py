@@ -6,15 +6,13 @@ A pixel stays in L1 while a thread passes over it: its maximum, the exponentials
 channels are few, the loops go over a block of pixels, with what holds for a pixel written beside its channels.
 """
 
-import math
-
 import numba
 import numpy as np
 from llvmlite import ir
 from numba.extending import intrinsic
 
 from fastcnn.kernels.cpu.compiler import jit
-from fastcnn.kernels.cpu.elementary import exp, like
+from fastcnn.kernels.cpu.elementary import exp, like, log_from_one
 from fastcnn.kernels.cpu.elementwise import SMALL, fetch_ahead
 from fastcnn.kernels.cpu.tasks import share
 from fastcnn.kernels.cpu.threads import call_parallel
@@ -107,7 +105,7 @@ def softmax_row(x, y, at, C, log):
     """Fill one pixel of y, its channels many enough to fill vectors."""
     high = row_max(x, at, C)
     if log:
-        logarithm = math.log(exp_sum(x, at, C, high))
+        logarithm = like(high, log_from_one(np.float64(exp_sum(x, at, C, high))))
         for c in range(C):
             y[np.uintp(at + c)] = x[np.uintp(at + c)] - high - logarithm
     else:
@@ -126,8 +124,13 @@ def softmax_narrow(x, y, first, size, C, log):
         spread[np.uintp(i)] = x[np.uintp(first + i)] - spread[np.uintp(i)]
         y[np.uintp(first + i)] = exp(spread[np.uintp(i)])
     if log:
+        logarithms = np.empty(size // C)
+        for pixel in range(size // C):
+            logarithms[pixel] = row_sum(y, first + pixel * C, C)
+        for pixel in range(size // C):
+            logarithms[np.uintp(pixel)] = log_from_one(logarithms[np.uintp(pixel)])
         for at in range(0, size, C):
-            logarithm = like(x[0], math.log(row_sum(y, first + at, C)))
+            logarithm = like(x[0], logarithms[at // C])
             for c in range(C):
                 y[np.uintp(first + at + c)] = spread[np.uintp(at + c)] - logarithm
     else:

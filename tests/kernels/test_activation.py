@@ -6,6 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
+from fastcnn.kernels.cpu import addresses
+from fastcnn.kernels.cpu.host import CacheSizes
+from fastcnn.kernels.cpu.workspace import aligned_empty
+
 SIZES = [(0,), (1,), (0, 3), (7, 5), (2, 3, 4, 5), (1, 2, 3, 4, 5), (40, 41, 42), (3, 1 << 17)]
 
 
@@ -264,3 +268,25 @@ def test_users_functions(room, fill, integers, dtype, shape):
 def test_a_users_wrong_function_is_told(room, wrong):
     with pytest.raises(ValueError, match=r"df .*one float32"):
         room.activation.elementwise_check(square, wrong, np.dtype("float32"))
+
+
+@pytest.mark.parametrize("size", [1, 255, 256 * 7, 70_070])
+@pytest.mark.parametrize("lead", [0, 3])  # elements of y on the cache line that it begins on
+def test_outputs_past_the_caches(cpu, monkeypatch, integers, dtype, lead, size):
+    monkeypatch.setattr(addresses, "cache_bytes", lambda: CacheSizes(0, 0, 0))
+    x, dy = integers(0, (size,), dtype), integers(1, (size,), dtype)
+    room = aligned_empty(lead + size + 1, np.dtype(dtype))
+    room.fill(np.nan)
+    y = room[lead:-1]
+    cpu.activation.relu_forward(x, y)
+    np.testing.assert_array_equal(y, np.maximum(x, 0))
+    cpu.activation.abs_backward_input(x, dy, y)
+    np.testing.assert_array_equal(y, np.sign(x) * dy)
+    for channels in (1, 7, 1001):
+        if size % channels == 0:
+            gains, shape = integers(2, (channels,), dtype), (-1, channels)
+            cpu.activation.gain_forward(x.reshape(shape), gains, y.reshape(shape))
+            np.testing.assert_array_equal(y.reshape(shape), gains * x.reshape(shape))
+    assert np.isnan([*room[:lead], room[-1]]).all()
+    cpu.activation.relu_forward(x, x)
+    np.testing.assert_array_equal(x, np.maximum(integers(0, (size,), dtype), 0))

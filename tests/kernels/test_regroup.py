@@ -8,6 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fastcnn.kernels.cpu import addresses
+from fastcnn.kernels.cpu.host import CacheSizes
+from fastcnn.kernels.cpu.workspace import aligned_empty
+
 NAMES = ("join", "permute", "pad", "dropout")
 NUMPY_MODES = {"constant": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
 SIZES = st.sampled_from([0, 1, 2, 3, 5, 8, 15, 16, 17, 31, 33, 64, 100])
@@ -227,3 +231,53 @@ def test_gate_sums_are_accurate(fast):
     dgate = np.empty((1, 1), "float32")
     fast.join.multiply_backward_gate(x, np.ones_like(x), dgate)
     np.testing.assert_allclose(dgate[0, 0], x.astype("float64").sum(), rtol=1e-6)
+
+
+@pytest.fixture
+def past_caches(monkeypatch):
+    """Every output exceeds the caches of this host."""
+    monkeypatch.setattr(addresses, "cache_bytes", lambda: CacheSizes(0, 0, 0))
+
+
+@pytest.mark.usefixtures("past_caches")
+@pytest.mark.parametrize("lead", [0, 3])  # elements of y on the cache line that it begins on
+@pytest.mark.parametrize("widths", [(64, 32), (16, 16, 16), (500, 7, 33), (1000,), (3, 4)])
+def test_concatenation_past_the_caches(fast, integers, dtype, lead, widths):
+    rows = 333
+    xs = tuple(integers(k, (rows, width), dtype) for k, width in enumerate(widths))
+    room = aligned_empty(lead + rows * sum(widths) + 1, np.dtype(dtype))
+    room.fill(np.nan)
+    y = room[lead:-1].reshape(rows, -1)
+    fast.join.concat_forward(xs, y)
+    np.testing.assert_array_equal(y, np.concatenate(xs, axis=1))
+    assert np.isnan([*room[:lead], room[-1]]).all()
+    dxs = filled(fast.join.concat_backward_input, (y, widths), [x.shape for x in xs], dtype)
+    for dx, x in zip(dxs, xs, strict=True):
+        np.testing.assert_array_equal(dx, x)
+
+
+@pytest.mark.usefixtures("past_caches")
+@pytest.mark.parametrize("mode", NUMPY_MODES)
+@pytest.mark.parametrize("C", [1, 3, 16, 40])
+def test_padding_past_the_caches(fast, fill, integers, dtype, mode, C):
+    x, padding = integers(0, (2, 1, 31, 37, C), dtype), ((0, 0), (2, 1), (1, 3))
+    y = fill(fast.pad.pad_forward, x, padding, mode, 0, shapes=[(2, 1, 34, 41, C)], dtype=dtype)
+    np.testing.assert_array_equal(y, np.pad(x, ((0, 0), *padding, (0, 0)), NUMPY_MODES[mode]))
+    dy = integers(1, y.shape, dtype)
+    dx = fill(fast.pad.pad_backward_input, dy, padding, mode, shapes=[x.shape], dtype=dtype)
+    assert (dy * y).sum() == (dx * x).sum()
+
+
+@pytest.mark.usefixtures("past_caches")
+@pytest.mark.parametrize("size", [1, 15, 257, 70_001])
+@pytest.mark.parametrize("lead", [0, 3])
+def test_sums_and_products_past_the_caches(fast, integers, dtype, size, lead):
+    x, z = integers(0, (size, 1, 1), dtype), integers(1, (size, 1, 1), dtype)
+    room = aligned_empty(lead + size + 1, np.dtype(dtype))
+    y = room[lead:-1].reshape(x.shape)
+    room.fill(np.nan)
+    fast.join.add_forward((x, z), y)
+    np.testing.assert_array_equal(y, x + z)
+    fast.join.multiply_forward(x, z[:, 0], y)
+    np.testing.assert_array_equal(y, x * z)
+    assert np.isnan([*room[:lead], room[-1]]).all()
