@@ -211,7 +211,7 @@ class Trainer:
         """Return what a step of this batch size touches; `targets` show the shapes of one image's targets."""
         plan = self.net.plan(size, training)
         batch = self._batches.get(plan)
-        if batch is None:
+        if batch is None or not batch.takes(targets):
             backend = plan.backend
             if training:
                 gradients = plan.backward(inputs=False).output_gradients
