@@ -23,12 +23,13 @@ from fastcnn.cli.options import (
     use_threads,
 )
 from fastcnn.cli.output import plural, write_json
-from fastcnn.schedules import SCHEDULES
+from fastcnn.schedules import SCHEDULES, OneCycle
 
 if TYPE_CHECKING:
     from fastcnn import Optimizer, Trainer
     from fastcnn.data import Dataset, Normalization
     from fastcnn.history import EpochRecord
+    from fastcnn.schedules import Schedule
 
 EXAMPLES = """
 \b
@@ -79,7 +80,8 @@ HEADER = "epoch        loss  accuracy  test loss  test accuracy   images/s"
     type=click.Choice(list(SCHEDULES)),
     default="cosine",
     show_default=True,
-    help="How the learning rate changes: warmup and onecycle from step to step, the others from epoch to epoch.",
+    help="How the learning rate changes: warmup and onecycle from step to step, the others from epoch to epoch. "
+    "onecycle moves the momentum too, from 0.95 to 0.85 and back, unless --momentum is given.",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @device_options
@@ -118,7 +120,7 @@ def train(
         seed=settings["seed"],
         device=device,
         progress=False if quiet else None,
-        schedule=SCHEDULES[settings["schedule"]](),
+        schedule=_schedule(settings, optimizer),
     )
     epochs = _fit(trainer, (train_part, test_part), settings, say)
     accuracy, seconds = epochs[-1]["val_accuracy"], time.perf_counter() - start
@@ -163,6 +165,13 @@ def _optimizer(settings: dict[str, Any], images: int) -> "Optimizer":
         raise click.BadParameter(f"{name} takes no momentum: leave it out.", param_hint="'--momentum'")
     kinds = {"adam": fc.Adam, "adamw": fc.AdamW, "rmsprop": fc.RMSprop, "adagrad": fc.Adagrad}
     return kinds[name](lr, **given)
+
+
+def _schedule(settings: dict[str, Any], optimizer: "Optimizer") -> "Schedule":
+    """Return the schedule; one cycle leaves a momentum alone that was asked for, or is not there."""
+    if settings["schedule"] == "onecycle":
+        return OneCycle(cycle_momentum=settings["momentum"] is None and bool(optimizer.momentum))
+    return SCHEDULES[settings["schedule"]]()
 
 
 def _parts_line(train_part: "Dataset", test_part: "Dataset") -> str:

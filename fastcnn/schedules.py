@@ -1,4 +1,4 @@
-"""Schedules: how the learning rate changes while training goes on.
+"""Schedules: how the learning rate, and with `OneCycle` the momentum, changes while training goes on.
 
 A schedule is asked at every epoch or, with `by="step"`, at every step, how much of the first learning rate to use. It
 is told the `Moment`: how far training is, and once after every epoch what the epoch gave. So those that follow the
@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from fastcnn.errors import ArgumentError
-from fastcnn.shapes import is_int, number, whole
+from fastcnn.shapes import below_one, is_int, number, whole
 
 BY = ("epoch", "step")
 
@@ -50,6 +50,9 @@ Length: TypeAlias = int | float
 class Schedule(ABC):
     """The base of all schedules; `by` says whether they are asked every "epoch" or every "step"."""
 
+    cycle_momentum: bool = False
+    """Whether the schedule sets the optimizer's momentum, too."""
+
     def __init__(self, by: str = "epoch") -> None:
         if by not in BY:
             raise ArgumentError(f"by={by!r} was given: a schedule goes by 'epoch' or by 'step'.")
@@ -58,6 +61,10 @@ class Schedule(ABC):
     @abstractmethod
     def at(self, moment: Moment) -> float:
         """Return the factor of the first learning rate."""
+
+    def momentum_at(self, moment: Moment) -> float:
+        """Return the momentum itself, of schedules that set it."""
+        raise NotImplementedError(f"{type(self).__name__} sets no momentum")
 
     def start(self) -> None:
         """Forget what was seen: training begins."""
@@ -166,15 +173,28 @@ class Warmup(Schedule):
         self.schedule = Constant(by) if schedule is None else schedule
         if not isinstance(self.schedule, Schedule):
             raise ArgumentError(f"Warmup got {schedule!r}: give the schedule that follows, such as Cosine().")
+        self.cycle_momentum = self.schedule.cycle_momentum
         self.length = _length(length, "length")
         self.first = number(first, "first", 0)
 
     def at(self, moment: Moment) -> float:
         """Return the height of the line, or the factor of the schedule that follows."""
-        warm = min(_in_steps(self.length, moment), moment.steps - 1)
+        warm = self._warm(moment)
         if moment.step < warm:
             return self.first + (1.0 - self.first) * moment.step / warm
-        return self.schedule.at(replace(moment, step=moment.step - warm, steps=moment.steps - warm))
+        return self.schedule.at(self._after(moment))
+
+    def momentum_at(self, moment: Moment) -> float:
+        """Return the momentum that the schedule that follows sets, its first one until then."""
+        return self.schedule.momentum_at(self._after(moment))
+
+    def _warm(self, moment: Moment) -> int:
+        return min(_in_steps(self.length, moment), moment.steps - 1)
+
+    def _after(self, moment: Moment) -> Moment:
+        """Return the moment as the schedule that follows sees it."""
+        warm = self._warm(moment)
+        return replace(moment, step=max(moment.step - warm, 0), steps=moment.steps - warm)
 
     def start(self) -> None:
         """Forget what was seen."""
@@ -189,7 +209,12 @@ class OneCycle(Schedule):
     """Rise to the learning rate along a cosine, then fall far below the start (Smith and Topin 2018).
 
     The factor goes from 1 / div_factor to 1 in the share `pct_start` of the steps, then to 1 / (div_factor *
-    final_div_factor), as PyTorch's OneCycleLR with max_lr the optimizer's own rate. Momentum stays.
+    final_div_factor), as PyTorch's OneCycleLR with max_lr the optimizer's own rate. Momentum, or Adam's betas[0], goes
+    the other way: from `max_momentum` to `base_momentum` and back. With `cycle_momentum=False` it stays.
+
+    >>> cycle = OneCycle(pct_start=0.5)
+    >>> [(round(cycle.at(Moment(i, 6)), 4), round(cycle.momentum_at(Moment(i, 6)), 4)) for i in (0, 1, 2, 5)]
+    [(0.04, 0.95), (0.52, 0.9), (1.0, 0.85), (0.0, 0.95)]
     """
 
     def __init__(
@@ -198,23 +223,35 @@ class OneCycle(Schedule):
         div_factor: float = 25.0,
         final_div_factor: float = 1e4,
         *,
+        cycle_momentum: bool = True,
+        base_momentum: float = 0.85,
+        max_momentum: float = 0.95,
         by: str = "step",
     ) -> None:
         super().__init__(by)
         self.pct_start = number(pct_start, "pct_start", 0, 1)
         self.div_factor = number(div_factor, "div_factor", 1)
         self.final_div_factor = number(final_div_factor, "final_div_factor", 1)
+        self.cycle_momentum = bool(cycle_momentum)
+        self.base_momentum = below_one(base_momentum, "base_momentum")
+        self.max_momentum = below_one(max_momentum, "max_momentum")
 
     def at(self, moment: Moment) -> float:
-        """Return the height of the two cosines, whose ends are steps."""
-        low, last = 1.0 / self.div_factor, moment.steps - 1
-        top = self.pct_start * moment.steps - 1
+        """Return the factor of the learning rate."""
+        low = 1.0 / self.div_factor
+        return self._between(moment, low, 1.0, low / self.final_div_factor)
+
+    def momentum_at(self, moment: Moment) -> float:
+        """Return the momentum."""
+        return self._between(moment, self.max_momentum, self.base_momentum, self.max_momentum)
+
+    def _between(self, moment: Moment, first: float, middle: float, last: float) -> float:
+        """Return the height of two cosines through these values, whose ends are steps."""
+        top, end = self.pct_start * moment.steps - 1, moment.steps - 1
         if moment.step <= top:
-            return _along_cosine(low, 1.0, moment.step / top if top > 0 else 1.0)
+            return _along_cosine(first, middle, moment.step / top if top > 0 else 1.0)
         top = max(top, 0.0)
-        return _along_cosine(
-            1.0, low / self.final_div_factor, (moment.step - top) / (last - top) if last > top else 0.0
-        )
+        return _along_cosine(middle, last, (moment.step - top) / (end - top) if end > top else 0.0)
 
 
 class ReduceOnPlateau(Schedule):

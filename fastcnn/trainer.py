@@ -24,7 +24,7 @@ from fastcnn.losses import Loss, MultiTask
 from fastcnn.optimizers import Optimizer
 from fastcnn.plan import Plan
 from fastcnn.progress import Bar
-from fastcnn.rates import Rates, check_metric
+from fastcnn.rates import Rates, check_metric, check_momentum
 from fastcnn.schedules import Schedule
 from fastcnn.shapes import number, whole
 
@@ -56,7 +56,7 @@ class Trainer:
     progress
         Whether to draw a bar on standard error; by default on terminals only.
     schedule
-        Changes `optimizer.lr` during `fit`, which ends with the learning rate it began with.
+        Changes `optimizer.lr`, and `OneCycle` the momentum, during `fit`, which ends with those it began with.
     clip_value, clip_norm
         Bring every gradient between -clip_value and clip_value; then shrink all together so that their Euclidean norm
         is at most clip_norm (Pascanu et al. 2013).
@@ -93,6 +93,7 @@ class Trainer:
             raise ArgumentError(
                 f"Trainer got schedule={schedule!r}: give a Schedule, such as fastcnn.schedules.Cosine()."
             )
+        check_momentum(schedule, optimizer)
         if len(net.inputs) != 1:
             raise ArgumentError(f"Trainer got a network with {len(net.inputs)} inputs: it trains those of one input.")
         self._losses = losses_by_output(net, loss)

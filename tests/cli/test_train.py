@@ -120,6 +120,29 @@ def test_schedules(run: Callable[..., Any], images: Path, name: str) -> None:
     assert result.exit_code == 0, result.output
 
 
+@pytest.mark.parametrize(
+    ("options", "moves"),
+    [([], True), (["--momentum", 0.8], False), (["--optimizer", "adagrad"], False), (["--optimizer", "adam"], True)],
+    ids=str,
+)
+def test_one_cycle_moves_a_momentum_that_nobody_gave(
+    run: Callable[..., Any], images: Path, monkeypatch: pytest.MonkeyPatch, options: list, moves: bool
+) -> None:
+    import fastcnn as fc
+
+    made = []
+    usual = fc.Trainer.__init__
+
+    def spy(self: Any, *arguments: Any, **keywords: Any) -> None:
+        made.append(keywords["schedule"])
+        usual(self, *arguments, **keywords)
+
+    monkeypatch.setattr(fc.Trainer, "__init__", spy)
+    result = run("train", "lenet5", "--data", images, *SHORT, "--schedule", "onecycle", *options)
+    assert result.exit_code == 0, result.output
+    assert [schedule.cycle_momentum for schedule in made] == [moves]
+
+
 def test_quiet_prints_nothing(run: Callable[..., Any], images: Path, tmp_path: Path) -> None:
     files = ("--out", tmp_path / "net.safetensors", "--json", tmp_path / "run.json")
     result = run("train", "lenet5", "--data", images, *SHORT, *files, "--quiet")
