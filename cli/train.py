@@ -37,6 +37,7 @@ Examples:
   fastcnn train lenet
   fastcnn train lenet5 --data mnist --epochs 3 --out lenet5.safetensors
   fastcnn train lenet --data my_images --batch-size 64 --lr 0.005 --json run.json
+  fastcnn train lenet --data mnist --batch-size 128 --until 0.99 --json time.json
 """
 
 # A weight decay of d in the mean loss over n images is a normal prior of precision d * n on the weights:
@@ -82,6 +83,13 @@ HEADER = "epoch        loss  accuracy  test loss  test accuracy   images/s"
     show_default=True,
     help="How the learning rate changes: warmup and onecycle from step to step, the others from epoch to epoch. "
     "onecycle moves the momentum too, from 0.95 to 0.85 and back, unless --momentum is given.",
+)
+@click.option(
+    "--until",
+    type=click.FloatRange(0, 1, min_open=True),
+    metavar="ACCURACY",
+    help="Stop after the first epoch whose test accuracy is at least this, such as 0.99; fail if none is. --json then "
+    'holds "reached", the seconds of training until there, tests not counted.',
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @device_options
@@ -135,7 +143,15 @@ def train(
         "parameters": net.parameter_count,
         "seconds": seconds,
     }
+    goal = settings["until"]
+    reached = None if goal is None or not _is_reached(goal, epochs[-1]) else sum(epoch["seconds"] for epoch in epochs)
+    if goal is not None:
+        content["reached"] = reached
+    if reached is not None:
+        say(f"{goal:.2%} reached after {reached:.1f} s of training")
     write_json(json_file, content, say)
+    if goal is not None and reached is None:
+        raise click.ClickException(_not_reached(goal, epochs))
 
 
 def _say_nothing(line: str) -> None:
@@ -187,17 +203,30 @@ def _fit(
     settings: dict[str, Any],
     say: Callable[[str], object],
 ) -> "list[EpochRecord]":
-    """Train, say a line after every epoch, and return the epochs' records."""
+    """Train, to the goal if there is one, say a line after every epoch, and return the epochs' records."""
     say(HEADER)
-    count = settings["epochs"]
+    count, goal = settings["epochs"], settings["until"]
     done: list[EpochRecord] = []
 
-    def after_epoch(record: "EpochRecord") -> None:
+    def after_epoch(record: "EpochRecord") -> bool:
         done.append(record)
         say(_line(len(done), count, record))
+        return goal is not None and _is_reached(goal, record)
 
     trainer.fit(parts[0], count, settings["batch_size"], parts[1], after_epoch)
     return done
+
+
+def _is_reached(goal: float, record: "EpochRecord") -> bool:
+    return (record["val_accuracy"] or 0.0) >= goal
+
+
+def _not_reached(goal: float, epochs: "list[EpochRecord]") -> str:
+    best = max(epoch["val_accuracy"] or 0.0 for epoch in epochs)
+    return (
+        f"The best test accuracy in {plural(len(epochs), 'epoch')} was {best:.2%}, below the {goal:.2%} of --until: "
+        "train for more --epochs, or with another --lr."
+    )
 
 
 def _line(number: int, count: int, record: "EpochRecord") -> str:

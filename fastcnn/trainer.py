@@ -121,12 +121,13 @@ class Trainer:
         epochs: int = 1,
         batch_size: int = 128,
         validation: LabelledImages | None = None,
-        callback: Callable[[EpochRecord], None] | None = None,
+        callback: Callable[[EpochRecord], bool | None] | None = None,
     ) -> History:
         """Train for some epochs, and return a record of each.
 
         The images are shuffled every epoch, and the last, smaller batch is used. `callback` gets
-        each epoch's record when it ends, and may change `optimizer.lr` where there is no schedule.
+        each epoch's record when it ends; it may change `optimizer.lr` where there is no schedule, and ends the training
+        by returning True.
         Accuracies are None where the loss has no classes.
 
         Raises
@@ -158,8 +159,8 @@ class Trainer:
                     record["val_loss"], record["val_accuracy"] = result
                 history.epochs.append(record)
                 rates.record = record
-                if callback is not None:
-                    callback(record)
+                if callback is not None and callback(record):
+                    break
         finally:
             rates.restore()
         return history

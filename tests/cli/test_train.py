@@ -143,6 +143,36 @@ def test_one_cycle_moves_a_momentum_that_nobody_gave(
     assert [schedule.cycle_momentum for schedule in made] == [moves]
 
 
+def test_until_stops_at_an_accuracy(
+    run: Callable[..., Any], images: Path, tmp_path: Path, read: Callable[[Path], Any]
+) -> None:
+    path, net = tmp_path / "run.json", tmp_path / "net.safetensors"
+    options = ("--epochs", 50, "--batch-size", 4, "--device", "reference", "--json", path, "--out", net)
+    result = run("train", "lenet5", "--data", images, *options, "--until", 1)
+    assert result.exit_code == 0, result.output
+    content = read(path)
+    accuracies = [epoch["val_accuracy"] for epoch in content["epochs"]]
+    assert len(accuracies) < 50
+    assert [accuracy >= 1 for accuracy in accuracies] == [False] * (len(accuracies) - 1) + [True]
+    assert content["reached"] == pytest.approx(sum(epoch["seconds"] for epoch in content["epochs"]))
+    assert content["reached"] < content["seconds"]
+    assert f"100.00% reached after {content['reached']:.1f} s of training" in result.stdout
+
+
+def test_until_that_is_not_reached_fails_after_writing(
+    run: Callable[..., Any], images: Path, tmp_path: Path, read: Callable[[Path], Any]
+) -> None:
+    path, net = tmp_path / "run.json", tmp_path / "net.safetensors"
+    options = ("--lr", 1e-9, "--json", path, "--out", net, "--quiet")
+    result = run("train", "lenet5", "--data", images, *SHORT, *options, "--until", 0.99)
+    assert result.exit_code == 1
+    assert "in 2 epochs was " in result.stderr
+    assert "below the 99.00% of --until: train for more --epochs" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert read(path)["reached"] is None
+    assert net.exists()
+
+
 def test_quiet_prints_nothing(run: Callable[..., Any], images: Path, tmp_path: Path) -> None:
     files = ("--out", tmp_path / "net.safetensors", "--json", tmp_path / "run.json")
     result = run("train", "lenet5", "--data", images, *SHORT, *files, "--quiet")
@@ -158,6 +188,7 @@ BAD_USAGE = {
         "'absent' does not exist",
     ),
     "no epochs": (["lenet", "--epochs", 0], "0 is not in the range x>=1"),
+    "percent": (["lenet", "--until", 99], "99.0 is not in the range 0<x<=1"),
     "negative rate": (["lenet", "--lr", -1], "-1.0 is not in the range x>0"),
     "infinite rate": (["lenet", "--lr", "inf", "--device", "reference"], "lr=inf was given"),
     "no number": (["lenet", "--batch-size", "many"], "'many' is not a valid integer"),
