@@ -143,6 +143,42 @@ def test_one_cycle_moves_a_momentum_that_nobody_gave(
     assert [schedule.cycle_momentum for schedule in made] == [moves]
 
 
+def test_augment_moves_images_by_the_seed(
+    run: Callable[..., Any], images: Path, tmp_path: Path, read: Callable[[Path], Any]
+) -> None:
+    for name, options in (("a", ["--augment"]), ("b", ["--augment"]), ("c", [])):
+        options += ["--data", images, *SHORT, "--json", tmp_path / name]
+        assert not run("train", "lenet5", *options).exit_code
+    first, second, plain = (without_times(read(tmp_path / name)) for name in "abc")
+    assert first == second
+    assert first["epochs"][0]["loss"] != plain["epochs"][0]["loss"]
+
+
+@pytest.mark.parametrize(
+    ("data", "shape", "kinds", "pixels"),
+    [
+        ("digits", (8, 8, 1), "RandomShift", (1, 1)),
+        ("mnist", (28, 28, 1), "RandomShift", (3, 3)),
+        ("fashion", (28, 28, 1), "RandomShift RandomFlip", (3, 3)),
+        ("cifar10", (32, 32, 3), "RandomShift RandomFlip", (4, 4)),
+        ("photos", (40, 64, 3), "RandomShift", (5, 8)),
+    ],
+)
+def test_augmentation_suits_the_data(data: str, shape: tuple[int, int, int], kinds: str, pixels: tuple) -> None:
+    """Normalization is by channel, and what comes in behind a shifted image is black, not the mean."""
+    from fastcnn.cli.train import _augmentations
+    from fastcnn.data import Normalization
+
+    pictures = np.random.default_rng(0).random((9, *shape), np.float32) * np.arange(1, shape[2] + 1, dtype=np.float32)
+    pictures[0] = 0
+    normalization = Normalization.fit(pictures)
+    assert len(normalization.mean) == shape[2]
+    found = _augmentations(data, shape, normalization)
+    assert " ".join(type(one).__name__ for one in found) == kinds
+    assert found[0].pixels == pixels
+    np.testing.assert_array_equal(found[0].fill, normalization.apply(pictures[:1])[0, 0, 0])
+
+
 def test_until_stops_at_an_accuracy(
     run: Callable[..., Any], images: Path, tmp_path: Path, read: Callable[[Path], Any]
 ) -> None:
