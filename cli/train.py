@@ -85,6 +85,17 @@ HEADER = "epoch        loss  accuracy  test loss  test accuracy   images/s"
     "0.01 for adamw, 0 for the others]",
 )
 @click.option(
+    "--decay-bias/--no-decay-bias",
+    default=True,
+    show_default=True,
+    help="Whether --weight-decay reaches biases and the scales and shifts of normalizations, too.",
+)
+@click.option(
+    "--clip-norm",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Shrink the gradients of a step together, where their norm is above this.",
+)
+@click.option(
     "--schedule",
     type=click.Choice(list(SCHEDULES)),
     default="cosine",
@@ -143,6 +154,7 @@ def train(
         device=device,
         progress=False if quiet else None,
         schedule=_schedule(settings, optimizer),
+        clip_norm=settings["clip_norm"],
         augment=_augmentations(data, train_part.image_shape, normalization) if settings["augment"] else None,
     )
     epochs = _fit(trainer, (train_part, test_part), settings, say)
@@ -188,7 +200,7 @@ def _optimizer(settings: dict[str, Any], images: int) -> "Optimizer":
 
     name = settings["optimizer"]
     lr = RATES[name] if settings["lr"] is None else settings["lr"]
-    given = {key: settings[key] for key in ("momentum", "weight_decay") if settings[key] is not None}
+    given = {key: settings[key] for key in ("momentum", "weight_decay", "decay_bias") if settings[key] is not None}
     if name == "sgd":
         usual = {"momentum": 0.9, "weight_decay": min(PRIOR / images, MOST_DECAY)}
         return fc.SGD(lr, **(usual | given))

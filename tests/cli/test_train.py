@@ -94,7 +94,7 @@ def test_schedule_sets_the_rate_of_each_epoch(
 def test_weight_decay_is_less_for_more_images(given: float | None, images: int, used: float) -> None:
     from fastcnn.cli.train import _optimizer
 
-    settings = {"optimizer": "sgd", "lr": None, "momentum": None, "weight_decay": given}
+    settings = {"optimizer": "sgd", "lr": None, "momentum": None, "weight_decay": given, "decay_bias": True}
     optimizer = _optimizer(settings, images)
     assert optimizer.weight_decay == pytest.approx(used)
     assert (optimizer.lr, optimizer.momentum) == (0.01, 0.9)
@@ -120,27 +120,42 @@ def test_schedules(run: Callable[..., Any], images: Path, name: str) -> None:
     assert result.exit_code == 0, result.output
 
 
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list:
+    """Return the trainers that are made from here on."""
+    import fastcnn as fc
+
+    trainers: list = []
+    usual = fc.Trainer.__init__
+
+    def spy(self: Any, *arguments: Any, **keywords: Any) -> None:
+        usual(self, *arguments, **keywords)
+        trainers.append(self)
+
+    monkeypatch.setattr(fc.Trainer, "__init__", spy)
+    return trainers
+
+
 @pytest.mark.parametrize(
     ("options", "moves"),
     [([], True), (["--momentum", 0.8], False), (["--optimizer", "adagrad"], False), (["--optimizer", "adam"], True)],
     ids=str,
 )
 def test_one_cycle_moves_a_momentum_that_nobody_gave(
-    run: Callable[..., Any], images: Path, monkeypatch: pytest.MonkeyPatch, options: list, moves: bool
+    run: Callable[..., Any], images: Path, made: list, options: list, moves: bool
 ) -> None:
-    import fastcnn as fc
-
-    made = []
-    usual = fc.Trainer.__init__
-
-    def spy(self: Any, *arguments: Any, **keywords: Any) -> None:
-        made.append(keywords["schedule"])
-        usual(self, *arguments, **keywords)
-
-    monkeypatch.setattr(fc.Trainer, "__init__", spy)
     result = run("train", "lenet5", "--data", images, *SHORT, "--schedule", "onecycle", *options)
     assert result.exit_code == 0, result.output
-    assert [schedule.cycle_momentum for schedule in made] == [moves]
+    assert [trainer.schedule.cycle_momentum for trainer in made] == [moves]
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "rmsprop", "adagrad"])
+def test_clipping_and_the_decay_of_biases(run: Callable[..., Any], images: Path, made: list, name: str) -> None:
+    options = ("--data", images, *SHORT, "--optimizer", name)
+    for more in ([], ["--clip-norm", 0.5, "--no-decay-bias"], ["--decay-bias"]):
+        assert not run("train", "lenet5", *options, *more).exit_code
+    assert [trainer.clip_norm for trainer in made] == [None, 0.5, None]
+    assert [trainer.optimizer.decay_bias for trainer in made] == [True, False, True]
 
 
 def test_augment_moves_images_by_the_seed(
@@ -224,6 +239,7 @@ BAD_USAGE = {
         "'absent' does not exist",
     ),
     "no epochs": (["lenet", "--epochs", 0], "0 is not in the range x>=1"),
+    "no norm": (["lenet", "--clip-norm", 0], "0.0 is not in the range x>0"),
     "percent": (["lenet", "--until", 99], "99.0 is not in the range 0<x<=1"),
     "negative rate": (["lenet", "--lr", -1], "-1.0 is not in the range x>0"),
     "infinite rate": (["lenet", "--lr", "inf", "--device", "reference"], "lr=inf was given"),
