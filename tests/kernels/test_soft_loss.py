@@ -83,9 +83,9 @@ def test_nan_shows_in_the_loss_of_its_image_alone(room, fill, dtype):
         assert losses[1] == pytest.approx(np.log(3), rel=1e-6)
 
 
-@given(seed=st.integers(0, 9), N=st.integers(0, 300), K=st.integers(1, 12))
+@given(seed=st.integers(0, 9), N=st.integers(0, 300), K=st.integers(1, 40))
 def test_arg_max_is_the_first(cpu, reference, fill, integers, dtype, seed, N, K):
-    values = integers(seed, (N, K), dtype)  # small whole numbers: many rows have several largest
+    values = integers(seed, (N, K), dtype, K)  # small whole numbers: many rows have several largest
     got, want = (fill(room.soft_loss.arg_max, values, shapes=[(N,)], dtype="int64") for room in (cpu, reference))
     np.testing.assert_array_equal(got, want)
 
