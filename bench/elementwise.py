@@ -5,7 +5,7 @@ The named sets are the outputs of the convolutions in the sets of `shapes.py`, w
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Self
@@ -18,7 +18,7 @@ KINDS = (
     "soft_abs", "softmax", "log_softmax", "gain", "elementwise",
 )  # fmt: skip
 FUNCTIONS = "functions"  # the set that holds all of them
-_KIND = re.compile(r"([a-z_]+):")
+_KIND = re.compile(r"([a-z_0-9]+):")
 
 
 @dataclass(frozen=True)
@@ -74,17 +74,29 @@ def parse(text: str) -> Elementwise:
     >>> parse("ic64ih56").descriptor()
     'relu:mb2ic64ih56'
     """
+    return read_tensor(text, KINDS, "relu", "activation")
+
+
+def read_tensor(text: str, kinds: Collection[str], default: str, what: str) -> Elementwise:
+    """Read the descriptor of a tensor, and of which kind the operation on it is; `what` names those in an error.
+
+    Raises
+    ------
+    ShapeError
+        If the text is no descriptor, or describes no tensor.
+    """
     text = text.strip()
     match = _KIND.match(text)
-    kind = match[1] if match else "relu"
-    if kind not in KINDS:
-        raise refusal(text, f"{kind!r} is no activation: choose of {', '.join(KINDS)}")
+    kind = match[1] if match else default
+    article = "an" if what[0] in "aeiou" else "a"
+    if kind not in kinds:
+        raise refusal(text, f"{kind!r} is no {what}: choose of {', '.join(kinds)}")
     numbers, name, count = read(text[match.end() :] if match else text)
     if "ic" not in numbers:
-        raise refusal(text, "it lacks ic; write a descriptor such as relu:mb16ic64ih56")
+        raise refusal(text, f"it lacks ic; write a descriptor such as {default}:mb16ic64ih56")
     for key in numbers:
         if key not in ("mb", "ic", "id", "ih", "iw"):
-            raise refusal(text, f"an activation has no {key}; leave it out")
+            raise refusal(text, f"{article} {what} has no {key}; leave it out")
     image = [numbers.get(f"i{axis}", 0) for axis in AXES]
     for a in (1, 2):  # an axis with no key of its own copies the one before it
         image[a] = image[a] or image[a - 1]

@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import Any, Protocol, cast
 
 from fastcnn.bench import (
+    criteria,
     elementwise,
     fully_connected,
     normalizing,
@@ -17,6 +18,7 @@ from fastcnn.bench import (
     random_shapes,
     regrouping,
     shapes,
+    stepping,
     transposed,
 )
 from fastcnn.bench.case import Case
@@ -81,4 +83,6 @@ LAYERS: dict[str, Layer] = {
     "regroup": Layer("regroup", regrouping.SETS, tuple(regrouping.SETS), regrouping.parse),
     "activation": Layer("activation", elementwise.SETS, ("resnet50",), elementwise.parse),
     "norm": Layer("norm", normalizing.SETS, ("norms",), normalizing.parse),
+    "loss": Layer("loss", criteria.SETS, tuple(criteria.SETS), criteria.parse),
+    "optimizer": Layer("optimizer", stepping.SETS, ("lenet5", "resnet50"), stepping.parse),
 }

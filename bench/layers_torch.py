@@ -9,7 +9,19 @@ from typing import Any
 
 import torch
 
-from fastcnn.bench import elementwise, fully_connected, normalizing, pool_torch, pooling, regrouping, transposed
+from fastcnn.bench import (
+    criteria,
+    elementwise,
+    fully_connected,
+    loss_torch,
+    normalizing,
+    optimizer_torch,
+    pool_torch,
+    pooling,
+    regrouping,
+    stepping,
+    transposed,
+)
 from fastcnn.bench.descriptor import Convolution, Triple, parse
 
 Calls = dict[str, Callable[[], object]]
@@ -343,6 +355,16 @@ def pad_call(kind: str, is_forward: bool, x: torch.Tensor, padded: torch.Tensor)
     return lambda: torch.autograd.grad(y, given, padded, retain_graph=True)
 
 
+def loss_calls(request: dict[str, Any]) -> Calls:
+    """Return one pass of a loss in each layout."""
+    return loss_torch.calls(criteria.parse(request["descriptor"]), request["pass"], request["dtype"])
+
+
+def optimizer_calls(request: dict[str, Any]) -> Calls:
+    """Return a step of an optimizer in each of its forms."""
+    return optimizer_torch.calls(stepping.parse(request["descriptor"]), request["dtype"])
+
+
 WORK: dict[str, Callable[[dict[str, Any]], Calls]] = {
     "conv": conv_calls,
     "conv_transpose": transposed_calls,
@@ -351,4 +373,6 @@ WORK: dict[str, Callable[[dict[str, Any]], Calls]] = {
     "activation": activation_calls,
     "norm": norm_calls,
     "regroup": regroup_calls,
+    "loss": loss_calls,
+    "optimizer": optimizer_calls,
 }

@@ -3,13 +3,9 @@
 The tensors of the named sets are outputs of convolutions in ResNet-50, one of each stage, and the images of a batch.
 """
 
-import re
 from collections.abc import Callable
-from dataclasses import replace
 
-from fastcnn.bench import elementwise
-from fastcnn.bench.descriptor import refusal
-from fastcnn.bench.elementwise import Elementwise
+from fastcnn.bench.elementwise import Elementwise, read_tensor
 
 KINDS = {
     "add": "x + z",
@@ -26,7 +22,6 @@ KINDS = {
 }
 MODES = ("constant", "reflect", "replicate", "circular")
 BATCH = 32
-_KIND = re.compile(r"([a-z_0-9]+):")
 
 
 def parse(text: str) -> Elementwise:
@@ -40,13 +35,7 @@ def parse(text: str) -> Elementwise:
     >>> parse("gate:ic64ih56").descriptor()
     'gate:mb2ic64ih56'
     """
-    text = text.strip()
-    match = _KIND.match(text)
-    kind = match[1] if match else "add"
-    if kind not in KINDS:
-        raise refusal(text, f"{kind!r} is no operation: choose of {', '.join(KINDS)}")
-    tensor = elementwise.parse(text[match.end() :] if match else text)
-    return replace(tensor, kind=kind)
+    return read_tensor(text, KINDS, "add", "operation")
 
 
 def _every(kind: str) -> Callable[[], list[Elementwise]]:

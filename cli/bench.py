@@ -31,6 +31,8 @@ Examples:
   fastcnn bench --layer pool --shapes vgg19 --shapes avg:mb16ic1024ih7kh7
   fastcnn bench --layer linear --shapes mb64ic2048oc1000
   fastcnn bench --layer activation --shapes functions --shapes gelu:resnet50
+  fastcnn bench --layer loss --shapes cross_entropy:mb256ic1000
+  fastcnn bench --layer optimizer --shapes adam:mb1ic25557032 --against torch
   fastcnn bench --model lenet5 --batch 128 --against torch
 \b
 Sets of shapes, the default ones in brackets:

@@ -23,12 +23,14 @@ from fastcnn.cli.options import (
     use_threads,
 )
 from fastcnn.cli.output import plural, write_json
-from fastcnn.schedules import SCHEDULES
+from fastcnn.schedules import SCHEDULES, OneCycle
 
 if TYPE_CHECKING:
     from fastcnn import Optimizer, Trainer
+    from fastcnn.augment import Augmentation
     from fastcnn.data import Dataset, Normalization
     from fastcnn.history import EpochRecord
+    from fastcnn.schedules import Schedule
 
 EXAMPLES = """
 \b
@@ -37,6 +39,8 @@ Examples:
   fastcnn train lenet5 --data mnist --epochs 3 --out lenet5.safetensors
   fastcnn train resnet20 --data cifar10 --batch-size 128 --lr 0.1
   fastcnn train lenet --data my_images --batch-size 64 --lr 0.005 --json run.json
+  fastcnn train lenet --data cifar10 --augment --epochs 60
+  fastcnn train lenet --data mnist --batch-size 128 --until 0.99 --json time.json
 """
 
 # A weight decay of d in the mean loss over n images is a normal prior of precision d * n on the weights:
@@ -47,6 +51,12 @@ MOST_DECAY = 0.01
 
 # First learning rates. Adam's and RMSprop's steps are as long as the rate, whatever the gradients.
 RATES = {"sgd": 0.01, "adam": 0.001, "adamw": 0.001, "rmsprop": 0.001, "adagrad": 0.01}
+
+# The share of an image that shifts may reach: 4 of CIFAR-10's 32 pixels (He, Zhang, Ren, Sun 2016).
+REACH = 8
+
+# Data sets whose classes stay what they are in a mirror; digits do not.
+MIRRORED = ("fashion", "cifar10")
 
 HEADER = "epoch        loss  accuracy  test loss  test accuracy   images/s"
 
@@ -76,11 +86,36 @@ HEADER = "epoch        loss  accuracy  test loss  test accuracy   images/s"
     "0.01 for adamw, 0 for the others]",
 )
 @click.option(
+    "--decay-bias/--no-decay-bias",
+    default=True,
+    show_default=True,
+    help="Whether --weight-decay reaches biases and the scales and shifts of normalizations, too.",
+)
+@click.option(
+    "--clip-norm",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Shrink the gradients of a step together, where their norm is above this.",
+)
+@click.option(
     "--schedule",
     type=click.Choice(list(SCHEDULES)),
     default="cosine",
     show_default=True,
-    help="How the learning rate changes: warmup and onecycle from step to step, the others from epoch to epoch.",
+    help="How the learning rate changes: warmup and onecycle from step to step, the others from epoch to epoch. "
+    "onecycle moves the momentum too, from 0.95 to 0.85 and back, unless --momentum is given.",
+)
+@click.option(
+    "--until",
+    type=click.FloatRange(0, 1, min_open=True),
+    metavar="ACCURACY",
+    help="Stop after the first epoch whose test accuracy is at least this, such as 0.99; fail if none is. --json then "
+    'holds "reached", the seconds of training until there, tests not counted.',
+)
+@click.option(
+    "--augment",
+    is_flag=True,
+    help=f"Shift training images at random by up to 1/{REACH} of their size, with black behind them, and mirror "
+    f"those of {' and '.join(MIRRORED)} left to right.",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @device_options
@@ -119,7 +154,9 @@ def train(
         seed=settings["seed"],
         device=device,
         progress=False if quiet else None,
-        schedule=SCHEDULES[settings["schedule"]](),
+        schedule=_schedule(settings, optimizer),
+        clip_norm=settings["clip_norm"],
+        augment=_augmentations(data, train_part.image_shape, normalization) if settings["augment"] else None,
     )
     epochs = _fit(trainer, (train_part, test_part), settings, say)
     accuracy, seconds = epochs[-1]["val_accuracy"], time.perf_counter() - start
@@ -134,7 +171,15 @@ def train(
         "parameters": net.parameter_count,
         "seconds": seconds,
     }
+    goal = settings["until"]
+    reached = None if goal is None or not _is_reached(goal, epochs[-1]) else sum(epoch["seconds"] for epoch in epochs)
+    if goal is not None:
+        content["reached"] = reached
+    if reached is not None:
+        say(f"{goal:.2%} reached after {reached:.1f} s of training")
     write_json(json_file, content, say)
+    if goal is not None and reached is None:
+        raise click.ClickException(_not_reached(goal, epochs))
 
 
 def _say_nothing(line: str) -> None:
@@ -156,7 +201,7 @@ def _optimizer(settings: dict[str, Any], images: int) -> "Optimizer":
 
     name = settings["optimizer"]
     lr = RATES[name] if settings["lr"] is None else settings["lr"]
-    given = {key: settings[key] for key in ("momentum", "weight_decay") if settings[key] is not None}
+    given = {key: settings[key] for key in ("momentum", "weight_decay", "decay_bias") if settings[key] is not None}
     if name == "sgd":
         usual = {"momentum": 0.9, "weight_decay": min(PRIOR / images, MOST_DECAY)}
         return fc.SGD(lr, **(usual | given))
@@ -164,6 +209,24 @@ def _optimizer(settings: dict[str, Any], images: int) -> "Optimizer":
         raise click.BadParameter(f"{name} takes no momentum: leave it out.", param_hint="'--momentum'")
     kinds = {"adam": fc.Adam, "adamw": fc.AdamW, "rmsprop": fc.RMSprop, "adagrad": fc.Adagrad}
     return kinds[name](lr, **given)
+
+
+def _schedule(settings: dict[str, Any], optimizer: "Optimizer") -> "Schedule":
+    """Return the schedule; one cycle leaves a momentum alone that was asked for, or is not there."""
+    if settings["schedule"] == "onecycle":
+        return OneCycle(cycle_momentum=settings["momentum"] is None and bool(optimizer.momentum))
+    return SCHEDULES[settings["schedule"]]()
+
+
+def _augmentations(data: str, shape: tuple[int, int, int], normalization: "Normalization") -> "list[Augmentation]":
+    """Return how images (H, W, C) of a data set may be moved, with the black of normalized images behind them."""
+    import numpy as np
+
+    from fastcnn.augment import RandomFlip, RandomShift
+
+    black = normalization.apply(np.zeros((1, 1, 1, shape[2]), np.float32)).ravel()
+    shift = RandomShift((shape[0] // REACH, shape[1] // REACH), fill=black)
+    return [shift, RandomFlip()] if data in MIRRORED else [shift]
 
 
 def _parts_line(train_part: "Dataset", test_part: "Dataset") -> str:
@@ -179,17 +242,30 @@ def _fit(
     settings: dict[str, Any],
     say: Callable[[str], object],
 ) -> "list[EpochRecord]":
-    """Train, say a line after every epoch, and return the epochs' records."""
+    """Train, to the goal if there is one, say a line after every epoch, and return the epochs' records."""
     say(HEADER)
-    count = settings["epochs"]
+    count, goal = settings["epochs"], settings["until"]
     done: list[EpochRecord] = []
 
-    def after_epoch(record: "EpochRecord") -> None:
+    def after_epoch(record: "EpochRecord") -> bool:
         done.append(record)
         say(_line(len(done), count, record))
+        return goal is not None and _is_reached(goal, record)
 
     trainer.fit(parts[0], count, settings["batch_size"], parts[1], after_epoch)
     return done
+
+
+def _is_reached(goal: float, record: "EpochRecord") -> bool:
+    return (record["val_accuracy"] or 0.0) >= goal
+
+
+def _not_reached(goal: float, epochs: "list[EpochRecord]") -> str:
+    best = max(epoch["val_accuracy"] or 0.0 for epoch in epochs)
+    return (
+        f"The best test accuracy in {plural(len(epochs), 'epoch')} was {best:.2%}, below the {goal:.2%} of --until: "
+        "train for more --epochs, or with another --lr."
+    )
 
 
 def _line(number: int, count: int, record: "EpochRecord") -> str:

@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from fastcnn import (
+    augment,
     filters,
     initializers,
     models,
@@ -287,6 +288,7 @@ __all__ = [
     "TrainingError",
     "Upsample",
     "Whitening",
+    "augment",
     "conv_matrix",
     "data",
     "estimate_population_statistics",

@@ -28,6 +28,11 @@ class Batch:
     plan: Plan
     heads: list[Head]
 
+    def takes(self, targets: list[Array]) -> bool:
+        """Say whether targets are of the kind that the losses are bound to: labels, or numbers of these shapes."""
+        pairs = [(head.targets, given) for head, given in zip(self.heads, targets, strict=True)]
+        return all((own.dtype, own.shape[1:]) == (given.dtype, given.shape[1:]) for own, given in pairs)
+
     def forward(self) -> float:
         """Return the loss of the plan's outputs."""
         return sum(head.weight * head.bound.forward() for head in self.heads)

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from fastcnn.arrays import Array
 from fastcnn.backend import Backend
 from fastcnn.errors import ArgumentError
-from fastcnn.shapes import number
+from fastcnn.shapes import below_one, number
 
 EMPTY = slice(0, 0)
 
@@ -23,12 +23,14 @@ EMPTY = slice(0, 0)
 class Optimizer(ABC):
     """The base of all optimizers.
 
-    `lr` may be changed at any time. `state` holds, after the first step, "step" (how many were taken) and flat arrays
-    under PyTorch's names; `Store.named` cuts them into parameters. Clear it to start anew.
+    `lr` and `momentum` may be changed at any time. `state` holds, after the first step, "step" (how many were taken)
+    and flat arrays under PyTorch's names; `Store.named` cuts them into parameters. Clear it to start anew.
     """
 
     arrays: ClassVar[tuple[str, ...]] = ()
     """What `state` may hold for every parameter."""
+    momentum: float | None = None
+    """How much of the earlier steps goes on in the next one; None where a rule keeps nothing of them."""
 
     def __init__(self, lr: float, weight_decay: float, decay_bias: bool) -> None:
         self.lr = number(lr, "lr", 0)
@@ -107,7 +109,7 @@ class SGD(Optimizer):
         decay_bias: bool = True,
     ) -> None:
         super().__init__(lr, weight_decay, decay_bias)
-        self.momentum = _below_one(momentum, "momentum")
+        self.momentum = below_one(momentum, "momentum")
         self.dampening = number(dampening, "dampening")
         self.nesterov = bool(nesterov)
         if self.nesterov and (not self.momentum or self.dampening):
@@ -155,9 +157,18 @@ class Adam(Optimizer):
         super().__init__(lr, weight_decay, decay_bias)
         if not isinstance(betas, Sequence) or len(betas) != 2:
             raise ArgumentError(f"betas={betas!r} was given: give two numbers, as (0.9, 0.999).")
-        self.betas = _below_one(betas[0], "betas[0]"), _below_one(betas[1], "betas[1]")
+        self.betas = below_one(betas[0], "betas[0]"), below_one(betas[1], "betas[1]")
         self.eps = number(eps, "eps", 0)
         self.amsgrad = bool(amsgrad)
+
+    @property
+    def momentum(self) -> float:
+        """Another name of betas[0]."""
+        return self.betas[0]
+
+    @momentum.setter
+    def momentum(self, value: float) -> None:
+        self.betas = value, self.betas[1]
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.lr}, betas={self.betas}, weight_decay={self.weight_decay})"
@@ -212,7 +223,7 @@ class RMSprop(Optimizer):
         super().__init__(lr, weight_decay, decay_bias)
         self.alpha = number(alpha, "alpha", 0, 1)
         self.eps = number(eps, "eps", 0)
-        self.momentum = _below_one(momentum, "momentum")
+        self.momentum: float = below_one(momentum, "momentum")
         self.centered = bool(centered)
 
     def __repr__(self) -> str:
@@ -264,10 +275,3 @@ class Adagrad(Optimizer):
 
 def _alike(held: Array, values: Array) -> bool:
     return (held.shape, held.dtype) == (values.shape, values.dtype)
-
-
-def _below_one(value: Any, name: str) -> float:
-    found = number(value, name, 0)
-    if found >= 1:
-        raise ArgumentError(f"{name}={value!r} was given: it must lie below 1.")
-    return found

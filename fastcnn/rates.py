@@ -1,4 +1,4 @@
-"""The learning rate during training: what a schedule is told, and when."""
+"""Learning rate and momentum during training: what a schedule is told, and when."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from fastcnn.schedules import Moment, Schedule
 
 
 class Rates:
-    """The learning rates of one `fit`, by a schedule, if there is one."""
+    """The learning rates and momenta of one `fit`, by a schedule, if there is one."""
 
     def __init__(self, optimizer: Optimizer, schedule: Schedule | None, epochs: int, per_epoch: int) -> None:
         self.optimizer, self.schedule = optimizer, schedule
-        self.first = optimizer.lr
+        self.first, self.first_momentum = optimizer.lr, optimizer.momentum
         self.record: EpochRecord | None = None
         self.step, self.epochs, self.per_epoch = 0, epochs, per_epoch
         if schedule is not None:
@@ -34,11 +34,25 @@ class Rates:
 
     def _set(self, schedule: Schedule, moment: Moment) -> None:
         self.optimizer.lr = self.first * schedule.at(moment)
+        if schedule.cycle_momentum:
+            self.optimizer.momentum = schedule.momentum_at(moment)
 
     def restore(self) -> None:
-        """Give the optimizer its first rate back."""
-        if self.schedule is not None:
-            self.optimizer.lr = self.first
+        """Give the optimizer its first rate and momentum back."""
+        if self.schedule is None:
+            return
+        self.optimizer.lr = self.first
+        if self.schedule.cycle_momentum:
+            self.optimizer.momentum = self.first_momentum
+
+
+def check_momentum(schedule: Schedule | None, optimizer: Optimizer) -> None:
+    """Refuse a schedule that sets the momentum of an optimizer without one."""
+    if schedule is not None and schedule.cycle_momentum and optimizer.momentum is None:
+        raise ArgumentError(
+            f"the schedule cycles the momentum, and {type(optimizer).__name__} has none: "
+            "give OneCycle(cycle_momentum=False)."
+        )
 
 
 def check_metric(metric: str | None, validates: bool, classifies: bool) -> None:

@@ -44,6 +44,14 @@ def number(value: Any, name: str, low: float | None = None, high: float | None =
     return found
 
 
+def below_one(value: Any, name: str) -> float:
+    """Return `value` as a float from 0 to below 1, or refuse it."""
+    found = number(value, name, 0)
+    if found >= 1:
+        raise ArgumentError(f"{name}={value!r} was given: it must lie below 1.")
+    return found
+
+
 def per_axis(value: IntOrAxes, rank: int, minimum: int, name: str) -> Shape:
     """Return one whole number for every axis.
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastcnn.arrays import Array
+from fastcnn.augment import Augmentations, Mover
 from fastcnn.errors import ArgumentError, DataError, TrainingError
 from fastcnn.graph import Graph
 from fastcnn.heads import Batch, Head, Sums, losses_by_output
@@ -24,7 +25,7 @@ from fastcnn.losses import Loss, MultiTask
 from fastcnn.optimizers import Optimizer
 from fastcnn.plan import Plan
 from fastcnn.progress import Bar
-from fastcnn.rates import Rates, check_metric
+from fastcnn.rates import Rates, check_metric, check_momentum
 from fastcnn.schedules import Schedule
 from fastcnn.shapes import number, whole
 
@@ -34,9 +35,8 @@ LabelledImages: TypeAlias = Iterable[Any]
 Targets: TypeAlias = list[Array]
 """Checked targets, an array for each output of the network."""
 
-# Weights come from the seed itself, the order of the images from a stream beside it.
-SHUFFLE_STREAM = 1
-
+# Weights come from the seed itself, the order of the images and how they move from streams beside it.
+SHUFFLE_STREAM, AUGMENT_STREAM = 1, 2
 
 # Keeps the division of PyTorch's clip_grad_norm_ from one by 0.
 NORM_EPSILON = 1e-6
@@ -50,16 +50,19 @@ class Trainer:
     net, loss, optimizer
         What to train, what to lower and how. A network of several outputs needs a MultiTask.
     seed
-        Draws the weights (where nobody has drawn or set them before) and the order of the images.
+        Draws the weights (where nobody has drawn or set them before), the order of the images and how they move.
     device
         Moves the network there first; by default it stays where it is.
     progress
         Whether to draw a bar on standard error; by default on terminals only.
     schedule
-        Changes `optimizer.lr` during `fit`, which ends with the learning rate it began with.
+        Changes `optimizer.lr`, and `OneCycle` the momentum, during `fit`, which ends with those it began with.
     clip_value, clip_norm
         Bring every gradient between -clip_value and clip_value; then shrink all together so that their Euclidean norm
         is at most clip_norm (Pascanu et al. 2013).
+    augment
+        Moves the images of training batches at random, in `fit`: a RandomFlip or RandomShift of `fastcnn.augment`, or a
+        tuple of several.
 
     >>> from fastcnn.graph import Sequential
     >>> from fastcnn.layers import Flatten, Linear
@@ -83,6 +86,7 @@ class Trainer:
         schedule: Schedule | None = None,
         clip_norm: float | None = None,
         clip_value: float | None = None,
+        augment: Augmentations | None = None,
     ) -> None:
         kinds = ((net, Graph, "net"), (loss, Loss | MultiTask, "loss"), (optimizer, Optimizer, "optimizer"))
         for given, kind, what in kinds:
@@ -93,6 +97,7 @@ class Trainer:
             raise ArgumentError(
                 f"Trainer got schedule={schedule!r}: give a Schedule, such as fastcnn.schedules.Cosine()."
             )
+        check_momentum(schedule, optimizer)
         if len(net.inputs) != 1:
             raise ArgumentError(f"Trainer got a network with {len(net.inputs)} inputs: it trains those of one input.")
         self._losses = losses_by_output(net, loss)
@@ -112,6 +117,8 @@ class Trainer:
         net.draw_missing(seed)
         self._squares = np.zeros(1)
         self._shuffle = np.random.default_rng((seed, SHUFFLE_STREAM))
+        generator = np.random.default_rng((seed, AUGMENT_STREAM))
+        self._mover = None if augment is None else Mover(augment, net.input_shapes[0], net.dtype, generator)
         self._batches: WeakKeyDictionary[Plan, Batch] = WeakKeyDictionary()
 
     def fit(
@@ -120,12 +127,13 @@ class Trainer:
         epochs: int = 1,
         batch_size: int = 128,
         validation: LabelledImages | None = None,
-        callback: Callable[[EpochRecord], None] | None = None,
+        callback: Callable[[EpochRecord], bool | None] | None = None,
     ) -> History:
         """Train for some epochs, and return a record of each.
 
         The images are shuffled every epoch, and the last, smaller batch is used. `callback` gets
-        each epoch's record when it ends, and may change `optimizer.lr` where there is no schedule.
+        each epoch's record when it ends; it may change `optimizer.lr` where there is no schedule, and ends the training
+        by returning True.
         Accuracies are None where the loss has no classes.
 
         Raises
@@ -157,8 +165,8 @@ class Trainer:
                     record["val_loss"], record["val_accuracy"] = result
                 history.epochs.append(record)
                 rates.record = record
-                if callback is not None:
-                    callback(record)
+                if callback is not None and callback(record):
+                    break
         finally:
             rates.restore()
         return history
@@ -211,7 +219,7 @@ class Trainer:
         """Return what a step of this batch size touches; `targets` show the shapes of one image's targets."""
         plan = self.net.plan(size, training, returns="parameters" if training else "nothing")
         batch = self._batches.get(plan)
-        if batch is None:
+        if batch is None or not batch.takes(targets):
             backend = plan.backend
             if training:
                 gradients = plan.output_gradients
@@ -226,7 +234,10 @@ class Trainer:
 
     def _load(self, images: Array, targets: Targets, rows: Array, training: bool) -> Batch:
         batch = self._batch(len(rows), targets, training)
-        batch.plan.backend.gather(images, rows, batch.plan.inputs[0])
+        if training and self._mover is not None:
+            self._mover.gather(batch.plan.backend, images, rows, batch.plan.inputs[0])
+        else:
+            batch.plan.backend.gather(images, rows, batch.plan.inputs[0])
         for given, head in zip(targets, batch.heads, strict=True):
             batch.plan.backend.gather(given, rows, head.targets)
         return batch

@@ -34,6 +34,10 @@ def _shares(shape: Shape) -> Callable[[np.random.Generator], Array]:
     return lambda rng: rng.uniform(0, 1, shape)
 
 
+def _probabilities(shape: Shape) -> Callable[[np.random.Generator], Array]:
+    return lambda rng: rng.dirichlet(np.ones(K), shape)
+
+
 def _log_shares(shape: Shape) -> Callable[[np.random.Generator], Array]:
     return lambda rng: np.log(rng.dirichlet(np.ones(K), shape))
 
@@ -44,8 +48,9 @@ def _torch(name: str, weights: str = "", **how: Any) -> Callable[..., Any]:
     def oracle(torch: Any, xs: list[Any], params: dict[str, Any]) -> Any:
         y, t = xs
         more = {weights: torch.tensor(WEIGHTS, dtype=torch.float64)} if weights else {}
-        if not t.dtype.is_floating_point and name != "multi_margin_loss":
-            y = first(y).contiguous() if y.dim() > 2 else y
+        if y.dim() > 2 and name in ("cross_entropy", "nll_loss"):
+            y = first(y).contiguous()
+            t = first(t).contiguous() if t.dim() == y.dim() else t
         return getattr(torch.nn.functional, name)(y, t, **how, **more)
 
     return oracle
@@ -86,6 +91,19 @@ OPERATIONS = [
         "CrossEntropy, smoothed, sum",
         partial(CrossEntropy, label_smoothing=0.1, reduction="sum"),
         ROWS, _torch("cross_entropy", label_smoothing=0.1, reduction="sum"),
+    ),
+    _loss(
+        "CrossEntropy, from probabilities", CrossEntropy, ((7, K), _probabilities((7,))), _torch("cross_entropy")
+    ),
+    _loss(
+        "CrossEntropy, from probabilities of pixels, smoothed, weighted",
+        partial(CrossEntropy, WEIGHTS, label_smoothing=0.2),
+        ((*IMAGE, K), _probabilities(IMAGE)), _torch("cross_entropy", "weight", label_smoothing=0.2),
+    ),
+    _loss(
+        "CrossEntropy, from probabilities, smoothed, sum",
+        partial(CrossEntropy, label_smoothing=0.1, reduction="sum"),
+        ((7, K), _probabilities((7,))), _torch("cross_entropy", label_smoothing=0.1, reduction="sum"),
     ),
     _loss("NLL", NLL, (_log_shares((7,)), _labels((7,))), _torch("nll_loss")),
     _loss(

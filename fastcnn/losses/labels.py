@@ -15,6 +15,7 @@ from fastcnn.arrays import Array, Shape
 from fastcnn.backend import Backend
 from fastcnn.errors import ArgumentError, DataError, ShapeError
 from fastcnn.losses.base import DOUBLE, BoundLoss, Loss, as_rows, class_weights
+from fastcnn.losses.probabilities import BoundProbabilities, check_probabilities
 from fastcnn.shapes import number
 
 LABEL = np.dtype(np.int64)
@@ -107,6 +108,7 @@ class LabelLoss(Loss):
     classifies = True
     ignore_index: int | None = None
     weights_mean = True  # a mean divides by the weights of the labels, not by their number
+    takes_probabilities = False  # targets may be probabilities of the classes, too
 
     def __init__(self, weight: ArrayLike | None, reduction: str, device: str) -> None:
         super().__init__(reduction=reduction, device=device)
@@ -137,6 +139,8 @@ class LabelLoss(Loss):
             ) from None
         if labels.shape != needed:
             other = ", or end the network with a Flatten and a Linear" if labels.shape == (images,) else ""
+            if self.takes_probabilities and labels.ndim > len(shape):
+                other = f", or the probabilities of its classes as floats, shape {(images, *shape)}"
             raise DataError(
                 f"labels of shape {labels.shape} were given for {images} images and outputs of shape {shape}: "
                 f"give one label {_each(shape)}, shape {needed}{other}."
@@ -171,10 +175,15 @@ class LabelLoss(Loss):
 class CrossEntropy(LabelLoss):
     """-log softmax(logits)[label], from logits (N, K) or (N, H, W, K), by log-sum-exp; any finite logit is safe.
 
+    Targets are labels, whole numbers of shape (N,) or (N, H, W), or probabilities t of the classes, floats from 0 to 1
+    in the shape of the logits: then the loss is the sum over k of -t[k] log softmax(logits)[k]. They are taken as they
+    are, whatever their sum; accuracy counts the logits whose largest stands where the largest probability does.
+
     Parameters
     ----------
     weight
-        A factor (K,) of each class; the mean then divides by the weights of the labels.
+        A factor (K,) of each class; the mean then divides by the weights of the labels, with probabilities by the
+        number of rows.
     ignore_index
         Rows of this label do not count.
     reduction
@@ -188,7 +197,11 @@ class CrossEntropy(LabelLoss):
     >>> loss.backward()
     array([[-0.25,  0.25],
            [ 0.25, -0.25]])
+    >>> round(loss.forward([[0.0, 1.0]], [[0.75, 0.25]]), 6)
+    1.063262
     """
+
+    takes_probabilities = True
 
     def __init__(
         self,
@@ -203,8 +216,17 @@ class CrossEntropy(LabelLoss):
         self.ignore_index = ignore_index
         self.label_smoothing = number(label_smoothing, "label_smoothing", 0, 1)
 
+    def check_targets(self, targets: ArrayLike, images: int, shape: Shape, dtype: np.dtype[Any] = DOUBLE) -> Array:
+        """Return labels as int64, those to ignore as K, or probabilities in this dtype; refuse what is neither."""
+        if _are_probabilities(targets, (images, *shape)):
+            return check_probabilities(np.asarray(targets), dtype)
+        return super().check_targets(targets, images, shape, dtype)
+
     def bind(self, backend: Backend, y: Array, t: Array, dy: Array) -> BoundLoss:
-        """Return the loss on fixed arrays."""
+        """Return the loss on fixed arrays, from labels or from probabilities."""
+        if t.dtype.kind == "f":
+            weights = self.kernel_weights(y.shape[-1])[:-1]
+            return BoundProbabilities(backend, y, t, dy, self.reduction, weights, self.label_smoothing)
         return BoundCrossEntropy(self.label_smoothing, *self.row_arguments(backend, y, t, dy))
 
 
@@ -263,6 +285,14 @@ class Hinge(LabelLoss):
     def bind(self, backend: Backend, y: Array, t: Array, dy: Array) -> BoundLoss:
         """Return the loss on fixed arrays."""
         return BoundHinge(self.p, self.margin, *self.row_arguments(backend, y, t, dy))
+
+
+def _are_probabilities(targets: ArrayLike, shape: Shape) -> bool:
+    try:
+        array = np.asarray(targets)
+    except ValueError:  # lists of different lengths
+        return False
+    return array.dtype.kind == "f" and array.shape == shape
 
 
 def _each(shape: Shape) -> str:

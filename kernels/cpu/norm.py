@@ -17,7 +17,6 @@ What follows the normalization goes along: y = clip(normalized x + residual, low
 A row of few channels is too short for vectors: several pixels are taken as one wide row of W = C * copies elements.
 """
 
-
 import numpy as np
 
 from fastcnn.kernels.cpu.channel_code import call_scale, call_sums, plan

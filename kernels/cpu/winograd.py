@@ -87,7 +87,7 @@ def odd_lines(elements: int, itemsize: int) -> int:
 
 @lru_cache(maxsize=512)
 def plan_patches(N: int, P: int, Q: int, C: int, K: int, pixels: int, row: int, lanes: int, itemsize: int) -> Patches:
-    """Cut an output of N images of P x Q pixels into blocks of patches of pixels x pixels; `row` elements of x a row."""
+    """Cut N images of P x Q outputs into blocks of patches of pixels x pixels; a row of x has `row` elements."""
     down, across = -(-P // pixels), -(-Q // pixels)
     wide = 2 * lanes
     panel_bytes = POINTS * C * wide * itemsize

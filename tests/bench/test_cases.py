@@ -5,7 +5,7 @@ from math import prod
 import numpy as np
 import pytest
 
-from fastcnn.bench import accuracy
+from fastcnn.bench import accuracy, criteria, stepping
 from fastcnn.bench.layers import LAYERS
 from fastcnn.bench.pool import backward_input_error, forward_error
 from fastcnn.bench.pooling import parse as parse_pooling
@@ -32,6 +32,8 @@ SHAPES = {
         "mb2ic3ih5", "batch:ic20id3ih4iw5", "layer:mb2ic40iw7", "group:g3mb3ic6ih5", "instance:mb9ic5ih9",
         "response:mb2ic9ih5", "contrast:mb2ic3ih9",
     ],
+    "loss": [f"{kind}:{tensor}" for kind in criteria.KINDS for tensor in ("mb9ic7", "mb2ic3ih5iw6")],
+    "optimizer": [f"{kind}:mb1ic3001" for kind in stepping.KINDS],
     "regroup": [f"{kind}:mb2ic{channels}ih5iw6" for kind in KINDS for channels in (3, 16)],
 }  # fmt: skip
 CASES = [(layer, text) for layer, texts in SHAPES.items() for text in texts]
@@ -67,6 +69,10 @@ def test_the_error_notices_a_call_that_never_ran(layer, text):
         ("activation", "mb2ic3ih5", "backward_input", 150, 450),
         ("norm", "mb2ic3ih5", "forward", 150, 300),
         ("norm", "group:g3mb2ic3ih5", "backward", 150, 450),
+        ("loss", "cross_entropy:mb2ic3ih5", "forward", 150, 150 + 100),  # a label has eight bytes
+        ("loss", "squared_error:mb2ic3ih5", "backward_input", 150, 450),
+        ("optimizer", "sgd:mb1ic50", "update", 50, 150),
+        ("optimizer", "adam:mb1ic50", "update", 50, 350),
         ("pool", "avg:mb2ic3ih8kh2sh2", "forward", 96 * 4, 384 + 96),
         ("pool", "max:mb2ic3ih8kh2sh2", "forward", 96 * 4, 384 + 96 + 24),  # a winner is a byte
         ("pool", "max:mb2ic3ih8kh2sh2", "backward_input", 96, 384 + 96 + 24),

@@ -4,7 +4,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastcnn.bench import elementwise, fully_connected, normalizing, pooling, transposed
+from fastcnn.bench import (
+    criteria,
+    elementwise,
+    fully_connected,
+    normalizing,
+    pooling,
+    regrouping,
+    stepping,
+    transposed,
+)
 from fastcnn.bench.layers import LAYERS
 from fastcnn.errors import DataError, ShapeError
 
@@ -14,6 +23,9 @@ PARSERS = {
     "linear": fully_connected.parse,
     "activation": elementwise.parse,
     "norm": normalizing.parse,
+    "regroup": regrouping.parse,
+    "loss": criteria.parse,
+    "optimizer": stepping.parse,
 }
 
 
@@ -72,6 +84,9 @@ def test_published_shapes():
         ("activation", "ic4ih5", "relu:mb2ic4ih5iw5"),
         ("activation", "ic4", "relu:mb2ic4iw1"),
         ("activation", "ic4id2ih3iw5", "relu:ic4id2ih3iw5"),
+        ("loss", "ic4", "cross_entropy:mb2ic4"),
+        ("loss", "smooth_l1:mb1ic4ih5iw5", "smooth_l1:mb1ic4ih5"),
+        ("optimizer", "mb1ic4", "sgd_momentum:mb1ic4"),
         ("norm", "ic4ih5", "batch:mb2ic4ih5iw5"),
         ("norm", "group:ic4g2iw3", "group:g2mb2ic4iw3"),
     ],
@@ -108,6 +123,11 @@ def test_equal_descriptors(layer, text, same):
         ("norm", "tanh:ic3", "'tanh' is no normalization: choose of batch, layer"),
         ("norm", "group:g2ic3", "must divide ic"),
         ("norm", "batch:g3ic3", "groups are for the kind 'group'"),
+        ("regroup", "gate:ic3oc4", "an operation has no oc"),
+        ("loss", "l2:ic3", "'l2' is no loss: choose of cross_entropy"),
+        ("loss", "ic3oc4", "a loss has no oc"),
+        ("optimizer", "sgd:mb1", "it lacks ic"),
+        ("optimizer", "lion:ic3", "'lion' is no optimizer: choose of sgd, sgd_momentum"),
         ("activation", "ic3oc4", "an activation has no oc"),
         ("activation", "sine:ic3", "'sine' is no activation: choose of relu, leaky_relu"),
     ],

@@ -3,13 +3,16 @@
 import numpy as np
 import pytest
 
+from fastcnn.backend import get
 from fastcnn.bench import activation as bench_activation
-from fastcnn.bench import elementwise, fully_connected, pooling, regrouping, transposed
+from fastcnn.bench import criteria, elementwise, fully_connected, pooling, regrouping, stepping, transposed
+from fastcnn.bench import loss as bench_loss
+from fastcnn.bench import optimizer as bench_optimizer
 from fastcnn.bench.layers import LAYERS
 from fastcnn.kernels.reference import activation, conv, linear, pool
 
 torch = pytest.importorskip("torch", reason="PyTorch is the peer")
-from fastcnn.bench import layers_torch  # noqa: E402 - it imports torch
+from fastcnn.bench import layers_torch, loss_torch, optimizer_torch  # noqa: E402 - they import torch
 
 TRANSPOSED = [
     "mb2ic3ih5oc4kh4sh2ph1", "mb1g2ic4ih3iw4oc6oh6ow9kh3kw2sh2sw2ph1pw0", "mb2ic3iw5oc2kw3dw1", "mb1ic2id3oc3kd2sd2",
@@ -128,6 +131,47 @@ def test_activation(kind, tensor):
         np.testing.assert_allclose(theirs, ours, rtol=1e-12, atol=1e-13)
 
 
+@pytest.mark.parametrize("kind", criteria.KINDS)
+@pytest.mark.parametrize("tensor", ["mb9ic7", "mb2ic3ih4iw5"])
+def test_loss(kind, tensor):
+    problem = criteria.parse(f"{kind}:{tensor}")
+    y, t = bench_loss._arrays(problem, np.dtype(np.float64))
+    ours = bench_loss._bound(bench_loss.LOSSES[kind](), "reference", y, t)
+    value = ours.forward()
+    ours.backward()
+    x, target = torch.from_numpy(y[:, 0]).movedim(-1, 1), torch.from_numpy(t[:, 0])
+    if kind in loss_torch.BY_ROWS or tensor == "mb9ic7":
+        x = x.movedim(1, -1).reshape(-1, problem.channels)
+        target = target.reshape(x.shape if target.is_floating_point() else -1)
+    elif target.is_floating_point():
+        target = target.movedim(-1, 1)
+    assert loss_torch.call(kind, "forward", x, target)().item() == pytest.approx(value, rel=1e-12)
+    gradient = loss_torch.call(kind, "backward_input", x, target)()
+    gradient = gradient.movedim(1, -1) if gradient.dim() > 2 else gradient
+    np.testing.assert_allclose(gradient.numpy().reshape(ours.dy.shape), ours.dy, rtol=1e-11, atol=1e-14)
+
+
+@pytest.mark.parametrize("kind", criteria.KINDS)
+@pytest.mark.parametrize("tensor", ["mb9ic7", "mb2ic3ih4iw5", "mb2ic3id2"])
+def test_losses_have_as_many_elements_in_two_layouts(kind, tensor):
+    problem = criteria.parse(f"{kind}:{tensor}")
+    for pass_name, elements in (("forward", 1), ("backward_input", problem.elements)):
+        calls = loss_torch.calls(problem, pass_name, "float32")
+        assert [call().numel() for call in calls.values()] == [elements] * 2
+
+
+@pytest.mark.parametrize("kind", stepping.KINDS)
+def test_optimizer(kind):
+    values, gradients = np.random.default_rng(0).standard_normal((2, 50))
+    form = "fused" if stepping.KINDS[kind][0] in optimizer_torch.FUSED else "foreach"
+    theirs = [optimizer_torch.call(kind, torch.tensor(values), torch.tensor(gradients), given) for given in ("", form)]
+    ours = bench_optimizer.make(kind)
+    for _ in range(3):
+        ours.update(get("reference"), values, gradients)
+        for step in theirs:
+            np.testing.assert_allclose(step().numpy(), values, rtol=1e-12)
+
+
 @pytest.mark.parametrize("name", LAYERS)
 def test_every_request_is_answered_in_two_layouts(name):
     layer = LAYERS[name]
@@ -135,7 +179,7 @@ def test_every_request_is_answered_in_two_layouts(name):
         "conv": "mb1ic2ih5oc3kh3", "depthwise": "mb1g2ic2ih5oc2kh3", "conv_transpose": "mb1ic2ih5oc3kh3",
         "pool": "mb1ic2ih4kh2sh2", "linear": "mb1ic4oc3", "activation": "mb1ic2ih4",
         "norm": "mb2ic2ih4",
-        "regroup": "gate:mb1ic2ih4",
+        "regroup": "gate:mb1ic2ih4", "loss": "mb2ic3ih4", "optimizer": "mb1ic40",
     }[name]  # fmt: skip
     kernels = layer.kernels()
     for pass_name in kernels.PASSES:

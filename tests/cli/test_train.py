@@ -94,7 +94,7 @@ def test_schedule_sets_the_rate_of_each_epoch(
 def test_weight_decay_is_less_for_more_images(given: float | None, images: int, used: float) -> None:
     from fastcnn.cli.train import _optimizer
 
-    settings = {"optimizer": "sgd", "lr": None, "momentum": None, "weight_decay": given}
+    settings = {"optimizer": "sgd", "lr": None, "momentum": None, "weight_decay": given, "decay_bias": True}
     optimizer = _optimizer(settings, images)
     assert optimizer.weight_decay == pytest.approx(used)
     assert (optimizer.lr, optimizer.momentum) == (0.01, 0.9)
@@ -120,6 +120,110 @@ def test_schedules(run: Callable[..., Any], images: Path, name: str) -> None:
     assert result.exit_code == 0, result.output
 
 
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list:
+    """Return the trainers that are made from here on."""
+    import fastcnn as fc
+
+    trainers: list = []
+    usual = fc.Trainer.__init__
+
+    def spy(self: Any, *arguments: Any, **keywords: Any) -> None:
+        usual(self, *arguments, **keywords)
+        trainers.append(self)
+
+    monkeypatch.setattr(fc.Trainer, "__init__", spy)
+    return trainers
+
+
+@pytest.mark.parametrize(
+    ("options", "moves"),
+    [([], True), (["--momentum", 0.8], False), (["--optimizer", "adagrad"], False), (["--optimizer", "adam"], True)],
+    ids=str,
+)
+def test_one_cycle_moves_a_momentum_that_nobody_gave(
+    run: Callable[..., Any], images: Path, made: list, options: list, moves: bool
+) -> None:
+    result = run("train", "lenet5", "--data", images, *SHORT, "--schedule", "onecycle", *options)
+    assert result.exit_code == 0, result.output
+    assert [trainer.schedule.cycle_momentum for trainer in made] == [moves]
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "rmsprop", "adagrad"])
+def test_clipping_and_the_decay_of_biases(run: Callable[..., Any], images: Path, made: list, name: str) -> None:
+    options = ("--data", images, *SHORT, "--optimizer", name)
+    for more in ([], ["--clip-norm", 0.5, "--no-decay-bias"], ["--decay-bias"]):
+        assert not run("train", "lenet5", *options, *more).exit_code
+    assert [trainer.clip_norm for trainer in made] == [None, 0.5, None]
+    assert [trainer.optimizer.decay_bias for trainer in made] == [True, False, True]
+
+
+def test_augment_moves_images_by_the_seed(
+    run: Callable[..., Any], images: Path, tmp_path: Path, read: Callable[[Path], Any]
+) -> None:
+    for name, options in (("a", ["--augment"]), ("b", ["--augment"]), ("c", [])):
+        options += ["--data", images, *SHORT, "--json", tmp_path / name]
+        assert not run("train", "lenet5", *options).exit_code
+    first, second, plain = (without_times(read(tmp_path / name)) for name in "abc")
+    assert first == second
+    assert first["epochs"][0]["loss"] != plain["epochs"][0]["loss"]
+
+
+@pytest.mark.parametrize(
+    ("data", "shape", "kinds", "pixels"),
+    [
+        ("digits", (8, 8, 1), "RandomShift", (1, 1)),
+        ("mnist", (28, 28, 1), "RandomShift", (3, 3)),
+        ("fashion", (28, 28, 1), "RandomShift RandomFlip", (3, 3)),
+        ("cifar10", (32, 32, 3), "RandomShift RandomFlip", (4, 4)),
+        ("photos", (40, 64, 3), "RandomShift", (5, 8)),
+    ],
+)
+def test_augmentation_suits_the_data(data: str, shape: tuple[int, int, int], kinds: str, pixels: tuple) -> None:
+    """Normalization is by channel, and what comes in behind a shifted image is black, not the mean."""
+    from fastcnn.cli.train import _augmentations
+    from fastcnn.data import Normalization
+
+    pictures = np.random.default_rng(0).random((9, *shape), np.float32) * np.arange(1, shape[2] + 1, dtype=np.float32)
+    pictures[0] = 0
+    normalization = Normalization.fit(pictures)
+    assert len(normalization.mean) == shape[2]
+    found = _augmentations(data, shape, normalization)
+    assert " ".join(type(one).__name__ for one in found) == kinds
+    assert found[0].pixels == pixels
+    np.testing.assert_array_equal(found[0].fill, normalization.apply(pictures[:1])[0, 0, 0])
+
+
+def test_until_stops_at_an_accuracy(
+    run: Callable[..., Any], images: Path, tmp_path: Path, read: Callable[[Path], Any]
+) -> None:
+    path, net = tmp_path / "run.json", tmp_path / "net.safetensors"
+    options = ("--epochs", 50, "--batch-size", 4, "--device", "reference", "--json", path, "--out", net)
+    result = run("train", "lenet5", "--data", images, *options, "--until", 1)
+    assert result.exit_code == 0, result.output
+    content = read(path)
+    accuracies = [epoch["val_accuracy"] for epoch in content["epochs"]]
+    assert len(accuracies) < 50
+    assert [accuracy >= 1 for accuracy in accuracies] == [False] * (len(accuracies) - 1) + [True]
+    assert content["reached"] == pytest.approx(sum(epoch["seconds"] for epoch in content["epochs"]))
+    assert content["reached"] < content["seconds"]
+    assert f"100.00% reached after {content['reached']:.1f} s of training" in result.stdout
+
+
+def test_until_that_is_not_reached_fails_after_writing(
+    run: Callable[..., Any], images: Path, tmp_path: Path, read: Callable[[Path], Any]
+) -> None:
+    path, net = tmp_path / "run.json", tmp_path / "net.safetensors"
+    options = ("--lr", 1e-9, "--json", path, "--out", net, "--quiet")
+    result = run("train", "lenet5", "--data", images, *SHORT, *options, "--until", 0.99)
+    assert result.exit_code == 1
+    assert "in 2 epochs was " in result.stderr
+    assert "below the 99.00% of --until: train for more --epochs" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert read(path)["reached"] is None
+    assert net.exists()
+
+
 def test_quiet_prints_nothing(run: Callable[..., Any], images: Path, tmp_path: Path) -> None:
     files = ("--out", tmp_path / "net.safetensors", "--json", tmp_path / "run.json")
     result = run("train", "lenet5", "--data", images, *SHORT, *files, "--quiet")
@@ -136,6 +240,8 @@ BAD_USAGE = {
         "'absent' does not exist",
     ),
     "no epochs": (["lenet", "--epochs", 0], "0 is not in the range x>=1"),
+    "no norm": (["lenet", "--clip-norm", 0], "0.0 is not in the range x>0"),
+    "percent": (["lenet", "--until", 99], "99.0 is not in the range 0<x<=1"),
     "negative rate": (["lenet", "--lr", -1], "-1.0 is not in the range x>0"),
     "infinite rate": (["lenet", "--lr", "inf", "--device", "reference"], "lr=inf was given"),
     "no number": (["lenet", "--batch-size", "many"], "'many' is not a valid integer"),

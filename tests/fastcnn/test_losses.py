@@ -44,12 +44,26 @@ def test_pixels_are_rows(device):
 
 
 @pytest.mark.parametrize("device", DEVICES)
+def test_probabilities_of_pixels_are_rows_and_a_mean_counts_rows(device):
+    rng = np.random.default_rng(0)
+    logits, shares = rng.standard_normal((2, 3, 5, 4)), rng.dirichlet(np.ones(4), (2, 3, 5))
+    loss, rows = (fc.CrossEntropy([0.5, 2.0, 1.0, 0.0], device=device) for _ in range(2))
+    total = fc.CrossEntropy([0.5, 2.0, 1.0, 0.0], reduction="sum", device=device).forward(logits, shares)
+    assert loss.forward(logits, shares) == rows.forward(logits.reshape(-1, 4), shares.reshape(-1, 4))
+    assert loss.forward(logits, shares) == pytest.approx(total / 30, rel=1e-14)
+    np.testing.assert_array_equal(loss.backward().reshape(-1, 4), rows.backward())
+    assert rows.forward(np.zeros((1, 4)), np.zeros((1, 4))) == 0  # PyTorch's, too: rows need not sum to 1
+    assert not rows.backward().any()
+
+
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_large_logits_and_the_dtype_of_gradients(device, dtype):
     logits = np.array([[1e4, -1e4, 0.0], [-1e4, 1e4, 0.0]], dtype)
     for loss, targets, want in (
         (fc.CrossEntropy(device=device), [1, 1], 1e4),
         (fc.CrossEntropy(label_smoothing=0.3, device=device), [1, 1], 0.7 * 1e4 + 0.1 * 3e4),
+        (fc.CrossEntropy(device=device), np.eye(3)[[1, 1]], 1e4),
         (fc.Hinge(device=device), [1, 1], (2e4 + 1 + 1e4 + 1) / 6),
         (fc.BinaryCrossEntropy(device=device), np.eye(3)[[1, 1]], (2e4 + 2 * math.log(2)) / 6),
     ):
@@ -98,6 +112,20 @@ REFUSED = {
     "pos_weight": (lambda: fc.BinaryCrossEntropy("many"), "pos_weight='many'"),
     "too many weights": (lambda: fc.CrossEntropy([1, 1]).forward(np.ones((1, 3)), [0]), "give 3 weights"),
     "pos_weights": (lambda: fc.BinaryCrossEntropy([1, 1]).forward(np.ones((1, 3)), np.ones((1, 3))), "2 weights"),
+    "probabilities": (
+        lambda: fc.CrossEntropy().forward(np.ones((1, 2)), [[0.5, 1.5]]), "from 0.5 to 1.5 .*, between 0 and 1"
+    ),
+    "no number": (lambda: fc.CrossEntropy().forward(np.ones((1, 2)), [[0.5, np.nan]]), "probabilities from nan"),
+    "whole probabilities": (
+        lambda: fc.CrossEntropy().forward(np.ones((1, 2)), [[0, 1]]), r"probabilities .* as floats, shape \(1, 2\)"
+    ),
+    "probabilities of others": (
+        lambda: fc.CrossEntropy().forward(np.ones((1, 3)), [[0.5, 0.5]]), r"shape \(1, 2\) .* as floats, shape \(1, 3\)"
+    ),
+    "probabilities of a hinge": (
+        lambda: fc.Hinge().forward(np.ones((1, 2)), [[0.5, 0.5]]), r"one label an image, shape \(1,\)\.$"
+    ),
+    "ragged": (lambda: fc.CrossEntropy().forward(np.ones((2, 2)), [[0.5, 0.5], [1.0]]), "different lengths"),
     "shares": (lambda: fc.BinaryCrossEntropy().forward(np.ones((1, 1)), [[1.5]]), "between 0 and 1"),
     "integers": (lambda: fc.L1().forward([[1, 2]], [[1, 2]]), "floats are needed"),
     "one axis": (lambda: fc.L1().forward([1.0, 2.0], [1.0, 2.0]), "give a row for each image"),
@@ -106,7 +134,7 @@ REFUSED = {
     "no weight": (lambda: fc.MultiTask({"a": fc.L1()}), r"give \(loss, weight\)"),
     "bad weight": (lambda: fc.MultiTask({"a": (fc.L1(), -1)}), "the weight of head 'a'=-1"),
     "backward of many": (lambda: fc.MultiTask({"a": (fc.L1(), 1)}).backward(), "forward first"),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", REFUSED)

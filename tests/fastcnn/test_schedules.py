@@ -84,6 +84,33 @@ def test_rates_are_pytorchs(name):
     assert rates(schedule) == pytest.approx(pytorch_rates(make), rel=1e-10)
 
 
+CYCLES = ({}, {"pct_start": 0.5, "base_momentum": 0.5, "max_momentum": 0.99}, {"pct_start": 0.1})
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("keywords", CYCLES, ids=str)
+def test_momentum_of_one_cycle_is_pytorchs(keywords):
+    torch = pytest.importorskip("torch", reason="PyTorch is the oracle of this test")
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], 0.5, momentum=0.1)
+    twin = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.5, EPOCHS, **keywords)
+    schedule, want = OneCycle(**keywords), []
+    for _ in range(EPOCHS):
+        want.append(optimizer.param_groups[0]["momentum"])
+        optimizer.step()
+        if len(want) < EPOCHS:
+            twin.step()
+    assert schedule.cycle_momentum
+    assert [schedule.momentum_at(Moment(i, EPOCHS)) for i in range(EPOCHS)] == pytest.approx(want, rel=1e-10)
+
+
+def test_momentum_waits_for_the_end_of_a_warm_up():
+    schedule, cycle = Warmup(OneCycle(), length=4), OneCycle()
+    assert schedule.cycle_momentum
+    assert not Warmup(OneCycle(cycle_momentum=False)).cycle_momentum
+    momenta = [schedule.momentum_at(Moment(i, 20)) for i in range(20)]
+    assert momenta == [0.95] * 4 + [cycle.momentum_at(Moment(i, 16)) for i in range(16)]
+
+
 RESULTS = [3, 2, 2, 2.001, 1.9999, 1, 1, 1, 1, 1, 0.5, 0.6, 0.6, 0.6, 0.6, 0.6, 0.6, 0.6, 0.6, 0.6, 0.6, 0.6, 0.6, 0.6]
 PLATEAUS = [
     {"patience": 1},
@@ -144,6 +171,8 @@ REFUSED = [
     (lambda: Exponential(-1), "gamma=-1"),
     (lambda: Warmup(0.1), "the schedule that follows"),
     (lambda: OneCycle(2), "pct_start=2"),
+    (lambda: OneCycle(base_momentum=-0.1), "base_momentum=-0.1"),
+    (lambda: OneCycle(max_momentum=1.0), "max_momentum=1.0 was given: it must lie below 1"),
     (lambda: ReduceOnPlateau("up"), "mode='up'"),
     (lambda: ReduceOnPlateau(patience=-1), "patience=-1"),
     (lambda: ReduceOnPlateau(threshold_mode="no"), "threshold_mode='no'"),

@@ -130,6 +130,14 @@ def test_learning_rate_may_change_between_epochs():
     np.testing.assert_array_equal(parameters(run.net), before)
 
 
+@pytest.mark.parametrize("answer", [True, False, None])
+def test_a_callback_may_end_the_training(answer):
+    run = trainer(schedule=fc.schedules.Cosine())
+    history = run.fit(blobs(), 5, callback=lambda record: answer if run.epoch == 2 else None)
+    assert len(history.epochs) == run.epoch == (2 if answer else 5)
+    assert run.optimizer.lr == 0.1
+
+
 def with_images(images: np.ndarray) -> Data:
     return Data(images, blobs(len(images)).labels if images.ndim else np.zeros(1, int))
 

@@ -5,6 +5,7 @@ import pytest
 from small_training import CLASSES, blobs, network, trainer
 
 import fastcnn as fc
+from fastcnn.rates import Rates
 
 
 def lrs(run: fc.Trainer, monkeypatch) -> list:
@@ -34,6 +35,51 @@ def test_schedules_by_epoch_and_by_step(monkeypatch):
             assert run.optimizer.lr == 0.1
 
 
+CYCLED = {
+    "SGD": {"momentum": 0.9, "nesterov": True},
+    "Adam": {"betas": (0.8, 0.99), "amsgrad": True},
+    "AdamW": {"weight_decay": 0.1},
+    "RMSprop": {},
+}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("device", ["reference", "cpu"])
+@pytest.mark.parametrize("name", CYCLED)
+def test_one_cycle_of_rate_and_momentum_is_pytorchs(name, device):
+    torch = pytest.importorskip("torch", reason="PyTorch is the oracle of this test")
+    net, rng = network(device).astype("float64"), np.random.default_rng(0)
+    net.initialize(0)
+    store = net.own_store()
+    twin = torch.nn.Parameter(torch.tensor(store.values))
+    theirs = getattr(torch.optim, name)([twin], **CYCLED[name])
+    ours = getattr(fc, name)(0.01, **CYCLED[name])
+    cycle = torch.optim.lr_scheduler.OneCycleLR(theirs, 0.01, 20, base_momentum=0.6)
+    rates = Rates(ours, fc.schedules.OneCycle(base_momentum=0.6), 4, 5)
+    for step in range(20):
+        store.gradients[...] = rng.standard_normal(store.gradients.shape)
+        twin.grad = torch.tensor(store.gradients)
+        theirs.step()
+        rates.before_step()
+        ours.update(store.backend, store.values, store.gradients)
+        if step < 19:
+            cycle.step()
+    np.testing.assert_allclose(store.values, twin.detach().numpy(), rtol=1e-10, atol=1e-12)
+    rates.restore()
+    first = getattr(fc, name)(**CYCLED[name])
+    assert (ours.lr, ours.momentum) == (0.01, first.momentum)
+    assert getattr(ours, "betas", None) == getattr(first, "betas", None)
+
+
+def test_one_cycle_needs_momentum():
+    cycle = fc.schedules.Warmup(fc.schedules.OneCycle())
+    with pytest.raises(fc.ArgumentError, match="cycles the momentum, and Adagrad has none: give OneCycle"):
+        fc.Trainer(network(), fc.CrossEntropy(), fc.Adagrad(), schedule=cycle)
+    still = fc.schedules.OneCycle(cycle_momentum=False)
+    run = fc.Trainer(network(), fc.CrossEntropy(), fc.Adagrad(), schedule=still)
+    assert len(run.fit(blobs(), 2).epochs) == 2
+
+
 def test_plateau_divides_the_rate_when_validation_stops_improving(monkeypatch):
     plateau = fc.schedules.ReduceOnPlateau(patience=0, threshold=1e9, threshold_mode="abs")  # nothing is good enough
     run = trainer(schedule=plateau)
@@ -52,7 +98,7 @@ def test_plateau_divides_the_rate_when_validation_stops_improving(monkeypatch):
 
 
 def test_an_interrupted_fit_gives_the_rate_back():
-    run = trainer(schedule=fc.schedules.Cosine())
+    run = trainer(schedule=fc.schedules.OneCycle())
 
     def stop(record):
         if run.epoch == 2:
@@ -60,7 +106,7 @@ def test_an_interrupted_fit_gives_the_rate_back():
 
     with pytest.raises(KeyboardInterrupt):
         run.fit(blobs(), 4, callback=stop)
-    assert run.optimizer.lr == 0.1
+    assert (run.optimizer.lr, run.optimizer.momentum) == (0.1, 0.9)
 
 
 def test_a_target_that_is_no_number_is_named():

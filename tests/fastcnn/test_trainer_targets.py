@@ -105,6 +105,23 @@ def test_means_count_what_the_loss_counts():
         assert result.accuracy == pytest.approx(share)
 
 
+@pytest.mark.parametrize("device", ["reference", "cpu"])
+def test_probabilities_and_labels_take_turns(device):
+    """Distributions over the classes train as labels do, in one trainer that is given both."""
+    images, labels = blobs()
+    shares = 0.1 + 0.7 * np.eye(CLASSES)[labels]
+    run, hard = trainer(network(device)), trainer(network(device))
+    run.fit((images, shares), 8, batch_size=16, validation=(images, labels))
+    assert run.evaluate((images, labels)).accuracy == run.evaluate((images, shares)).accuracy > 0.9
+    loss = fc.CrossEntropy()
+    assert run.evaluate((images, shares), 7).loss == pytest.approx(loss.forward(run.predict(images), shares), rel=1e-5)
+    hard.fit((images, labels), 2, batch_size=16)
+    one = trainer(network(device))
+    one.fit((images, np.eye(CLASSES)[labels]), 1, batch_size=16)
+    one.fit((images, labels), 1, batch_size=16)
+    np.testing.assert_allclose(one.predict(images), hard.predict(images), rtol=1e-4, atol=1e-5)
+
+
 def test_labels_of_pixels():
     rng = np.random.default_rng(0)
     images = rng.standard_normal((20, 6, 6, 1)).astype("f4")

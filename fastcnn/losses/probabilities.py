@@ -1,0 +1,63 @@
+"""Cross-entropy whose targets are probabilities of the classes.
+
+scores (N, K) or (N, H, W, K), of any number of axes   probabilities of the same shape, floats from 0 to 1
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastcnn.arrays import Array
+from fastcnn.backend import Backend
+from fastcnn.errors import DataError
+from fastcnn.losses.base import DOUBLE, BoundLoss, as_rows
+
+
+class BoundProbabilities(BoundLoss):
+    """Cross-entropy from probabilities t on fixed arrays, with `weights` (K,); the softmax is kept for the way back.
+
+    A mean divides by the number of rows, as PyTorch's, whatever the weights.
+    """
+
+    def __init__(
+        self, backend: Backend, y: Array, t: Array, dy: Array, reduction: str, weights: Array, smoothing: float
+    ) -> None:
+        super().__init__(backend, y, t, dy, reduction)
+        self.scores, self.targets, self.dscores = as_rows(y), as_rows(t), as_rows(dy)
+        self.weights, self.smoothing = backend.from_host(weights), smoothing
+        rows = (len(self.scores),)
+        self.losses = backend.empty(rows, DOUBLE)
+        self.probabilities = backend.empty(self.scores.shape, self.scores.dtype)
+        self._labels = backend.empty(rows, np.dtype(np.int64))
+        self._hits = backend.empty(rows, np.dtype(np.int8))
+
+    def sums(self) -> tuple[float, float]:
+        """Return the sum of the rows' losses and the number of rows."""
+        self.backend.soft_loss.soft_cross_entropy_forward(
+            self.scores, self.targets, self.weights, self.smoothing, self.losses, self.probabilities
+        )
+        return float(self.losses.sum()), float(self.losses.size)
+
+    def fill_gradient(self, scale: float) -> None:
+        """Fill dy."""
+        self.backend.soft_loss.soft_cross_entropy_backward(
+            self.probabilities, self.targets, self.weights, self.smoothing, scale, self.dscores
+        )
+
+    def hits(self) -> tuple[int, int]:
+        """Return in how many rows the largest score stands at the largest probability, and the number of rows."""
+        self.backend.soft_loss.arg_max(self.targets, self._labels)
+        self.kernels.first_largest(self.scores, self._labels, self._hits)
+        return int(np.count_nonzero(self._hits)), self._hits.size
+
+
+def check_probabilities(given: Array, dtype: np.dtype[Any]) -> Array:
+    """Return probabilities in the outputs' dtype, or refuse those outside [0, 1]."""
+    if given.size and not (given.min() >= 0 and given.max() <= 1):
+        raise DataError(
+            f"probabilities from {given.min():g} to {given.max():g} were given: CrossEntropy needs those of the "
+            "classes, between 0 and 1."
+        )
+    return np.ascontiguousarray(given, dtype)
