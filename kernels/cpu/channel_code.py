@@ -139,7 +139,7 @@ class _Wide(Rows):
         f, b = self.f, self.f.b
         return [f.load(f.at(factors, b.add(column, b.mul(W, i64(i)))), mask) for i in range(count)]
 
-    def emit_scale(self, adds: bool) -> None:
+    def emit_channel_scale(self, adds: bool) -> None:
         """Write scale(x, residual, y, factors, bounds, count, W)."""
         f, b = self.f, self.f.b
         x, residual, y, factors, limits, count, W = f.function.args
@@ -156,7 +156,7 @@ class _Wide(Rows):
 
         self.over_rows(count, W, body)
 
-    def emit_gradient(self, within: bool) -> None:
+    def emit_channel_gradient(self, within: bool) -> None:
         """Write gradient(x, dy, dx, factors, bounds, count, W)."""
         f, b = self.f, self.f.b
         x, dy, dx, factors, limits, count, W = f.function.args
@@ -200,10 +200,10 @@ def _load(dtype: np.dtype, past_caches: bool) -> ChannelCode:
         new("square", SUM_ARGUMENTS).emit_column_sums(_square)
         new("product", SUM_ARGUMENTS).emit_column_sums(_product)
         new("product_within", SUM_ARGUMENTS).emit_column_sums(_product, within=True)
-        new("scale", SCALE_ARGUMENTS).emit_scale(adds=False)
-        new("scale_add", SCALE_ARGUMENTS).emit_scale(adds=True)
-        new("gradient", GRADIENT_ARGUMENTS).emit_gradient(within=False)
-        new("gradient_within", GRADIENT_ARGUMENTS).emit_gradient(within=True)
+        new("scale", SCALE_ARGUMENTS).emit_channel_scale(adds=False)
+        new("scale_add", SCALE_ARGUMENTS).emit_channel_scale(adds=True)
+        new("gradient", GRADIENT_ARGUMENTS).emit_channel_gradient(within=False)
+        new("gradient_within", GRADIENT_ARGUMENTS).emit_channel_gradient(within=True)
 
     address = load_functions(f"channels-{dtype.name}{'-past' if past_caches else ''}", emit)
     return ChannelCode(*map(address, ChannelCode._fields))

@@ -290,7 +290,7 @@ def test_images_too_small_for_the_model(
 ) -> None:
     result = run("train", "lenet", "--data", write_images(tmp_path, size=(3, 3)), *SHORT)
     assert result.exit_code == 1
-    assert "need images of at least 4x4 pixels" in result.stderr
+    assert "needs images of at least 4x4 pixels" in result.stderr
 
 
 def test_empty_and_damaged_data(run: Callable[..., Any], tmp_path: Path) -> None:
