@@ -93,7 +93,7 @@ class Plan:
         self.input_nodes = inputs
         self.store, self.backend, self.batch, self.training = store, store.backend, batch, training
         if fuse:
-            self.steps = Fusion(nodes, outputs, batch, self.backend, returns != "nothing").steps()
+            self.steps = Fusion(nodes, outputs, batch, self.backend, training, returns != "nothing").steps()
         else:
             self.steps = [Step(node) for node in nodes if node.layer is not None]
         self._layout = Layout(self.steps, inputs, outputs, batch * store.dtype.itemsize, training, returns)

@@ -103,6 +103,13 @@ class ChannelNorm(GroupedNorm):
             return Bound(bound.backward, [*bound.forward, (self._track, track)])
         return bound
 
+    def fold_call(self, backend: Backend, w: Array, b: Array | None, folded: Array, bias: Array) -> Call:
+        """Return the call that fills weights (..., C), which do what w, b and then this layer do in prediction."""
+        gamma, beta = self.affine(backend)
+        running = self.state["running_mean"], self.state["running_var"]
+        rows = (-1, self.num_features)
+        return backend.norm.fold_norm, (w.reshape(rows), b, gamma, beta, *running, self.eps, folded.reshape(rows), bias)
+
     def _check_count(self, shape: Shape, count: int) -> None:
         if count == 1 and shape[0] > 0:
             what = "pixel in each image" if self.per_image else "value in each channel"

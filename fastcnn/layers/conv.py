@@ -20,7 +20,7 @@ from fastcnn.errors import ArgumentError
 from fastcnn.initializers import Fans, Initializer
 from fastcnn.layers.base import Bound, Call, Window
 from fastcnn.layers.padding import PaddedInput, check_mode, check_padded
-from fastcnn.layers.weighted import WeightedLayer, bias_config
+from fastcnn.layers.weighted import WeightedLayer, Weights, bias_config
 from fastcnn.shapes import (
     IntOrAxes,
     Padding,
@@ -112,7 +112,15 @@ class FilterLayer(WeightedLayer):
         lead = (1,) * (3 - self.rank)
         return lead + self.stride, ((0, 0),) * len(lead) + self.pairs, lead + self.dilation
 
-    def bind(self, backend: Backend, xs: Sequence[Array], y: Array, training: bool = True, epilogue: Any = 0) -> Bound:
+    def bind(
+        self,
+        backend: Backend,
+        xs: Sequence[Array],
+        y: Array,
+        training: bool = True,
+        epilogue: Any = 0,
+        weights: Weights | None = None,
+    ) -> Bound:
         """Return the calls of the kernels named after the layer's kind, on five-axis views of the arrays."""
         kernels, (stride, pairs, dilation) = getattr(backend, self.kind), self.geometry()
         forward, by_input, by_weight, by_bias = (
@@ -121,7 +129,8 @@ class FilterLayer(WeightedLayer):
         )
         algorithm = resolve_algorithm(self.algorithm)
         padded, y5 = PaddedInput(backend, five_axes(xs[0]), pairs, self.padding_mode), five_axes(y)
-        w5, geometry = filter_axes(self.params["weight"]), (stride, padded.pairs, dilation, self.groups)
+        weight, bias = weights or (self.params["weight"], self.params.get("bias"))
+        w5, geometry = filter_axes(weight), (stride, padded.pairs, dilation, self.groups)
 
         def backward(dy: Array, dxs: Sequence[Array | None], grads: Mapping[str, Array]) -> list[Call]:
             dy5, dw5 = five_axes(dy), filter_axes(grads["weight"])
@@ -133,7 +142,7 @@ class FilterLayer(WeightedLayer):
                 calls += [(by_input, (dy5, w5, *geometry, dx5, algorithm)), *fold]
             return calls
 
-        arguments = (padded.x, w5, self.params.get("bias"), *geometry, epilogue, y5, algorithm)
+        arguments = (padded.x, w5, bias, *geometry, epilogue, y5, algorithm)
         return Bound(backward, [*padded.forward, (forward, arguments)])
 
 
@@ -175,6 +184,7 @@ class Conv(SlidingLayer):
 
     kind = "conv"
     reads_back = "x"
+    scaled = "weight"
 
     def __init__(
         self,
