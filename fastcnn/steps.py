@@ -12,10 +12,10 @@ from typing import Any
 from fastcnn.arrays import Array
 from fastcnn.backend import Backend
 from fastcnn.layers.activation import Activation
-from fastcnn.layers.base import Bound, Call, Layer
+from fastcnn.layers.base import UNBOUNDED, Bound, Bounds, Call, Layer
 from fastcnn.layers.batch_norm import ChannelNorm
 from fastcnn.layers.conv import Conv
-from fastcnn.layers.norm import UNBOUNDED, Bounds, GroupedNorm
+from fastcnn.layers.norm import GroupedNorm
 from fastcnn.layers.pool import MaxPool
 from fastcnn.layers.weighted import WeightedLayer
 from fastcnn.node import Node
@@ -62,6 +62,11 @@ class Step:
         """The sources whose gradient is what the way back leaves in the gradient by the output."""
         return range(len(self.sources)) if self.layer.passes_gradient else ()
 
+    @property
+    def adds_gradient(self) -> bool:
+        """Whether the way back can add an array to the gradient by the first source as it fills it."""
+        return self.layer.adds_gradient
+
     def bind(self, backend: Backend, xs: Sequence[Array], y: Array, training: bool) -> Bound:
         """Return the calls on these arrays."""
         return self.layer.bind(backend, xs, y, training)
@@ -106,8 +111,8 @@ class Activated(Step):
         assert isinstance(layer, WeightedLayer)
         inner = layer.bind(backend, xs[:1], y, training, self.epilogue(backend, xs, y))
 
-        def backward(dy: Array, dxs: Sequence[Array | None], grads: Mapping[str, Array]) -> list[Call]:
-            calls = inner.backward(dy, dxs[:1], grads)
+        def backward(dy: Array, dxs: Sequence[Array | None], grads: Mapping[str, Array], *total: Array) -> list[Call]:
+            calls = inner.backward(dy, dxs[:1], grads, *total)
             if activation is None:
                 return calls
             return [(activation.kernels(backend)[1], (y, dy, *activation.numbers(), dy)), *calls]
@@ -143,6 +148,8 @@ class Folded(Activated):
 
 class Pooled(Step):
     """A convolution, ReLU and max-pooling by windows side by side: the way back visits only the outputs that won."""
+
+    adds_gradient = False
 
     def bind(self, backend: Backend, xs: Sequence[Array], y: Array, training: bool) -> Bound:
         """Return the calls of one kernel each way."""

@@ -21,8 +21,8 @@ from numpy.typing import DTypeLike
 from fastcnn.arrays import Array, Shape
 from fastcnn.backend import Backend
 from fastcnn.errors import ArgumentError, ShapeError
-from fastcnn.layers.base import Bound, Call
-from fastcnn.layers.norm import UNBOUNDED, Bounds, GroupedNorm, is_number
+from fastcnn.layers.base import UNBOUNDED, Bound, Bounds, Call
+from fastcnn.layers.norm import GroupedNorm, is_number
 from fastcnn.shapes import whole
 
 

@@ -18,7 +18,7 @@ from fastcnn.arrays import Array, Shape
 from fastcnn.backend import Backend
 from fastcnn.errors import ArgumentError
 from fastcnn.initializers import Fans, Initializer
-from fastcnn.layers.base import Bound, Call, Window
+from fastcnn.layers.base import UNBOUNDED, Bound, Call, Window
 from fastcnn.layers.padding import PaddedInput, check_mode, check_padded
 from fastcnn.layers.weighted import WeightedLayer, Weights, bias_config
 from fastcnn.shapes import (
@@ -132,14 +132,17 @@ class FilterLayer(WeightedLayer):
         weight, bias = weights or (self.params["weight"], self.params.get("bias"))
         w5, geometry = filter_axes(weight), (stride, padded.pairs, dilation, self.groups)
 
-        def backward(dy: Array, dxs: Sequence[Array | None], grads: Mapping[str, Array]) -> list[Call]:
+        def backward(
+            dy: Array, dxs: Sequence[Array | None], grads: Mapping[str, Array], total: Array | None = None
+        ) -> list[Call]:
             dy5, dw5 = five_axes(dy), filter_axes(grads["weight"])
             calls: list[Call] = [(by_weight, (padded.x, dy5, *geometry, dw5, algorithm))]
             if self.has_bias:
                 calls.append((by_bias, (dy5, grads["bias"])))
             if dxs[0] is not None:
                 dx5, fold = padded.gradient(five_axes(dxs[0]))
-                calls += [(by_input, (dy5, w5, *geometry, dx5, algorithm)), *fold]
+                after = () if total is None else (backend.activation.add_epilogue(total, dx5, UNBOUNDED),)
+                calls += [(by_input, (dy5, w5, *geometry, dx5, algorithm, *after)), *fold]
             return calls
 
         arguments = (padded.x, w5, bias, *geometry, epilogue, y5, algorithm)
@@ -209,6 +212,11 @@ class Conv(SlidingLayer):
             weight_init, name, dtype, device,
         )  # fmt: skip
         self.weight_shape = (*self.kernel_size, self.in_channels // self.groups, self.out_channels)
+
+    @property
+    def adds_gradient(self) -> bool:
+        """Whether the kernel's gradient is the input's: not that of an image padded from itself."""
+        return self.padding_mode == "zeros"
 
     def multiply_adds(self, output: Shape) -> int:
         """Return the filter's size times the pixels of the output."""

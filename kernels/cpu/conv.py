@@ -130,10 +130,10 @@ def conv_forward(
 
 def conv_backward_input(
     dy: np.ndarray, w: np.ndarray, stride: Triple, padding: Padding, dilation: Triple, groups: int, dx: np.ndarray,
-    algorithm: str = "auto",
+    algorithm: str = "auto", epilogue: int = 0,
 ) -> None:  # fmt: skip
-    """Fill dx, the gradient by x: one gather from dy for each phase of the stride."""
-    conv_adjoint(dy, w, None, stride, padding, dilation, groups, 0, dx, algorithm)
+    """Fill dx, the gradient by x, after an epilogue: one gather from dy for each phase of the stride."""
+    conv_adjoint(dy, w, None, stride, padding, dilation, groups, epilogue, dx, algorithm)
 
 
 def conv_adjoint(
@@ -158,7 +158,7 @@ def conv_adjoint(
         scatter.scatter(block, dy, w, b, scattered, groups, True, epilogue, dx)
         return
     plans = input_gradient_gathers(*how, block.lanes, block.rows, dy.itemsize)
-    meeting = [plan for plan in plans if b is not None or plan.batch.size]
+    meeting = [plan for plan in plans if b is not None or epilogue or plan.batch.size]
     if len(meeting) < len(plans):
         clear(dx)  # pixels that no tap meets, and the others between them
     for plan in meeting:
