@@ -163,9 +163,7 @@ def train(
     start = time.perf_counter()
     place = f"{device}, {plural(use_threads(threads), 'thread')}" if device == "cpu" else device
     train_part, test_part, normalization = _load(data, data_dir)
-    recipe = FOR_FEW if len(train_part) < MANY else FOR_MANY
-    usual = recipe._asdict() | {"lr": RATES.get(settings["optimizer"], recipe.lr)}
-    settings |= {name: value for name, value in usual.items() if settings[name] is None}
+    settings |= _unasked(settings, len(train_part))
     optimizer = _optimizer(settings, len(train_part))
     net = fc.models.get(model)(classes=len(train_part.classes), input_shape=train_part.image_shape)
     say(f"{model}: {plural(net.parameter_count, 'parameter')}, on {place}")
@@ -217,6 +215,13 @@ def _load(data: str, folder: Path | None) -> "tuple[Dataset, Dataset, Normalizat
     normalization = Normalization.fit(parts[0].images)
     train_part, test_part = (replace(part, images=normalization.apply(part.images)) for part in parts)
     return train_part, test_part, normalization
+
+
+def _unasked(settings: dict[str, Any], images: int) -> dict[str, Any]:
+    """Return the settings that were not given, as they suit so many training images."""
+    recipe = FOR_FEW if images < MANY else FOR_MANY
+    usual = recipe._asdict() | {"lr": RATES.get(settings["optimizer"], recipe.lr)}
+    return {name: value for name, value in usual.items() if settings[name] is None}
 
 
 def _optimizer(settings: dict[str, Any], images: int) -> "Optimizer":
