@@ -17,12 +17,20 @@ import numpy as np
 from numba.np.unsafe.ndarray import to_fixed_tuple
 
 from fastcnn.kernels.cpu.compiler import jit
-from fastcnn.kernels.cpu.gather import block_start
+from fastcnn.kernels.cpu.gather import block_start, past_caches
 from fastcnn.kernels.cpu.geometry import LINE, SERIAL_FLOPS, Padding, Triple, blocks_of
 from fastcnn.kernels.cpu.reduce import sum_chunks
 from fastcnn.kernels.cpu.tasks import share
 from fastcnn.kernels.cpu.threads import call_parallel, threads_for
-from fastcnn.kernels.cpu.tile import MAX_VECTORS, Tiles, call_copy, call_copy_rows, call_tile, call_transpose
+from fastcnn.kernels.cpu.tile import (
+    MAX_VECTORS,
+    PAST_CACHES,
+    Tiles,
+    call_copy,
+    call_copy_rows,
+    call_tile,
+    call_transpose,
+)
 from fastcnn.kernels.cpu.workspace import scratch
 
 BLOCK_PIXELS = 448  # of one tile call: half as many cost 4% for calls, more leave L2; half where lines are read twice
@@ -221,7 +229,7 @@ def _store(copy, transpose, lanes, swapped, sums, rows, columns, size, transpose
 
 
 @jit(inner=True)
-def _task(task, thread, addresses, lanes, a, b, numbers, tables, buffers, sums):
+def _task(task, thread, addresses, lanes, a, b, numbers, tables, buffers, epilogue, sums):
     """Sum some rows by some panels of lanes over one chunk of the pixels."""
     (groups, rows, group_lanes, row_blocks, panels, panel_blocks, chunks, blocks, O, images_block, N, rows_block, P,
      columns_block, Q, a_n, a_d, a_h, a_w, b_n, b_d, b_h, b_w, b_batch, scratch_b, swapped, channels, K,
@@ -286,7 +294,8 @@ def _task(task, thread, addresses, lanes, a, b, numbers, tables, buffers, sums):
                 call_tile(
                     addresses[m_after - m, vectors], a_from, rows_table + 8 * m, batch, a_w,
                     b_at + size * panel * b_pitch, b_run, b_step, c + size * panel * c_pitch, c_table + 8 * m, columns,
-                    batches, 0, filters - (vectors - 1) * lanes, np.int64(index > begin), 0, fetch,
+                    batches, 0, filters - (vectors - 1) * lanes, np.int64(index > begin),
+                    epilogue if direct else 0, fetch,
                     pixels + table, step,
                 )  # fmt: skip
     if not direct:
@@ -298,8 +307,8 @@ def _task(task, thread, addresses, lanes, a, b, numbers, tables, buffers, sums):
 
 
 @jit
-def _tasks(team, tasks, addresses, lanes, a, b, numbers, tables, buffers, sums):
-    share(team, tasks, _task, (addresses, lanes, a, b, numbers, tables, buffers, sums))
+def _tasks(team, tasks, addresses, lanes, a, b, numbers, tables, buffers, epilogue, sums):
+    share(team, tasks, _task, (addresses, lanes, a, b, numbers, tables, buffers, epilogue, sums))
 
 
 def pointwise_gradient(
@@ -313,7 +322,8 @@ def pointwise_gradient(
     if plan.chunks > 1:
         sums = scratch("partial", plan.chunks * dw.size, x.dtype)[: plan.chunks * dw.size]
     a, b = (dy, x) if plan.swapped else (x, dy)
+    aligned = dy.shape[4] // groups % tiles.lanes == 0 and past_caches(sums, tiles.lanes)
     call_parallel(plan.parallel, _tasks, plan.tasks, tiles.addresses, tiles.lanes, a.reshape(-1), b.reshape(-1),
-                  plan.numbers, plan.tables, buffers, sums)  # fmt: skip
+                  plan.numbers, plan.tables, buffers, PAST_CACHES if aligned else 0, sums)  # fmt: skip
     if plan.chunks > 1:
         call_parallel(plan.parallel, sum_chunks, sums.reshape(plan.chunks, -1), dw.reshape(-1))
