@@ -17,12 +17,12 @@ from fastcnn.steps import Activated, Normalized, Pooled, Step
 
 
 class Fusion:
-    """The rules, for one batch size; `returns` tells that a way back is wanted."""
+    """The rules, for one batch size; `needed` are the nodes that the way back goes through."""
 
     def __init__(
-        self, nodes: Sequence[Node], outputs: Sequence[Node], batch: int, backend: Backend, returns: bool
+        self, nodes: Sequence[Node], outputs: Sequence[Node], batch: int, backend: Backend, needed: set[Node]
     ) -> None:
-        self._nodes, self._outputs, self._batch, self._backend, self._returns = nodes, outputs, batch, backend, returns
+        self._nodes, self._outputs, self._batch, self._backend, self._needed = nodes, outputs, batch, backend, needed
         self._taken: set[Node | None] = set()
         self._readers: dict[Node, list[Node]] = {node: [] for node in nodes}
         for node in nodes:
@@ -50,7 +50,7 @@ class Fusion:
         after = self._only_reader(node)
         if after is None or not isinstance(after.layer, Activation) or not after.layer.pointwise:
             return Step(node)
-        if self._returns and after.layer.reads_back != "y":
+        if node in self._needed and after.layer.reads_back != "y":
             return Step(node)
         pool = self._only_reader(after) if isinstance(after.layer, ReLU) else None
         if pool is not None and self._joins_pool(node, pool):
@@ -76,6 +76,8 @@ class Fusion:
         conv, layer = node.layer, pool.layer
         if not isinstance(conv, Conv) or not isinstance(layer, MaxPool) or not layer.tiles_image():
             return False
+        if node in self._needed and not conv.learns:
+            return False  # the kernel's way back always sums the weight gradient
         padded = [size + sum(pair) for size, pair in zip(node.inputs[0].shape, conv.pairs, strict=False)]
         elements = prod(padded) * conv.in_channels
         suits = self._backend.conv_pool.suits(self._batch, elements, prod(conv.weight_shape), prod(layer.kernel_size))

@@ -24,8 +24,9 @@ from fastcnn.layout import Returns
 from fastcnn.measures import Measure, measure, table
 from fastcnn.node import Input, Node
 from fastcnn.parameters import FirstValues, Store, drawn
-from fastcnn.plan import Plan
+from fastcnn.plan import Modes, Plan, modes
 from fastcnn.seeding import default_generator, seeded
+from fastcnn.selection import choose_layers
 from fastcnn.shapes import whole
 from fastcnn.topology import common_device, common_dtype, in_order, name_layers, node_list
 
@@ -63,7 +64,7 @@ class Graph:
         self.device = common_device(self.layers)
         self._store: Store | None = None
         self.training = True
-        self._plans: OrderedDict[tuple[int, bool, Returns], Plan] = OrderedDict()
+        self._plans: OrderedDict[tuple[int, bool, Returns, Modes], Plan] = OrderedDict()
         self._arenas: dict[bool, Arena] = {}
         self._last: tuple[Plan, int] | None = None
 
@@ -89,6 +90,11 @@ class Graph:
         """How many numbers the network learns."""
         return sum(layer.parameter_count for layer in self.layers)
 
+    @property
+    def trainable_count(self) -> int:
+        """How many numbers training changes: those of layers that are not frozen."""
+        return sum(layer.parameter_count for layer in self.layers if layer.trainable)
+
     def named_layers(self) -> Iterator[tuple[str, Layer]]:
         """Iterate over (name, layer) in the order of execution."""
         return ((layer.name or "", layer) for layer in self.layers)
@@ -99,7 +105,7 @@ class Graph:
 
     def summary(self) -> str:
         """Return a table of output shapes, parameters, multiply-adds and receptive fields."""
-        return table(self.measures(), self.parameter_count)
+        return table(self.measures(), self.parameter_count, self.trainable_count)
 
     def __str__(self) -> str:
         return self.summary()
@@ -108,6 +114,30 @@ class Graph:
         return f"<{type(self).__name__} of {len(self.layers)} layers, {self.parameter_count:,} parameters>"
 
     # Parameters
+
+    def freeze(self, *what: str | Layer) -> Graph:
+        """Let training leave some layers as they are, by default all, and return the network.
+
+        Give names, prefixes ("layer1" is every layer "layer1.*"), or layers. Frozen parameters get no gradients, and
+        optimizers change neither them nor what they keep for them. The way back ends at the first layer that learns,
+        so a frozen trunk costs its forward pass only. As in PyTorch, normalizations go on tracking running statistics;
+        `layer.eval()` holds these still, too. Files do not keep what was frozen.
+
+        >>> from fastcnn.layers import Linear
+        >>> net = Sequential(Linear(4, 8), Linear(8, 2), input_shape=(4,)).freeze().unfreeze("linear2")
+        >>> net.trainable_count, net.parameter_count
+        (18, 58)
+        """
+        return self._set_trainable(False, what)
+
+    def unfreeze(self, *what: str | Layer) -> Graph:
+        """Let training change some layers again, by default all, and return the network."""
+        return self._set_trainable(True, what)
+
+    def _set_trainable(self, value: bool, what: Sequence[str | Layer]) -> Graph:
+        for layer in choose_layers(dict(self.named_layers()), what):
+            layer.trainable = value
+        return self
 
     def initialize(self, seed: int) -> None:
         """Draw all parameters anew from a seed."""
@@ -165,7 +195,7 @@ class Graph:
         Plans share two arenas, one for passes with a way back and one for those without: a forward pass that waits
         for its backward is left alone by predictions.
         """
-        key = batch, training, returns
+        key = batch, training, returns, modes(self.layers)
         store = self.own_store()
         plan = self._plans.pop(key, None)
         if plan is None:

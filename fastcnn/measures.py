@@ -25,6 +25,12 @@ class Measure:
     parameters: int
     multiply_adds: int
     receptive_field: Shape | None
+    trainable: bool = True
+
+    @property
+    def description(self) -> str:
+        """The layer, and that it is frozen where it is."""
+        return self.layer if self.trainable else f"{self.layer} (frozen)"
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,7 @@ def measure(nodes: Sequence[Node]) -> list[Measure]:
                 0 if layer in counted else layer.parameter_count,
                 layer.multiply_adds(node.shape),
                 tuple(map(floor, field.reach)) if field else None,
+                layer.learns or not layer.parameter_count,
             )
         )
         counted.add(layer)
@@ -78,15 +85,17 @@ def _field(node: Node, sources: Sequence[_Field | None]) -> _Field | None:
     )
 
 
-def table(rows: Sequence[Measure], parameters: int) -> str:
-    """Return the rows as text, with a line of sums."""
+def table(rows: Sequence[Measure], parameters: int, trainable: int) -> str:
+    """Return the rows as text, with a line of sums, and one of what is trainable where something is frozen."""
     cells = [("layer", "", "output", "parameters", "multiply-adds", "receptive field")]
     for row in rows:
         field = " x ".join(map(str, row.receptive_field)) if row.receptive_field else "all"
         shape = " x ".join(map(str, row.output_shape))
-        cells.append((row.name, row.layer, shape, f"{row.parameters:,}", f"{row.multiply_adds:,}", field))
+        cells.append((row.name, row.description, shape, f"{row.parameters:,}", f"{row.multiply_adds:,}", field))
     total = sum(row.multiply_adds for row in rows)
     cells.append(("total", "", "", f"{parameters:,}", f"{total:,}", ""))
+    if trainable < parameters:
+        cells.append(("trainable", "", "", f"{trainable:,}", "", ""))
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     left = (True, True, False, False, False, False)
     lines = [

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar
+from itertools import pairwise
+from typing import ClassVar, TypeAlias
 
 import numpy as np
 
@@ -24,7 +25,8 @@ class Optimizer(ABC):
     """The base of all optimizers.
 
     `lr` and `momentum` may be changed at any time. `state` holds, after the first step, "step" (how many were taken)
-    and flat arrays under PyTorch's names; `Store.named` cuts them into parameters. Clear it to start anew.
+    and flat arrays under PyTorch's names; `Store.named` cuts them into parameters. Where some parameters were frozen for
+    a while, "taken" holds rows (start, stop, steps): how many steps each stretch has taken. Clear `state` to start anew.
     """
 
     arrays: ClassVar[tuple[str, ...]] = ()
@@ -37,10 +39,13 @@ class Optimizer(ABC):
         self.weight_decay = number(weight_decay, "weight_decay", 0)
         self.decay_bias = bool(decay_bias)
         self.state: dict[str, Array] = {}
+        self._steps_here: int | None = None
 
     @property
     def steps(self) -> int:
-        """How many steps were taken."""
+        """How many steps were taken; in `step`, how many the elements at hand have taken, this one included."""
+        if self._steps_here is not None:
+            return self._steps_here
         return int(self.state["step"]) if "step" in self.state else 0
 
     def kept(self) -> tuple[str, ...]:
@@ -55,19 +60,50 @@ class Optimizer(ABC):
     def step(self, backend: Backend, param: Array, grad: Array, state: dict[str, Array], decay: float) -> None:
         """Take one step on some elements with this weight decay; arrays that are not kept come with size 0."""
 
-    def update(self, backend: Backend, values: Array, gradients: Array, decayed: int | None = None) -> None:
+    def update(
+        self,
+        backend: Backend,
+        values: Array,
+        gradients: Array,
+        decayed: int | None = None,
+        trained: Sequence[slice] | None = None,
+    ) -> None:
         """Change flat parameter values in place by one step against their gradients.
 
-        `decayed` is how many of them, from the first, weight decay reaches if `decay_bias` is False.
+        `decayed` is how many of them, from the first, weight decay reaches if `decay_bias` is False; `trained` are the
+        stretches to change, in order, by default all: nothing touches the others, nor their state.
         """
         self._prepare(backend, values)
         self.state["step"] += 1
         spared = decayed is not None and not self.decay_bias and self.weight_decay > 0
         end = decayed if spared else values.size
-        for part, decay in ((slice(0, end), self.weight_decay), (slice(end, values.size), 0.0)):
-            if values[part].size or decay:
-                state = {name: self.state[name][part] if name in self.state else values[EMPTY] for name in self.arrays}
-                self.step(backend, values[part], gradients[part], state, decay)
+        try:
+            for start, stop, self._steps_here in self._taken(values.size, trained):
+                middle = min(max(start, end), stop)
+                for part, decay in ((slice(start, middle), self.weight_decay), (slice(middle, stop), 0.0)):
+                    if values[part].size:
+                        self._step_on(part, backend, values, gradients, decay)
+        finally:
+            self._steps_here = None
+
+    def _step_on(self, part: slice, backend: Backend, values: Array, gradients: Array, decay: float) -> None:
+        state = {name: self.state[name][part] if name in self.state else values[EMPTY] for name in self.arrays}
+        self.step(backend, values[part], gradients[part], state, decay)
+
+    def _taken(self, size: int, trained: Sequence[slice] | None) -> list[tuple[int, int, int]]:
+        """Count this step for the trained stretches, and return them as (start, stop, steps taken), in order.
+
+        Parameters that were frozen for a while have taken fewer steps than others: the corrections of their running
+        means, and what a rule does in the first step, follow their own count, as in PyTorch.
+        """
+        everything = trained is None or sum(part.stop - part.start for part in trained) == size
+        if everything and "taken" not in self.state:
+            return [(0, size, self.steps)]
+        before = self.state.get("taken", np.array([(0, size, self.steps - 1)]))
+        now = [(part.start, part.stop) for part in ([slice(0, size)] if trained is None else trained)]
+        rows = add_step([(int(a), int(b), int(n)) for a, b, n in before], now)
+        self.state["taken"] = np.array([row for row, _ in rows], np.int64).reshape(-1, 3)
+        return [row for row, steps in rows if steps]
 
     def _prepare(self, backend: Backend, values: Array) -> None:
         """Make the state where it is missing or belongs to other parameters."""
@@ -271,6 +307,27 @@ class Adagrad(Optimizer):
         """Take one step on some elements."""
         lr = self.lr / (1 + (self.steps - 1) * self.lr_decay)
         backend.optimizer.adagrad_update(param, grad, state["sum"], lr, self.eps, decay)
+
+
+Stretch: TypeAlias = tuple[int, int, int]
+
+
+def add_step(taken: Sequence[Stretch], trained: Sequence[tuple[int, int]]) -> list[tuple[Stretch, bool]]:
+    """Return the stretches (start, stop, steps taken) after a step of some, and whether each took part in it.
+
+    >>> add_step([(0, 10, 5)], [(2, 4)])
+    [((0, 2, 5), False), ((2, 4, 6), True), ((4, 10, 5), False)]
+    """
+    edges = sorted({edge for start, stop, *_ in [*taken, *trained] for edge in (start, stop)})
+    rows: list[tuple[Stretch, bool]] = []
+    for start, stop in pairwise(edges):
+        steps = next(count for a, b, count in taken if a <= start < b)
+        takes = any(a <= start < b for a, b in trained)
+        row = (start, stop, steps + takes), takes
+        if rows and rows[-1][0][2] == row[0][2] and rows[-1][1] == takes:
+            row = (rows.pop()[0][0], stop, steps + takes), takes
+        rows.append(row)
+    return rows
 
 
 def _alike(held: Array, values: Array) -> bool:

@@ -42,7 +42,7 @@ class Step:
 
     def is_view(self, training: bool) -> bool:
         """Say whether the output is the source, under another shape."""
-        return self.layer.is_view_when(training)
+        return self.layer.is_view_when(training and self.layer.training)
 
     @property
     def read_back(self) -> set[Node]:
@@ -62,7 +62,7 @@ class Step:
 
     def bind(self, backend: Backend, xs: Sequence[Array], y: Array, training: bool) -> Bound:
         """Return the calls on these arrays."""
-        return self.layer.bind(backend, xs, y, training)
+        return self.layer.bind(backend, xs, y, training and self.layer.training)
 
 
 class Activated(Step):
@@ -122,4 +122,4 @@ class Normalized(Step):
     def bind(self, backend: Backend, xs: Sequence[Array], y: Array, training: bool) -> Bound:
         """Return the calls."""
         assert isinstance(self.layer, GroupedNorm)
-        return self.layer.bind(backend, xs, y, training, self._bounds())
+        return self.layer.bind(backend, xs, y, training and self.layer.training, self._bounds())

@@ -144,6 +144,7 @@ class Trainer:
             If a loss or gradient is not finite; the weights are those before that step.
         """
         images, targets = self._check(train, "training data")
+        self._check_learns()
         whole(epochs, 1, "epochs")
         whole(batch_size, 1, "batch_size")
         held_out = None
@@ -177,6 +178,7 @@ class Trainer:
         Returns the loss of the batch before the update. Errors as `fit`; a schedule works in `fit` only.
         """
         images, targets = self._check((x, y), "batch")
+        self._check_learns()
         batch = self._batch(len(images), targets, training=True)
         batch.plan.load([images])
         for given, head in zip(targets, batch.heads, strict=True):
@@ -191,6 +193,10 @@ class Trainer:
     def predict(self, images: ArrayLike, batch_size: int = 256) -> Any:
         """Return the outputs (N, ...) for any number of images: logits (N, K) of a classifier."""
         return self.net.predict(images, batch_size=batch_size)
+
+    def _check_learns(self) -> None:
+        if self.net.parameter_count and not self.net.trainable_count:
+            raise ArgumentError(f"all layers of {self.net!r} are frozen: let some learn, as by net.unfreeze().")
 
     def _check(self, data: LabelledImages, what: str) -> tuple[Array, Targets]:
         """Return images and targets as the network takes them, or refuse them."""
@@ -271,21 +277,27 @@ class Trainer:
             raise self._not_finite(batch, f"the loss is {loss}")
         batch.backward()
         plan.backward()
-        if not backend.all_finite(plan.store.gradients):
+        gradients = plan.store.gradients
+        if not all(backend.all_finite(gradients[part]) for part in plan.trained):
             raise self._not_finite(batch, "a gradient is not finite")
         self._clip(plan)
-        self.optimizer.update(backend, plan.store.values, plan.store.gradients, plan.store.decayed)
+        self.optimizer.update(backend, plan.store.values, gradients, plan.store.decayed, plan.trained)
         return loss
 
     def _clip(self, plan: Plan) -> None:
-        kernels, gradients = plan.backend.optimizer, plan.store.gradients
+        kernels = plan.backend.optimizer
+        parts = [plan.store.gradients[part] for part in plan.trained]
         if self.clip_value is not None:
-            kernels.clamp(gradients, self.clip_value)
+            for part in parts:
+                kernels.clamp(part, self.clip_value)
         if self.clip_norm is not None:
-            kernels.square_sum(gradients, self._squares)
-            factor = self.clip_norm / (sqrt(float(self._squares[0])) + NORM_EPSILON)
-            if factor < 1:
-                kernels.scale(gradients, factor)
+            total = 0.0
+            for part in parts:
+                kernels.square_sum(part, self._squares)
+                total += float(self._squares[0])
+            factor = self.clip_norm / (sqrt(total) + NORM_EPSILON)
+            for part in parts if factor < 1 else ():
+                kernels.scale(part, factor)
 
     def _not_finite(self, batch: Batch, problem: str) -> TrainingError:
         given = (np.isfinite(head.targets).all() for head in batch.heads)
