@@ -19,6 +19,8 @@ import dataclasses
 import inspect
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -90,14 +92,21 @@ def load(path: str | PathLike[str], device: str = "cpu") -> Graph:
     CheckpointError
         If the file is missing, damaged or not one of fastcnn's; the sentence says which.
     """
+    check_device(device)
+    with open_tensors(path) as file:
+        return _read(file, str(path), device)
+
+
+@contextmanager
+def open_tensors(path: str | PathLike[str]) -> Iterator[Any]:
+    """Open a safetensors file to read; what goes wrong with it becomes a CheckpointError."""
     from safetensors import SafetensorError, safe_open
 
-    check_device(device)
     try:
         with Path(path).open("rb"):
             pass
         with safe_open(path, framework="np") as file:
-            return _read(file, str(path), device)
+            yield file
     except SafetensorError as error:
         raise _unreadable(path, f"is damaged or no safetensors file ({error})") from None
     except CheckpointError:

@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from functools import partial
 from os import PathLike
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
@@ -26,9 +26,12 @@ from fastcnn.node import Input, Node
 from fastcnn.parameters import FirstValues, Store, drawn
 from fastcnn.plan import Modes, Plan, modes
 from fastcnn.seeding import default_generator, seeded
-from fastcnn.selection import choose_layers
+from fastcnn.selection import choose_layers, node_names, unknown
 from fastcnn.shapes import whole
-from fastcnn.topology import common_device, common_dtype, in_order, name_layers, node_list
+from fastcnn.topology import common_device, common_dtype, in_order, leading_to, name_layers, node_list
+
+if TYPE_CHECKING:
+    from fastcnn.transfer import Loaded
 
 # Training, its last partial batch, evaluation and its last partial batch.
 PLANS_KEPT = 4
@@ -64,7 +67,7 @@ class Graph:
         self.device = common_device(self.layers)
         self._store: Store | None = None
         self.training = True
-        self._plans: OrderedDict[tuple[int, bool, Returns, Modes], Plan] = OrderedDict()
+        self._plans: OrderedDict[tuple[int, bool, Returns, Modes, tuple[Node, ...]], Plan] = OrderedDict()
         self._arenas: dict[bool, Arena] = {}
         self._last: tuple[Plan, int] | None = None
 
@@ -98,6 +101,30 @@ class Graph:
     def named_layers(self) -> Iterator[tuple[str, Layer]]:
         """Iterate over (name, layer) in the order of execution."""
         return ((layer.name or "", layer) for layer in self.layers)
+
+    def node(self, name: str) -> Node:
+        """Return the node of a layer by name, to build on: `Graph(net.inputs, Linear(512, 10)(net.node("avgpool")))`.
+
+        Where a layer is used several times, "name" is its first node, "name:2" the second, and so on.
+        """
+        named = node_names(self.nodes, {layer: name for name, layer in self.named_layers()})
+        if name not in named:
+            raise unknown("layer", name, list(named))
+        return named[name]
+
+    def trunk(self, *names: str) -> Graph:
+        """Return the part of the network that leads to some layers, as a network whose outputs are theirs.
+
+        The layers and their parameters are this network's own.
+
+        >>> from fastcnn.layers import Linear, ReLU
+        >>> net = Sequential(Linear(2, 3), ReLU(), Linear(3, 1), input_shape=(2,))
+        >>> net.trunk("relu1").output_shapes
+        [(3,)]
+        """
+        ends = [self.node(name) for name in names]
+        used = leading_to(ends)
+        return Graph([node for node in self.inputs if node in used], ends, fuse=self.fuse)
 
     def measures(self) -> list[Measure]:
         """Return what `summary` shows, a row a node."""
@@ -189,18 +216,25 @@ class Graph:
         """Let `forward` work as in prediction, and return the network."""
         return self.train(False)
 
-    def plan(self, batch: int, training: bool, returns: Returns = "nothing") -> Plan:
+    def plan(
+        self, batch: int, training: bool, returns: Returns = "nothing", outputs: Sequence[Node] | None = None
+    ) -> Plan:
         """Return the plan for a batch size, in training or prediction, with this way back.
+
+        `outputs` may be any of the nodes in place of the network's outputs.
 
         Plans share two arenas, one for passes with a way back and one for those without: a forward pass that waits
         for its backward is left alone by predictions.
         """
-        key = batch, training, returns, modes(self.layers)
+        ends = tuple(self.outputs if outputs is None else outputs)
+        key = batch, training, returns, modes(self.layers), ends
         store = self.own_store()
         plan = self._plans.pop(key, None)
         if plan is None:
             arena = partial(self._arena, returns != "nothing")
-            plan = Plan(self.nodes, self.inputs, self.outputs, store, batch, self.fuse, training, returns, arena)
+            used = leading_to(ends)
+            nodes = [node for node in self.nodes if node in used]
+            plan = Plan(nodes, self.inputs, ends, store, batch, self.fuse, training, returns, arena)
         self._plans[key] = plan
         while len(self._plans) > PLANS_KEPT:
             self._plans.popitem(last=False)
@@ -251,18 +285,49 @@ class Graph:
         >>> net.predict(np.zeros((300, 8, 8, 1))).shape
         (300, 10)
         """
+        return _single(self._values(self.outputs, self.check_inputs(*xs), batch_size))
+
+    def activations(self, x: Any, *names: str, batch_size: int = 256) -> Any:
+        """Return what some layers put out in prediction, for any number of inputs, computed in batches.
+
+        Parameters
+        ----------
+        x
+            An array (N, *input shape), or a tuple of one for each input.
+        names
+            Names of layers (see `node`), at least one.
+
+        Returns
+        -------
+        An array (N, *shape) for one name; for several {name: array}, from one pass.
+
+        Errors as `predict`, and ArgumentError for a name that no layer has.
+
+        >>> from fastcnn.layers import Linear, ReLU
+        >>> net = Sequential(Linear(2, 3), ReLU(), Linear(3, 1), input_shape=(2,)).to("reference")
+        >>> net.activations(np.ones((5, 2)), "relu1").shape
+        (5, 3)
+        """
+        if not names:
+            raise ArgumentError("activations was given no name: name one or several layers whose outputs to return.")
+        nodes = {name: self.node(name) for name in names}
+        arrays = self.check_inputs(*(x if isinstance(x, tuple) else (x,)))
+        found = dict(zip(nodes, self._values(list(dict.fromkeys(nodes.values())), arrays, batch_size), strict=True))
+        return found if len(names) > 1 else found[names[0]]
+
+    def _values(self, nodes: Sequence[Node], arrays: Sequence[Array], batch_size: int) -> list[Array]:
+        """Return the values of some nodes in prediction."""
         whole(batch_size, 1, "batch_size")
-        arrays = self.check_inputs(*xs)
         total = arrays[0].shape[0]
-        results = [np.empty((total, *shape), self.dtype) for shape in self.output_shapes]
+        results = [np.empty((total, *node.shape), self.dtype) for node in nodes]
         for start in range(0, total, batch_size):
             rows = slice(start, min(start + batch_size, total))
-            plan = self.plan(rows.stop - start, training=False)
+            plan = self.plan(rows.stop - start, training=False, outputs=nodes)
             plan.load([array[rows] for array in arrays])
             plan.forward()
             for result, y in zip(results, plan.outputs, strict=True):
                 result[rows] = plan.backend.to_host(y)
-        return _single(results)
+        return results
 
     def check_inputs(self, *xs: ArrayLike) -> list[Array]:
         """Return the inputs as float arrays, or refuse those that do not fit the network."""
@@ -276,6 +341,15 @@ class Graph:
             counts = ", ".join(str(array.shape[0]) for array in arrays)
             raise ShapeError(f"the inputs hold {counts} images: give as many in each.")
         return arrays
+
+    def load_parameters(self, path: str | PathLike[str], strict: bool = True) -> Loaded:
+        """Fill parameters and states by name from a safetensors file, and return what matched and what did not.
+
+        See `fastcnn.transfer.load_parameters`.
+        """
+        from fastcnn.transfer import load_parameters
+
+        return load_parameters(self, path, strict)
 
     def save(self, path: str | PathLike[str], metadata: dict[str, Any] | None = None) -> None:
         """Write the network to a safetensors file.

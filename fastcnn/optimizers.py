@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from itertools import pairwise
-from typing import ClassVar, TypeAlias
+from typing import ClassVar
 
 import numpy as np
 
@@ -17,6 +16,7 @@ from fastcnn.arrays import Array
 from fastcnn.backend import Backend
 from fastcnn.errors import ArgumentError
 from fastcnn.shapes import below_one, number
+from fastcnn.stretches import add_step
 
 EMPTY = slice(0, 0)
 
@@ -25,8 +25,8 @@ class Optimizer(ABC):
     """The base of all optimizers.
 
     `lr` and `momentum` may be changed at any time. `state` holds, after the first step, "step" (how many were taken)
-    and flat arrays under PyTorch's names; `Store.named` cuts them into parameters. Where some parameters were frozen for
-    a while, "taken" holds rows (start, stop, steps): how many steps each stretch has taken. Clear `state` to start anew.
+    and flat arrays under PyTorch's names; `Store.named` cuts them into parameters. Where some parameters were frozen
+    for a while, "taken" holds rows (start, stop, steps): the steps of each stretch. Clear `state` to start anew.
     """
 
     arrays: ClassVar[tuple[str, ...]] = ()
@@ -75,10 +75,10 @@ class Optimizer(ABC):
         """
         self._prepare(backend, values)
         self.state["step"] += 1
-        spared = decayed is not None and not self.decay_bias and self.weight_decay > 0
-        end = decayed if spared else values.size
+        end = values.size if decayed is None or self.decay_bias or not self.weight_decay else decayed
         try:
-            for start, stop, self._steps_here in self._taken(values.size, trained):
+            for start, stop, steps in self._taken(values.size, trained):
+                self._steps_here = steps
                 middle = min(max(start, end), stop)
                 for part, decay in ((slice(start, middle), self.weight_decay), (slice(middle, stop), 0.0)):
                     if values[part].size:
@@ -307,27 +307,6 @@ class Adagrad(Optimizer):
         """Take one step on some elements."""
         lr = self.lr / (1 + (self.steps - 1) * self.lr_decay)
         backend.optimizer.adagrad_update(param, grad, state["sum"], lr, self.eps, decay)
-
-
-Stretch: TypeAlias = tuple[int, int, int]
-
-
-def add_step(taken: Sequence[Stretch], trained: Sequence[tuple[int, int]]) -> list[tuple[Stretch, bool]]:
-    """Return the stretches (start, stop, steps taken) after a step of some, and whether each took part in it.
-
-    >>> add_step([(0, 10, 5)], [(2, 4)])
-    [((0, 2, 5), False), ((2, 4, 6), True), ((4, 10, 5), False)]
-    """
-    edges = sorted({edge for start, stop, *_ in [*taken, *trained] for edge in (start, stop)})
-    rows: list[tuple[Stretch, bool]] = []
-    for start, stop in pairwise(edges):
-        steps = next(count for a, b, count in taken if a <= start < b)
-        takes = any(a <= start < b for a, b in trained)
-        row = (start, stop, steps + takes), takes
-        if rows and rows[-1][0][2] == row[0][2] and rows[-1][1] == takes:
-            row = (rows.pop()[0][0], stop, steps + takes), takes
-        rows.append(row)
-    return rows
 
 
 def _alike(held: Array, values: Array) -> bool:

@@ -36,15 +36,21 @@ def node_list(nodes: Node | Sequence[Node], what: str) -> list[Node]:
     return listed
 
 
-def in_order(inputs: Sequence[Node], outputs: Sequence[Node]) -> list[Node]:
-    """Return the nodes that lead from the inputs to the outputs, every one after its inputs."""
+def leading_to(outputs: Sequence[Node], stop: Sequence[Node] = ()) -> set[Node]:
+    """Return the nodes that some nodes need, and those themselves; nothing is followed beyond `stop`."""
     found: set[Node] = set()
     waiting = list(outputs)
     while waiting:
         node = waiting.pop()
         if node not in found:
             found.add(node)
-            waiting += () if node in inputs else node.inputs
+            waiting += () if node in stop else node.inputs
+    return found
+
+
+def in_order(inputs: Sequence[Node], outputs: Sequence[Node]) -> list[Node]:
+    """Return the nodes that lead from the inputs to the outputs, every one after its inputs."""
+    found = leading_to(outputs, stop=inputs)
     for node in found:
         if node.layer is None and node not in inputs:
             raise ArgumentError(f"the outputs need {node!r}: list it among the graph's inputs.")
