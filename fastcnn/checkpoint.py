@@ -1,7 +1,7 @@
 """Model files: safetensors that hold parameters and states, and the architecture as JSON in their header.
 
     "fastcnn"   {"version", "dtype", "sequential", "layers": {name: {"class", "arguments"}},
-                 "nodes": [{"input": shape} or {"layer": name, "inputs": [node, ...]}],
+                 "nodes": [{"input": shape, "name": text or null} or {"layer": name, "inputs": [node, ...]}],
                  "inputs": [node, ...], "outputs": [node, ...],
                  "metadata": {whatever the user wants to keep with the network}}
     tensors     "conv1.weight", "conv1.bias", ...
@@ -158,7 +158,7 @@ def describe(net: Graph) -> dict[str, Any]:
     nodes: list[dict[str, Any]] = []
     for node in net.nodes:
         if node.layer is None:
-            nodes.append({"input": list(node.shape)})
+            nodes.append({"input": list(node.shape), "name": getattr(node, "name", None)})
         else:
             sources = [numbers[source] for source in node.inputs]
             nodes.append({"layer": node.layer.name, "inputs": sources})
@@ -206,7 +206,7 @@ def build(description: dict[str, Any]) -> Graph:
     nodes: list[Node] = []
     for entry in description["nodes"]:
         if "input" in entry:
-            nodes.append(Input(*entry["input"]))
+            nodes.append(Input(*entry["input"], name=entry["name"]))
         else:
             nodes.append(layers[entry["layer"]](*(nodes[number] for number in entry["inputs"])))
     ends = ([nodes[number] for number in description[end]] for end in ("inputs", "outputs"))

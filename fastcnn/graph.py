@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from fastcnn.arena import Arena
-from fastcnn.arrays import Array, Shape, as_float, channels_first_hint, float_dtype
+from fastcnn.arrays import Array, Shape, as_float, float_dtype
 from fastcnn.backend import check_device, get
-from fastcnn.errors import ArgumentError, ShapeError
+from fastcnn.errors import ArgumentError
+from fastcnn.inputs import Inputs, check_inputs, input_names, listed
 from fastcnn.layers.base import Layer
 from fastcnn.layout import Returns
 from fastcnn.measures import Measure, measure, table
@@ -59,6 +60,7 @@ class Graph:
         self.inputs = node_list(inputs, "inputs")
         self.outputs = node_list(outputs, "outputs")
         self.nodes = in_order(self.inputs, self.outputs)
+        self.input_names = input_names(self.inputs)
         self.layers = list(dict.fromkeys(node.layer for node in self.nodes if node.layer))
         self.fuse = fuse
         self.metadata: dict[str, Any] = {}
@@ -86,7 +88,8 @@ class Graph:
     @property
     def output_names(self) -> list[str]:
         """The names of the layers whose outputs are the network's."""
-        return [(node.layer.name or "") if node.layer else "input" for node in self.outputs]
+        inputs = dict(zip(self.inputs, self.input_names, strict=True))
+        return [(node.layer.name or "") if node.layer else inputs[node] for node in self.outputs]
 
     @property
     def parameter_count(self) -> int:
@@ -249,12 +252,12 @@ class Graph:
             held = self._arenas[returns] = Arena(get(self.device), size)
         return held
 
-    def forward(self, *xs: ArrayLike) -> Any:
+    def forward(self, *xs: Inputs) -> Any:
         """Return the outputs for a batch, as in training (see `train` and `eval`), ready for `backward`.
 
-        Takes an array (N, *input shape) of floats for each input, in any order in memory; returns an
-        array (N, *output shape) in the network's dtype, or a tuple for several outputs. Raises
-        ShapeError or DataError for arrays that do not fit.
+        Takes an array (N, *input shape) of floats for each input, in any order in memory, or one dict
+        {input's name: array}; returns an array (N, *output shape) in the network's dtype, or a tuple for
+        several outputs. Raises ShapeError or DataError for arrays that do not fit.
         """
         arrays = self.check_inputs(*xs)
         plan = self.plan(arrays[0].shape[0], self.training, returns="inputs")
@@ -275,7 +278,7 @@ class Graph:
         plan.backward()
         return _single([plan.backend.to_host(dx) for dx in plan.input_gradients])
 
-    def predict(self, *xs: ArrayLike, batch_size: int = 256) -> Any:
+    def predict(self, *xs: Inputs, batch_size: int = 256) -> Any:
         """Return the outputs for any number of inputs, computed in batches.
 
         Arrays and errors as `forward`. A classifier's outputs are its logits.
@@ -293,7 +296,7 @@ class Graph:
         Parameters
         ----------
         x
-            An array (N, *input shape), or a tuple of one for each input.
+            An array (N, *input shape), or for several inputs a tuple or {input's name: array}.
         names
             Names of layers (see `node`), at least one.
 
@@ -311,7 +314,7 @@ class Graph:
         if not names:
             raise ArgumentError("activations was given no name: name one or several layers whose outputs to return.")
         nodes = {name: self.node(name) for name in names}
-        arrays = self.check_inputs(*(x if isinstance(x, tuple) else (x,)))
+        arrays = self.check_inputs(*listed(x, len(self.inputs)))
         found = dict(zip(nodes, self._values(list(dict.fromkeys(nodes.values())), arrays, batch_size), strict=True))
         return found if len(names) > 1 else found[names[0]]
 
@@ -329,18 +332,9 @@ class Graph:
                 result[rows] = plan.backend.to_host(y)
         return results
 
-    def check_inputs(self, *xs: ArrayLike) -> list[Array]:
+    def check_inputs(self, *xs: Inputs) -> list[Array]:
         """Return the inputs as float arrays, or refuse those that do not fit the network."""
-        if len(xs) != len(self.inputs):
-            raise ShapeError(f"the network got {len(xs)} inputs and has {len(self.inputs)}: give one for each.")
-        arrays = [as_float(x, "the network's input") for x in xs]
-        for array, shape in zip(arrays, self.input_shapes, strict=True):
-            if array.shape[1:] != shape or array.ndim == 0:
-                raise _wrong_input(array.shape, shape)
-        if len({array.shape[0] for array in arrays}) > 1:
-            counts = ", ".join(str(array.shape[0]) for array in arrays)
-            raise ShapeError(f"the inputs hold {counts} images: give as many in each.")
-        return arrays
+        return check_inputs(xs, self.input_names, self.input_shapes)
 
     def load_parameters(self, path: str | PathLike[str], strict: bool = True) -> Loaded:
         """Fill parameters and states by name from a safetensors file, and return what matched and what did not.
@@ -400,19 +394,6 @@ class Sequential(Graph):
 
     def __getitem__(self, index: int | slice) -> Layer | tuple[Layer, ...]:
         return self.chain[index]
-
-
-def _wrong_input(got: Shape, needed: Shape) -> ShapeError:
-    axes = ", ".join(map(str, needed))
-    hint = channels_first_hint(got[1:], needed)
-    if not hint and got == needed:
-        hint = "a batch axis is missing: add one with x[None]."
-    if not hint and (*got[1:], 1) == needed:
-        hint = "the channel axis is missing: add one with x[..., None]."
-    return ShapeError(
-        f"the network got an array of shape {got}, and needs (N, {axes}): "
-        + (hint or "resize the images or build the network for their shape.")
-    )
 
 
 def _single(results: list[Array]) -> Any:

@@ -48,15 +48,21 @@ class Node:
 
 
 class Input(Node):
-    """An input of a graph, by its shape without the batch axis: `Input(32, 32, 3)`."""
+    """An input of a graph, by its shape without the batch axis: `Input(32, 32, 3)`.
 
-    def __init__(self, *shape: int) -> None:
+    A name, as in `Input(32, 32, 3, name="left")`, lets networks of several inputs take {name: array}.
+    """
+
+    def __init__(self, *shape: int, name: str | None = None) -> None:
         if not shape or not all(is_int(size) and size > 0 for size in shape):
             given = ", ".join(map(repr, shape))
             raise ArgumentError(
                 f"Input({given}) was given: give its axes as whole numbers >= 1, as in Input(28, 28, 1)."
             )
+        if name is not None and (not isinstance(name, str) or not name):
+            raise ArgumentError(f"Input got name={name!r}: give a text, such as 'left'.")
         super().__init__(None, (), tuple(map(int, shape)))
+        self.name = name
 
     def __repr__(self) -> str:
         return f"Input{self.shape}"
