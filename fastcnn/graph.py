@@ -16,20 +16,19 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from fastcnn.arena import Arena
-from fastcnn.arrays import Array, Shape, as_float, float_dtype
+from fastcnn.arrays import Array, as_float, float_dtype
 from fastcnn.backend import check_device, get
 from fastcnn.errors import ArgumentError
-from fastcnn.inputs import Inputs, check_inputs, input_names, listed
+from fastcnn.inputs import Inputs, check_inputs, listed
 from fastcnn.layers.base import Layer
 from fastcnn.layout import Returns
-from fastcnn.measures import Measure, measure, table
 from fastcnn.node import Input, Node
 from fastcnn.parameters import FirstValues, Store, drawn
 from fastcnn.plan import Modes, Plan, modes
 from fastcnn.seeding import default_generator, seeded
-from fastcnn.selection import choose_layers, node_names, unknown
 from fastcnn.shapes import whole
-from fastcnn.topology import common_device, common_dtype, in_order, leading_to, name_layers, node_list
+from fastcnn.structure import Structure
+from fastcnn.topology import Block, common_device, common_dtype, leading_to, name_layers, name_parts
 
 if TYPE_CHECKING:
     from fastcnn.transfer import Loaded
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
 PLANS_KEPT = 4
 
 
-class Graph:
+class Graph(Structure):
     """A network from input nodes to output nodes.
 
     Parameters
@@ -47,6 +46,9 @@ class Graph:
         One node or several; every Input that the outputs need must be listed.
     fuse
         Run a ReLU inside the convolution or linear layer before it; the results are the same.
+    name
+        What names its layers inside another network: called on a node, a network is a layer there, with the same
+        parameters; "graph1", ... otherwise.
 
     >>> from fastcnn.layers import Conv2d, ReLU
     >>> x = Input(8, 8, 3)
@@ -56,15 +58,20 @@ class Graph:
     (132, [(8, 8, 4)])
     """
 
-    def __init__(self, inputs: Node | Sequence[Node], outputs: Node | Sequence[Node], *, fuse: bool = True) -> None:
-        self.inputs = node_list(inputs, "inputs")
-        self.outputs = node_list(outputs, "outputs")
-        self.nodes = in_order(self.inputs, self.outputs)
-        self.input_names = input_names(self.inputs)
-        self.layers = list(dict.fromkeys(node.layer for node in self.nodes if node.layer))
+    def __init__(
+        self,
+        inputs: Node | Sequence[Node],
+        outputs: Node | Sequence[Node],
+        *,
+        fuse: bool = True,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(inputs, outputs, name)
+        self._prepare(fuse)
+
+    def _prepare(self, fuse: bool) -> None:
         self.fuse = fuse
         self.metadata: dict[str, Any] = {}
-        name_layers(self.layers)
         self.dtype = common_dtype(self.layers)
         self.device = common_device(self.layers)
         self._store: Store | None = None
@@ -73,101 +80,7 @@ class Graph:
         self._arenas: dict[bool, Arena] = {}
         self._last: tuple[Plan, int] | None = None
 
-    # What it is
-
-    @property
-    def input_shapes(self) -> list[Shape]:
-        """The shapes of the inputs, without the batch axis."""
-        return [node.shape for node in self.inputs]
-
-    @property
-    def output_shapes(self) -> list[Shape]:
-        """The shapes of the outputs, without the batch axis."""
-        return [node.shape for node in self.outputs]
-
-    @property
-    def output_names(self) -> list[str]:
-        """The names of the layers whose outputs are the network's."""
-        inputs = dict(zip(self.inputs, self.input_names, strict=True))
-        return [(node.layer.name or "") if node.layer else inputs[node] for node in self.outputs]
-
-    @property
-    def parameter_count(self) -> int:
-        """How many numbers the network learns."""
-        return sum(layer.parameter_count for layer in self.layers)
-
-    @property
-    def trainable_count(self) -> int:
-        """How many numbers training changes: those of layers that are not frozen."""
-        return sum(layer.parameter_count for layer in self.layers if layer.trainable)
-
-    def named_layers(self) -> Iterator[tuple[str, Layer]]:
-        """Iterate over (name, layer) in the order of execution."""
-        return ((layer.name or "", layer) for layer in self.layers)
-
-    def node(self, name: str) -> Node:
-        """Return the node of a layer by name, to build on: `Graph(net.inputs, Linear(512, 10)(net.node("avgpool")))`.
-
-        Where a layer is used several times, "name" is its first node, "name:2" the second, and so on.
-        """
-        named = node_names(self.nodes, {layer: name for name, layer in self.named_layers()})
-        if name not in named:
-            raise unknown("layer", name, list(named))
-        return named[name]
-
-    def trunk(self, *names: str) -> Graph:
-        """Return the part of the network that leads to some layers, as a network whose outputs are theirs.
-
-        The layers and their parameters are this network's own.
-
-        >>> from fastcnn.layers import Linear, ReLU
-        >>> net = Sequential(Linear(2, 3), ReLU(), Linear(3, 1), input_shape=(2,))
-        >>> net.trunk("relu1").output_shapes
-        [(3,)]
-        """
-        ends = [self.node(name) for name in names]
-        used = leading_to(ends)
-        return Graph([node for node in self.inputs if node in used], ends, fuse=self.fuse)
-
-    def measures(self) -> list[Measure]:
-        """Return what `summary` shows, a row a node."""
-        return measure(self.nodes)
-
-    def summary(self) -> str:
-        """Return a table of output shapes, parameters, multiply-adds and receptive fields."""
-        return table(self.measures(), self.parameter_count, self.trainable_count)
-
-    def __str__(self) -> str:
-        return self.summary()
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} of {len(self.layers)} layers, {self.parameter_count:,} parameters>"
-
     # Parameters
-
-    def freeze(self, *what: str | Layer) -> Graph:
-        """Let training leave some layers as they are, by default all, and return the network.
-
-        Give names, prefixes ("layer1" is every layer "layer1.*"), or layers. Frozen parameters get no gradients, and
-        optimizers change neither them nor what they keep for them. The way back ends at the first layer that learns,
-        so a frozen trunk costs its forward pass only. As in PyTorch, normalizations go on tracking running statistics;
-        `layer.eval()` holds these still, too. Files do not keep what was frozen.
-
-        >>> from fastcnn.layers import Linear
-        >>> net = Sequential(Linear(4, 8), Linear(8, 2), input_shape=(4,)).freeze().unfreeze("linear2")
-        >>> net.trainable_count, net.parameter_count
-        (18, 58)
-        """
-        return self._set_trainable(False, what)
-
-    def unfreeze(self, *what: str | Layer) -> Graph:
-        """Let training change some layers again, by default all, and return the network."""
-        return self._set_trainable(True, what)
-
-    def _set_trainable(self, value: bool, what: Sequence[str | Layer]) -> Graph:
-        for layer in choose_layers(dict(self.named_layers()), what):
-            layer.trainable = value
-        return self
 
     def initialize(self, seed: int) -> None:
         """Draw all parameters anew from a seed."""
@@ -183,6 +96,8 @@ class Graph:
     def own_store(self, first: FirstValues | None = None) -> Store:
         """Return the store of all parameters; take back layers that another network has claimed."""
         if self._store is None or not self._store.owns(self.layers):
+            for layer, name in self.names.items():
+                layer.name = name
             self._store = Store(self.layers, get(self.device), self.dtype, first or drawn(default_generator()))
             self._plans.clear()
             self._arenas.clear()
@@ -204,6 +119,22 @@ class Graph:
             for layer in self.layers:
                 layer.dtype, layer.device = dtype, device
         return self
+
+    # Parts
+
+    def trunk(self, *names: str) -> Graph:
+        """Return the part of the network that leads to some layers, as a network whose outputs are theirs.
+
+        The layers and their parameters are this network's own.
+
+        >>> from fastcnn.layers import Linear, ReLU
+        >>> net = Sequential(Linear(2, 3), ReLU(), Linear(3, 1), input_shape=(2,))
+        >>> net.trunk("relu1").output_shapes
+        [(3,)]
+        """
+        ends = [self.node(name) for name in names]
+        used = leading_to(ends)
+        return Graph([node for node in self.inputs if node in used], ends, fuse=self.fuse)
 
     # Execution
 
@@ -334,6 +265,7 @@ class Graph:
 
     def check_inputs(self, *xs: Inputs) -> list[Array]:
         """Return the inputs as float arrays, or refuse those that do not fit the network."""
+        self.check_complete()
         return check_inputs(xs, self.input_names, self.input_shapes)
 
     def load_parameters(self, path: str | PathLike[str], strict: bool = True) -> Loaded:
@@ -358,41 +290,90 @@ class Graph:
 class Sequential(Graph):
     """A chain of layers.
 
-    >>> from fastcnn.layers import Flatten, Linear
+    Parameters
+    ----------
+    layers
+        Layers, and networks of one input and one output, which serve as layers: their own are named "block1.conv1", ...
+    input_shape
+        The shape of an input without the batch axis. Without it, the chain works inside other networks only.
+    fuse, name
+        As in `Graph`; by default a chain in another network is "sequential1", ...
+
+    >>> from fastcnn.layers import Flatten, Linear, ReLU
     >>> net = Sequential(Flatten(), Linear(64, 10), input_shape=(8, 8, 1))
     >>> len(net), net[1]
     (2, Linear(64, 10))
+    >>> block = Sequential(Linear(10, 10), ReLU(), name="block")
+    >>> deeper = Sequential(Flatten(), Linear(64, 10), block, input_shape=(8, 8, 1))
+    >>> deeper[2][0] is block[0], [name for name, _ in deeper.named_layers()]
+    (True, ['flatten1', 'linear1', 'block.linear1', 'block.relu1'])
     """
 
-    def __init__(self, *layers: Layer, input_shape: Sequence[int], fuse: bool = True) -> None:
+    kind = "sequential"
+
+    def __init__(
+        self,
+        *layers: Layer | Graph,
+        input_shape: Sequence[int] | None = None,
+        fuse: bool = True,
+        name: str | None = None,
+    ) -> None:
         for layer in layers:
-            if not isinstance(layer, Layer):
+            if not isinstance(layer, Layer | Graph):
                 raise ArgumentError(f"Sequential was given {layer!r}: it takes layers only.")
         name_layers(list(dict.fromkeys(layers)))
         self.chain = layers
+        if input_shape is None:
+            self._become_block(fuse, name)
+            return
         if not isinstance(input_shape, list | tuple):
             raise ArgumentError(
                 f"input_shape={input_shape!r} was given: give its axes without the batch, as (28, 28, 1)."
             )
         first = Input(*input_shape)
-        node: Node = first
-        for layer in layers:
-            node = layer(node)
-        super().__init__(first, node, fuse=fuse)
+        super().__init__(first, self._run(first), fuse=fuse, name=name)
+
+    def _become_block(self, fuse: bool, name: str | None) -> None:
+        self.name, self.inputs, self.outputs, self.nodes, self.input_names = name, [], [], [], []
+        parts: list[tuple[Block, Layer]] = []
+        for part in self.chain:
+            if isinstance(part, Graph):
+                parts += [((part, inner), layer) for layer, inner in part.names.items()]
+            else:
+                parts.append((None, part))
+        self.names = name_parts(parts)
+        self._prepare(fuse)
+
+    def _run(self, node: Node) -> Node:
+        for layer in self.chain:
+            end = layer(node)
+            if not isinstance(end, Node):
+                raise ArgumentError(f"Sequential was given {layer!r}: in a chain, each part has one output.")
+            node = end
+        return node
+
+    def __call__(self, *nodes: Node) -> Node:
+        """Put the layers on a node of another network, and return its last node."""
+        self.check_nodes(nodes)
+        if len(nodes) != 1:
+            raise ArgumentError(f"{self!r} was called on {len(nodes)} nodes: a chain takes one.")
+        end = self._run(nodes[0])
+        self.own_nodes(nodes, [end])
+        return end
 
     def __len__(self) -> int:
         return len(self.chain)
 
-    def __iter__(self) -> Iterator[Layer]:
+    def __iter__(self) -> Iterator[Any]:
         return iter(self.chain)
 
     @overload
-    def __getitem__(self, index: int) -> Layer: ...
+    def __getitem__(self, index: int) -> Any: ...
 
     @overload
-    def __getitem__(self, index: slice) -> tuple[Layer, ...]: ...
+    def __getitem__(self, index: slice) -> tuple[Any, ...]: ...
 
-    def __getitem__(self, index: int | slice) -> Layer | tuple[Layer, ...]:
+    def __getitem__(self, index: int | slice) -> Any:
         return self.chain[index]
 
 

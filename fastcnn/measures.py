@@ -6,12 +6,13 @@ convolution lays its window on the finer grid: its stride is 1 / s, and r' = r +
 the whole pixels count. Where an image was made smaller before it is enlarged, this is an upper bound.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from math import floor
 
 from fastcnn.arrays import Shape
+from fastcnn.layers.base import Layer
 from fastcnn.node import Node
 
 
@@ -39,7 +40,7 @@ class _Field:
     jump: tuple[int | Fraction, ...]
 
 
-def measure(nodes: Sequence[Node]) -> list[Measure]:
+def measure(nodes: Sequence[Node], names: Mapping[Layer, str]) -> list[Measure]:
     """Return a row for every layer's node; a layer used twice shows its parameters once."""
     fields: dict[Node, _Field | None] = {}
     rows: list[Measure] = []
@@ -51,7 +52,7 @@ def measure(nodes: Sequence[Node]) -> list[Measure]:
             continue
         rows.append(
             Measure(
-                layer.name or "",
+                names[layer],
                 repr(layer),
                 node.shape,
                 0 if layer in counted else layer.parameter_count,

@@ -15,6 +15,7 @@ from fastcnn.shapes import is_int
 
 if TYPE_CHECKING:
     from fastcnn.layers.base import Layer
+    from fastcnn.structure import Structure
 
 # Nodes are numbered as they are made, so an input's number is always below its consumer's.
 _serial = count()
@@ -28,6 +29,8 @@ class Node:
         self.inputs = tuple(inputs)
         self.shape = shape
         self.serial = next(_serial)
+        self.block: tuple[Structure, str] | None = None
+        """The network inside another one that has put the node there, and the layer's name in it."""
 
     def __add__(self, other: Node) -> Node:
         from fastcnn.layers.join import Add

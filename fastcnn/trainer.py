@@ -103,6 +103,7 @@ class Trainer:
             raise ArgumentError(
                 f"Trainer got schedule={schedule!r}: give a Schedule, such as fastcnn.schedules.Cosine()."
             )
+        net.check_complete()
         check_momentum(schedule, optimizer)
         if augment is not None and len(net.inputs) != 1:
             raise ArgumentError(
