@@ -20,7 +20,7 @@ import dataclasses
 import inspect
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
@@ -168,7 +168,7 @@ def describe(net: Graph) -> dict[str, Any]:
     return {
         "version": VERSION,
         "dtype": net.dtype.name,
-        "sequential": _describe_chain(net, ""),
+        "sequential": _describe_chain(net, net.names),
         "layers": {name: _describe_layer(layer) for name, layer in net.named_layers()},
         "nodes": nodes,
         "inputs": [numbers[node] for node in net.inputs],
@@ -177,16 +177,16 @@ def describe(net: Graph) -> dict[str, Any]:
     }
 
 
-def _describe_chain(net: Graph | Layer, prefix: str) -> list[Any] | None:
+def _describe_chain(net: Graph | Layer, names: Mapping[Layer, str]) -> list[Any] | None:
     """Return a Sequential's parts, or None where it, or a network inside, is no Sequential."""
     if not isinstance(net, Sequential):
         return None
     parts: list[Any] = []
     for part in net.chain:
         if isinstance(part, Layer):
-            parts.append(prefix + net.names[part])
+            parts.append(names[part])
         else:
-            parts.append({"name": part.name, "chain": _describe_chain(part, f"{prefix}{part.name}.")})
+            parts.append({"name": part.name, "chain": _describe_chain(part, names)})
             if parts[-1]["chain"] is None:
                 return None
     return parts

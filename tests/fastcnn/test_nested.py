@@ -1,9 +1,13 @@
 """Networks as layers of others: names, shared parameters, training, files."""
 
+import json
+
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 import fastcnn as fc
+from fastcnn.checkpoint import describe
 
 DEVICES = ("reference", "cpu")
 
@@ -137,6 +141,52 @@ def test_files_keep_the_nesting(tmp_path, device, images):
     assert (tmp_path / "again.safetensors").read_bytes() == (tmp_path / "net.safetensors").read_bytes()
     loaded = network(device).load_parameters(tmp_path / "net.safetensors")
     assert "last.batch_norm1.running_mean" in loaded.matched
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_files_of_a_layer_inside_and_outside_of_a_block(tmp_path, images, first):
+    conv = fc.Conv2d(1, 1, 3, padding=1)
+    inner = fc.Sequential(fc.Sequential(conv, fc.ReLU()), conv)
+    net = fc.Sequential(*((conv, inner) if first else (inner, conv)), inner, input_shape=(6, 6, 1)).to("reference")
+    net.save(tmp_path / "net.safetensors")
+    again = fc.load(tmp_path / "net.safetensors", device="reference")
+    assert names(again) == names(net)
+    assert again[int(first)] is again[2]
+    assert again[2][0][0] is again[2][1] is again[0 if first else 1]
+    np.testing.assert_array_equal(again.predict(images), net.predict(images))
+
+
+def nested(depth: int) -> list:
+    """Return a chain in a chain in a chain ..., as deep as JSON is read but Python does not go."""
+    chain = ["conv1"]
+    for _ in range(depth):
+        chain = [{"name": "a", "chain": chain}]
+    return chain
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda d: d.update(sequential=True),
+        lambda d: d["sequential"].reverse(),
+        lambda d: d["sequential"].append(d["sequential"][1]),
+        lambda d: d["sequential"][2].pop("name"),
+        lambda d: d["sequential"][2].update(name="another"),
+        lambda d: d["sequential"][2].update(chain=nested(450)),
+        lambda d: d["sequential"][2].update(chain=["none"]),
+        lambda d: d["sequential"][2].update(chain=None),
+        lambda d: d.update(nodes=d["nodes"][:-1]),
+    ],
+)
+def test_wrong_chains_in_files_are_refused(tmp_path, change):
+    net = network()
+    net.save(tmp_path / "net.safetensors")
+    tensors = load_file(tmp_path / "net.safetensors")
+    description = describe(net)
+    change(description)
+    save_file(tensors, tmp_path / "net.safetensors", metadata={"fastcnn": json.dumps(description)})
+    with pytest.raises(fc.CheckpointError, match="cannot be built"):
+        fc.load(tmp_path / "net.safetensors", device="reference")
 
 
 def test_files_of_graphs_in_chains_keep_the_names(tmp_path, images):
