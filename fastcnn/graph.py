@@ -141,7 +141,8 @@ class Graph(Structure):
     def train(self, mode: bool = True) -> Graph:
         """Let `forward` work as in training (or, by `mode` False, as in prediction), and return the network.
 
-        A Trainer and `predict` choose by themselves.
+        A Trainer and `predict` choose by themselves, and a network inside follows the one around it. A layer's own
+        `eval` holds in all of these.
         """
         self.training = bool(mode)
         return self

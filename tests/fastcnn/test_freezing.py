@@ -164,6 +164,43 @@ def test_training_in_parts_is_pytorchs(device, rule, batch):
     check_equal(net, twin)
 
 
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("fuse", [True, False])
+@pytest.mark.parametrize("frozen", [(), ("stem.norm",), ("stem.conv",)])
+def test_training_around_held_statistics_is_pytorchs(device, fuse, frozen, batch):
+    torch = pytest.importorskip("torch", reason="PyTorch is the oracle of this test")
+    net = network(device, fuse=fuse)
+    net.forward(batch[0])
+    net[1].eval()
+    twin = torch_twin(torch, net)
+    norm = dict(twin.named_modules())["stem-norm"].eval()
+    for name in ("running_mean", "running_var"):
+        getattr(norm, name).copy_(torch.from_numpy(net[1].state[name].copy()))
+    for name, parameter in twin.named_parameters():
+        parameter.requires_grad_(name.replace("-", ".").rpartition(".")[0] not in frozen)
+    if frozen:
+        net.freeze(*frozen)
+    trainer = fc.Trainer(net, fc.CrossEntropy(), fc.SGD(0.1, momentum=0.9))
+    optimizer = torch.optim.SGD(twin.parameters(), 0.1, momentum=0.9)
+    x, labels = torch.from_numpy(fc.to_nchw(batch[0]).copy()), torch.from_numpy(batch[1])
+    for _ in range(3):
+        optimizer.zero_grad()
+        loss = torch.nn.functional.cross_entropy(twin(x), labels)
+        loss.backward()
+        optimizer.step()
+        np.testing.assert_allclose(trainer.step(*batch), loss.item(), rtol=1e-9)
+    check_equal(net, twin)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_another_mode_between_forward_and_forward_makes_another_plan(device, batch):
+    layer = fc.BatchNorm2d(2, device=device)
+    free = layer.forward(batch[0])
+    held = layer.eval().forward(batch[0])
+    assert not np.allclose(free, held)
+    np.testing.assert_array_equal(layer.train().forward(batch[0]), free)
+
+
 def torch_twin(torch, net):
     """Return PyTorch's twin of `network`, with its values."""
     nn = torch.nn
