@@ -7,22 +7,30 @@ from math import prod
 
 from fastcnn.backend import Backend
 from fastcnn.layers.activation import Activation, ReLU
+from fastcnn.layers.batch_norm import ChannelNorm
 from fastcnn.layers.conv import Conv
 from fastcnn.layers.join import Add
 from fastcnn.layers.norm import GroupedNorm
 from fastcnn.layers.pool import MaxPool
 from fastcnn.layers.weighted import WeightedLayer
 from fastcnn.node import Node
-from fastcnn.steps import Activated, Normalized, Pooled, Step
+from fastcnn.steps import Activated, Folded, Normalized, Pooled, Step
 
 
 class Fusion:
     """The rules, for one batch size; `needed` are the nodes that the way back goes through."""
 
     def __init__(
-        self, nodes: Sequence[Node], outputs: Sequence[Node], batch: int, backend: Backend, needed: set[Node]
+        self,
+        nodes: Sequence[Node],
+        outputs: Sequence[Node],
+        batch: int,
+        backend: Backend,
+        training: bool,
+        needed: set[Node],
     ) -> None:
         self._nodes, self._outputs, self._batch, self._backend, self._needed = nodes, outputs, batch, backend, needed
+        self._training = training
         self._taken: set[Node | None] = set()
         self._readers: dict[Node, list[Node]] = {node: [] for node in nodes}
         for node in nodes:
@@ -47,21 +55,45 @@ class Fusion:
         return Step(node)
 
     def _weighted(self, node: Node) -> Step:
-        after = self._only_reader(node)
-        if after is None or not isinstance(after.layer, Activation) or not after.layer.pointwise:
-            return Step(node)
-        if node in self._needed and after.layer.reads_back != "y":
-            return Step(node)
-        pool = self._only_reader(after) if isinstance(after.layer, ReLU) else None
+        nodes = [node]
+        norm = self._only_reader(node)
+        if norm is not None and self._folds(norm):
+            nodes.append(norm)
+        adds = self._take_sum(nodes)
+        after = self._only_reader(nodes[-1])
+        if after is not None and isinstance(after.layer, Activation) and self._finishes(after, adds):
+            nodes.append(after)
+        if isinstance(nodes[1:] and nodes[1].layer, ChannelNorm):
+            return Folded(*(one for one in nodes if one not in self._needed))  # the way back to a shortcut is not its
+        pool = self._only_reader(nodes[-1]) if isinstance(nodes[-1].layer, ReLU) and not adds else None
         if pool is not None and self._joins_pool(node, pool):
-            return Pooled(node, after, pool)
-        return Activated(node, after)
+            return Pooled(*nodes, pool)
+        return Activated(*nodes) if len(nodes) > 1 else Step(node)
+
+    def _folds(self, norm: Node) -> bool:
+        """Say whether a node is a normalization by running statistics that no way back goes through."""
+        if not isinstance(norm.layer, ChannelNorm) or not norm.layer.tracks or norm in self._needed:
+            return False
+        return not (self._training and norm.layer.training)
+
+    def _finishes(self, after: Node, adds: bool) -> bool:
+        """Say whether a node's activation can run on outputs that a kernel has just finished, or added up."""
+        activation = after.layer
+        assert isinstance(activation, Activation)
+        known = activation.bounds is not None if adds else activation.pointwise
+        return known and (after not in self._needed or activation.reads_back == "y")
+
+    def _take_sum(self, nodes: list[Node]) -> bool:
+        """Append the sum of two that alone reads the last node, if there is one; say so."""
+        total = self._only_reader(nodes[-1])
+        if total is None or not isinstance(total.layer, Add) or len(total.inputs) != 2:
+            return False
+        nodes.append(total)
+        return True
 
     def _normalized(self, node: Node) -> Step:
         nodes = [node]
-        total = self._only_reader(node)
-        if total is not None and isinstance(total.layer, Add) and len(total.inputs) == 2:
-            nodes.append(total)
+        self._take_sum(nodes)
         clip = self._only_reader(nodes[-1])
         if clip is not None and getattr(clip.layer, "bounds", None):
             nodes.append(clip)

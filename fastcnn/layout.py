@@ -23,13 +23,15 @@ Returns: TypeAlias = Literal["nothing", "parameters", "inputs"]
 class Way:
     """A step's way back: from the gradient `dy` to `targets`, one a source (None: not wanted, or dy itself).
 
-    `sums` are added up afterwards: (source, its gradient so far, the part to add).
+    `total` is added to the first target as it is filled. `sums` are added up afterwards: (source, its gradient so far,
+    the part to add).
     """
 
     step: Step
     dy: Slot
     targets: list[Slot | None]
     sums: list[tuple[Node, Slot, Slot]]
+    total: Slot | None = None
 
 
 class Layout:
@@ -41,12 +43,16 @@ class Layout:
         inputs: Sequence[Node],
         outputs: Sequence[Node],
         pixel: int,
+        fuse: bool,
         training: bool,
         returns: Returns,
         needed: set[Node],
     ) -> None:
-        """`pixel` is the bytes of one number of a node's shape, for the whole batch; `needed` as `needed_gradients`."""
-        self._steps, self._pixel, self._training, self._needed = steps, pixel, training, needed
+        """`pixel`: bytes of one number of a node's shape, for the whole batch; `fuse`: kernels may add gradients up.
+
+        `needed` as `needed_gradients` returns them.
+        """
+        self._steps, self._pixel, self._fuse, self._training, self._needed = steps, pixel, fuse, training, needed
         self._end = 2 * len(steps) + 1
         self._again = returns == "inputs"  # such a way back may be run several times
         self._slots: list[Slot] = []
@@ -116,7 +122,11 @@ class Layout:
             total, target = self.gradients.get(source), None
             if source in self._needed:
                 passes = view or k in step.passes
-                if total is not None:
+                if total is not None and k == 0 and self._fuse and step.adds_gradient:
+                    way.total = total
+                    total.touch(time)
+                    target = self.gradients[source] = self._slot(source, time, time)
+                elif total is not None:
                     part = dy if passes else self._slot(source, time, time)
                     target = None if passes else part
                     total.touch(time)

@@ -105,10 +105,11 @@ class Plan:
         self.store, self.backend, self.batch, self.training = store, store.backend, batch, training
         needed = needed_gradients(inputs, nodes, returns)
         if fuse:
-            self.steps = Fusion(nodes, outputs, batch, self.backend, needed).steps()
+            self.steps = Fusion(nodes, outputs, batch, self.backend, training, needed).steps()
         else:
             self.steps = [Step(node) for node in nodes if node.layer is not None]
-        self._layout = Layout(self.steps, inputs, outputs, batch * store.dtype.itemsize, training, returns, needed)
+        pixel = batch * store.dtype.itemsize
+        self._layout = Layout(self.steps, inputs, outputs, pixel, fuse, training, returns, needed)
         size = self._layout.size
         self.arena = arena(size) if arena else Arena(self.backend, size)
         workshop = Workshop(self.backend)
@@ -162,7 +163,8 @@ class Plan:
         dy = self._array(way.dy, step.output)
         pairs = zip(way.targets, step.sources, strict=True)
         dxs = [None if target is None else self._array(target, source) for target, source in pairs]
-        return self._bound[step].backward(dy, dxs, grads) + sums
+        totals = () if way.total is None else (self._array(way.total, step.sources[0]),)
+        return self._bound[step].backward(dy, dxs, grads, *totals) + sums
 
     def serves(self, batch: int, shapes: Sequence[Shape]) -> bool:
         """Say whether the plan is one for this batch size, these input shapes and the modes that its layers are in."""

@@ -7,13 +7,15 @@ in caches and registers only. `fusion.py` chooses the steps.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from fastcnn.arrays import Array
 from fastcnn.backend import Backend
 from fastcnn.layers.activation import Activation
-from fastcnn.layers.base import Bound, Call, Layer
+from fastcnn.layers.base import UNBOUNDED, Bound, Bounds, Call, Layer
+from fastcnn.layers.batch_norm import ChannelNorm
 from fastcnn.layers.conv import Conv
-from fastcnn.layers.norm import UNBOUNDED, Bounds, GroupedNorm
+from fastcnn.layers.norm import GroupedNorm
 from fastcnn.layers.pool import MaxPool
 from fastcnn.layers.weighted import WeightedLayer
 from fastcnn.node import Node
@@ -60,35 +62,94 @@ class Step:
         """The sources whose gradient is what the way back leaves in the gradient by the output."""
         return range(len(self.sources)) if self.layer.passes_gradient else ()
 
+    @property
+    def adds_gradient(self) -> bool:
+        """Whether the way back can add an array to the gradient by the first source as it fills it."""
+        return self.layer.adds_gradient
+
     def bind(self, backend: Backend, xs: Sequence[Array], y: Array, training: bool) -> Bound:
         """Return the calls on these arrays."""
         return self.layer.bind(backend, xs, y, training and self.layer.training)
 
 
 class Activated(Step):
-    """A convolution or linear layer, and the activation of its outputs while they are in registers or caches."""
+    """A convolution or linear layer, and what happens to its outputs while they are in registers or caches.
+
+    A sum with another node, whose gradient is then what the way back leaves behind the activation; an activation
+    (behind a sum, one that clips); or both.
+    """
 
     @property
     def read_back(self) -> set[Node]:
         """The nodes whose values the way back reads."""
-        return {*self.sources, self.output}
+        return {self.sources[0], self.output} if self.activation else {self.sources[0]}
+
+    @property
+    def passes(self) -> Sequence[int]:
+        """The sources whose gradient is what the way back leaves in the gradient by the output."""
+        return range(1, len(self.sources))
+
+    @property
+    def activation(self) -> Activation | None:
+        """The activation at the end, if there is one."""
+        return self.output.layer if isinstance(self.output.layer, Activation) else None
+
+    @property
+    def bounds(self) -> Bounds:
+        """Between what the activation brings its input."""
+        return (self.activation and self.activation.bounds) or UNBOUNDED
+
+    def epilogue(self, backend: Backend, xs: Sequence[Array], y: Array) -> Any:
+        """Return what the kernel takes to finish its outputs."""
+        if len(xs) > 1:
+            return backend.activation.add_epilogue(xs[1], y, self.bounds)
+        return self.activation.epilogue(backend, y.dtype) if self.activation else 0
 
     def bind(self, backend: Backend, xs: Sequence[Array], y: Array, training: bool) -> Bound:
         """Return the calls; the way back takes the gradient through the activation in place."""
-        layer, activation = self.layer, self.output.layer
+        layer, activation = self.layer, self.activation
         assert isinstance(layer, WeightedLayer)
-        assert isinstance(activation, Activation)
-        inner = layer.bind(backend, xs, y, training, activation.epilogue(backend, y.dtype))
-        _, through = activation.kernels(backend)
+        inner = layer.bind(backend, xs[:1], y, training, self.epilogue(backend, xs, y))
 
-        def backward(dy: Array, dxs: Sequence[Array | None], grads: Mapping[str, Array]) -> list[Call]:
-            return [(through, (y, dy, *activation.numbers(), dy)), *inner.backward(dy, dxs, grads)]
+        def backward(dy: Array, dxs: Sequence[Array | None], grads: Mapping[str, Array], *total: Array) -> list[Call]:
+            calls = inner.backward(dy, dxs[:1], grads, *total)
+            if activation is None:
+                return calls
+            return [(activation.kernels(backend)[1], (y, dy, *activation.numbers(), dy)), *calls]
 
         return Bound(backward, inner.forward)
 
 
+class Folded(Activated):
+    """In prediction, a convolution or linear layer, the batch normalization after it, and what may follow.
+
+    Weights smaller than the output are folded with the normalization in each pass, for they may have changed; else the
+    normalization has a pass of its own, with all that follows.
+    """
+
+    def bind(self, backend: Backend, xs: Sequence[Array], y: Array, training: bool) -> Bound:
+        """Return the calls; there is no way back."""
+        layer, norm = self.layer, self.nodes[1].layer
+        assert isinstance(layer, WeightedLayer)
+        assert isinstance(norm, ChannelNorm)
+        own = None if layer.scaled is None else layer.params[layer.scaled]
+        if own is not None and own.size <= y.size:
+            weights = backend.empty(own.shape, own.dtype), backend.empty(layer.bias_shape, own.dtype)
+            fold = norm.fold_call(backend, own, layer.params.get("bias"), *weights)
+            bound = layer.bind(backend, xs[:1], y, training, self.epilogue(backend, xs, y), weights)
+            return Bound(bound.backward, [fold, *bound.forward])
+        bound = layer.bind(backend, xs[:1], y, training)
+        after = norm.bind(backend, [y, *xs[1:]], y, training and norm.training, self.bounds)
+        calls = [*bound.forward, *after.forward]
+        if self.activation and not self.activation.bounds:
+            calls.append((self.activation.kernels(backend)[0], (y, *self.activation.numbers(), y)))
+        return Bound(bound.backward, calls)
+
+
 class Pooled(Step):
     """A convolution, ReLU and max-pooling by windows side by side: the way back visits only the outputs that won."""
+
+    adds_gradient = False
 
     def bind(self, backend: Backend, xs: Sequence[Array], y: Array, training: bool) -> Bound:
         """Return the calls of one kernel each way."""

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from math import prod
+from math import inf, prod
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import numpy as np
@@ -31,6 +31,11 @@ if TYPE_CHECKING:
 Call: TypeAlias = tuple[Callable[..., None], tuple[Any, ...]]
 """A kernel and its arguments, ready to run."""
 
+Bounds: TypeAlias = tuple[float, float]
+"""Between what a kernel brings its outputs."""
+
+UNBOUNDED: Bounds = (-inf, inf)
+
 Window: TypeAlias = tuple[Shape, Sequence[int | Fraction]]
 """The extent of a layer's dilated window and its stride (1 / stride for one that enlarges), by spatial axis."""
 
@@ -40,10 +45,11 @@ class Bound:
     """A layer tied to arrays: its forward calls, and a maker of its backward calls.
 
     `backward(dy, dxs, grads)` returns the calls that fill the input gradients `dxs` (None: not
-    needed) and the parameter gradients `grads` (none where the layer is frozen) from `dy`.
+    needed) and the parameter gradients `grads` (none where the layer is frozen) from `dy`. That of a
+    layer which `adds_gradient` takes a fourth array, too, which is added to the first gradient.
     """
 
-    backward: Callable[[Array, Sequence[Array | None], Mapping[str, Array]], list[Call]]
+    backward: Callable[..., list[Call]]
     forward: list[Call] = field(default_factory=list)
 
 
@@ -234,6 +240,11 @@ class Layer(ABC):
         return self
 
     # Execution
+
+    @property
+    def adds_gradient(self) -> bool:
+        """Whether the backward calls can add an array to the gradient by the first input as they fill it."""
+        return False
 
     def is_view_when(self, training: bool) -> bool:
         """Say whether the output is the input in this mode, so that no kernel has to run."""

@@ -21,8 +21,8 @@ from numpy.typing import DTypeLike
 from fastcnn.arrays import Array, Shape
 from fastcnn.backend import Backend
 from fastcnn.errors import ArgumentError, ShapeError
-from fastcnn.layers.base import Bound, Call
-from fastcnn.layers.norm import UNBOUNDED, Bounds, GroupedNorm, is_number
+from fastcnn.layers.base import UNBOUNDED, Bound, Bounds, Call
+from fastcnn.layers.norm import GroupedNorm, is_number
 from fastcnn.shapes import whole
 
 
@@ -102,6 +102,13 @@ class ChannelNorm(GroupedNorm):
             track = (backend.norm, mean, variance, shape[1], dict(self.state))
             return Bound(bound.backward, [*bound.forward, (self._track, track)])
         return bound
+
+    def fold_call(self, backend: Backend, w: Array, b: Array | None, folded: Array, bias: Array) -> Call:
+        """Return the call that fills weights (..., C), which do what w, b and then this layer do in prediction."""
+        gamma, beta = self.affine(backend)
+        running = self.state["running_mean"], self.state["running_var"]
+        rows = (-1, self.num_features)
+        return backend.norm.fold_norm, (w.reshape(rows), b, gamma, beta, *running, self.eps, folded.reshape(rows), bias)
 
     def _check_count(self, shape: Shape, count: int) -> None:
         if count == 1 and shape[0] > 0:

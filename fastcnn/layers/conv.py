@@ -18,9 +18,9 @@ from fastcnn.arrays import Array, Shape
 from fastcnn.backend import Backend
 from fastcnn.errors import ArgumentError
 from fastcnn.initializers import Fans, Initializer
-from fastcnn.layers.base import Bound, Call, Window
+from fastcnn.layers.base import UNBOUNDED, Bound, Call, Window
 from fastcnn.layers.padding import PaddedInput, check_mode, check_padded
-from fastcnn.layers.weighted import WeightedLayer, bias_config
+from fastcnn.layers.weighted import WeightedLayer, Weights, bias_config
 from fastcnn.shapes import (
     IntOrAxes,
     Padding,
@@ -112,7 +112,15 @@ class FilterLayer(WeightedLayer):
         lead = (1,) * (3 - self.rank)
         return lead + self.stride, ((0, 0),) * len(lead) + self.pairs, lead + self.dilation
 
-    def bind(self, backend: Backend, xs: Sequence[Array], y: Array, training: bool = True, epilogue: Any = 0) -> Bound:
+    def bind(
+        self,
+        backend: Backend,
+        xs: Sequence[Array],
+        y: Array,
+        training: bool = True,
+        epilogue: Any = 0,
+        weights: Weights | None = None,
+    ) -> Bound:
         """Return the calls of the kernels named after the layer's kind, on five-axis views of the arrays."""
         kernels, (stride, pairs, dilation) = getattr(backend, self.kind), self.geometry()
         forward, by_input, by_weight, by_bias = (
@@ -121,9 +129,12 @@ class FilterLayer(WeightedLayer):
         )
         algorithm = resolve_algorithm(self.algorithm)
         padded, y5 = PaddedInput(backend, five_axes(xs[0]), pairs, self.padding_mode), five_axes(y)
-        w5, geometry = filter_axes(self.params["weight"]), (stride, padded.pairs, dilation, self.groups)
+        weight, bias = weights or (self.params["weight"], self.params.get("bias"))
+        w5, geometry = filter_axes(weight), (stride, padded.pairs, dilation, self.groups)
 
-        def backward(dy: Array, dxs: Sequence[Array | None], grads: Mapping[str, Array]) -> list[Call]:
+        def backward(
+            dy: Array, dxs: Sequence[Array | None], grads: Mapping[str, Array], total: Array | None = None
+        ) -> list[Call]:
             dy5 = five_axes(dy)
             calls: list[Call] = []
             if "weight" in grads:
@@ -132,10 +143,11 @@ class FilterLayer(WeightedLayer):
                 calls.append((by_bias, (dy5, grads["bias"])))
             if dxs[0] is not None:
                 dx5, fold = padded.gradient(five_axes(dxs[0]))
-                calls += [(by_input, (dy5, w5, *geometry, dx5, algorithm)), *fold]
+                after = () if total is None else (backend.activation.add_epilogue(total, dx5, UNBOUNDED),)
+                calls += [(by_input, (dy5, w5, *geometry, dx5, algorithm, *after)), *fold]
             return calls
 
-        arguments = (padded.x, w5, self.params.get("bias"), *geometry, epilogue, y5, algorithm)
+        arguments = (padded.x, w5, bias, *geometry, epilogue, y5, algorithm)
         return Bound(backward, [*padded.forward, (forward, arguments)])
 
 
@@ -177,6 +189,7 @@ class Conv(SlidingLayer):
 
     kind = "conv"
     reads_back = "x"
+    scaled = "weight"
 
     def __init__(
         self,
@@ -201,6 +214,11 @@ class Conv(SlidingLayer):
             weight_init, name, dtype, device,
         )  # fmt: skip
         self.weight_shape = (*self.kernel_size, self.in_channels // self.groups, self.out_channels)
+
+    @property
+    def adds_gradient(self) -> bool:
+        """Whether the kernel's gradient is the input's: not that of an image padded from itself."""
+        return self.padding_mode == "zeros"
 
     def multiply_adds(self, output: Shape) -> int:
         """Return the filter's size times the pixels of the output."""

@@ -15,7 +15,7 @@ from fastcnn.backend import Backend
 from fastcnn.errors import ShapeError
 from fastcnn.initializers import Initializer
 from fastcnn.layers.base import Bound, Call
-from fastcnn.layers.weighted import WeightedLayer, bias_config
+from fastcnn.layers.weighted import WeightedLayer, Weights, bias_config
 from fastcnn.shapes import whole
 
 
@@ -28,6 +28,7 @@ class Linear(WeightedLayer):
 
     kind = "linear"
     reads_back = "x"
+    scaled = "weight"
 
     def __init__(
         self,
@@ -69,9 +70,18 @@ class Linear(WeightedLayer):
         """Return one multiply-add for every element of the weight."""
         return self.in_features * self.out_features
 
-    def bind(self, backend: Backend, xs: Sequence[Array], y: Array, training: bool = True, epilogue: Any = 0) -> Bound:
+    def bind(
+        self,
+        backend: Backend,
+        xs: Sequence[Array],
+        y: Array,
+        training: bool = True,
+        epilogue: Any = 0,
+        weights: Weights | None = None,
+    ) -> Bound:
         """Return the matrix products."""
-        linear, x, w = backend.linear, xs[0], self.params["weight"]
+        linear, x = backend.linear, xs[0]
+        w, b = weights or (self.params["weight"], self.params.get("bias"))
 
         def backward(dy: Array, dxs: Sequence[Array | None], grads: Mapping[str, Array]) -> list[Call]:
             calls: list[Call] = []
@@ -83,4 +93,4 @@ class Linear(WeightedLayer):
                 calls.append((linear.linear_backward_input, (dy, w, dxs[0])))
             return calls
 
-        return Bound(backward, [(linear.linear_forward, (x, w, self.params.get("bias"), epilogue, y))])
+        return Bound(backward, [(linear.linear_forward, (x, w, b, epilogue, y))])

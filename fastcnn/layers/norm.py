@@ -13,8 +13,8 @@ where the mean is large. Gradients go through mean and variance. Those of a batc
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from math import inf, isfinite, prod
-from typing import Any, TypeAlias
+from math import isfinite, prod
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -22,13 +22,10 @@ from numpy.typing import DTypeLike
 from fastcnn.arrays import Array, Shape
 from fastcnn.backend import Backend
 from fastcnn.errors import ArgumentError
-from fastcnn.layers.base import Bound, Call, Layer
+from fastcnn.layers.base import UNBOUNDED, Bound, Bounds, Call, Layer
 from fastcnn.shapes import whole
 
 FLOAT64 = np.dtype(np.float64)
-
-Bounds: TypeAlias = tuple[float, float]
-UNBOUNDED: Bounds = (-inf, inf)
 
 
 def positive(value: object, name: str) -> float:

@@ -20,6 +20,7 @@ from fastcnn.initializers import HeNormal, Initializer
 from fastcnn.layers.base import Bound, Call
 from fastcnn.layers.conv import SlidingLayer, filter_axes, five_axes
 from fastcnn.layers.padding import NONE, PaddedInput
+from fastcnn.layers.weighted import Weights
 from fastcnn.shapes import IntOrAxes, Padding, whole
 
 POINTWISE = ((1, 1, 1), NONE, (1, 1, 1), 1)  # stride, padding, dilation and groups of the second convolution
@@ -44,6 +45,7 @@ class SeparableConv(SlidingLayer):
     """
 
     kind = "separable_conv"
+    scaled = "pointwise_weight"
     reads_back = "x"
 
     def __init__(
@@ -94,19 +96,30 @@ class SeparableConv(SlidingLayer):
         """Return the sizes of both filters times the pixels of the output."""
         return (prod(self.depthwise_shape) + prod(self.weight_shape)) * prod(output[:-1])
 
-    def bind(self, backend: Backend, xs: Sequence[Array], y: Array, training: bool = True, epilogue: Any = 0) -> Bound:
+    def bind(
+        self,
+        backend: Backend,
+        xs: Sequence[Array],
+        y: Array,
+        training: bool = True,
+        epilogue: Any = 0,
+        weights: Weights | None = None,
+    ) -> Bound:
         """Return the calls of the two convolutions, and keep the array between them."""
         conv, (stride, pairs, dilation) = backend.conv, self.geometry()
         algorithm = resolve_algorithm(self.algorithm)
         padded, y5 = PaddedInput(backend, five_axes(xs[0]), pairs, self.padding_mode), five_axes(y)
-        wd, wp = (filter_axes(self.params[name]) for name in ("depthwise_weight", "pointwise_weight"))
+        pointwise, bias = weights or (self.params["pointwise_weight"], self.params.get("bias"))
+        wd, wp = filter_axes(self.params["depthwise_weight"]), filter_axes(pointwise)
         depthwise = (stride, padded.pairs, dilation, self.in_channels)
         middle = backend.empty((*y5.shape[:4], self.middle), y.dtype)
 
         def backward(dy: Array, dxs: Sequence[Array | None], grads: Mapping[str, Array]) -> list[Call]:
             dy5, dmiddle = five_axes(dy), backend.empty(middle.shape, middle.dtype)
             dw = {name: filter_axes(gradient) for name, gradient in grads.items() if name != "bias"}
-            calls: list[Call] = [(conv.conv_backward_input, (dy5, wp, *POINTWISE, dmiddle, algorithm))]
+            calls: list[Call] = []
+            if dw or dxs[0] is not None:
+                calls.append((conv.conv_backward_input, (dy5, wp, *POINTWISE, dmiddle, algorithm)))
             if "pointwise_weight" in dw:
                 by_middle = (middle, dy5, *POINTWISE, dw["pointwise_weight"], algorithm)
                 calls.append((conv.conv_backward_weight, by_middle))
@@ -123,7 +136,7 @@ class SeparableConv(SlidingLayer):
         forward: list[Call] = [
             *padded.forward,
             (conv.conv_forward, (padded.x, wd, None, *depthwise, False, middle, algorithm)),
-            (conv.conv_forward, (middle, wp, self.params.get("bias"), *POINTWISE, epilogue, y5, algorithm)),
+            (conv.conv_forward, (middle, wp, bias, *POINTWISE, epilogue, y5, algorithm)),
         ]
         return Bound(backward, forward)
 

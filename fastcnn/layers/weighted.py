@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -12,6 +12,9 @@ from fastcnn.backend import Backend
 from fastcnn.errors import ArgumentError
 from fastcnn.initializers import Fans, HeNormal, Initializer, fans
 from fastcnn.layers.base import Bound, Layer
+
+Weights: TypeAlias = tuple[Array, Array]
+"""A weight and a bias."""
 
 
 class WeightedLayer(Layer):
@@ -47,9 +50,23 @@ class WeightedLayer(Layer):
             return np.zeros(self.bias_shape)
         return (self.weight_init or HeNormal())(self.weight_shape, generator, self.fans)
 
+    scaled: ClassVar[str | None] = None
+    """The parameter whose last axis is the output's channels, if there is one: scaling it scales them."""
+
     @abstractmethod
-    def bind(self, backend: Backend, xs: Sequence[Array], y: Array, training: bool = True, epilogue: Any = 0) -> Bound:
-        """Return the kernel calls; the forward kernel also applies an epilogue (`Activation.epilogue`) to y."""
+    def bind(
+        self,
+        backend: Backend,
+        xs: Sequence[Array],
+        y: Array,
+        training: bool = True,
+        epilogue: Any = 0,
+        weights: Weights | None = None,
+    ) -> Bound:
+        """Return the kernel calls; the forward kernel also applies an epilogue (`Activation.epilogue`) to y.
+
+        `weights` stand for the `scaled` parameter and the bias.
+        """
 
 
 def bias_config(has_bias: bool, weight_init: Initializer | None) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from fastcnn.kernels.cpu.epilogue import RELU as RELU_BIT
 from fastcnn.kernels.cpu.epilogue import epilogue_of
 from fastcnn.kernels.cpu.functions import (
     ABS,
+    CLIP,
     ELU,
     GELU,
     GELU_TANH,
@@ -55,6 +56,12 @@ def epilogue(kernel, numbers, dtype):
     if kernel == "elementwise":
         return epilogue_of(users_f(*numbers).address("f", dtype))
     return epilogue_of(PAIRS[kernel].address("f", dtype), *numbers)
+
+
+def add_epilogue(residual, y, bounds):
+    """Return what convolutions with output y take to add `residual` (as many elements), and bring it between bounds."""
+    address = (a.__array_interface__["data"][0] for a in (residual, y))
+    return epilogue_of(CLIP.address("g", y.dtype), *bounds, away=next(address) - next(address))
 
 
 def relu_forward(x, y):

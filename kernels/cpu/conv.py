@@ -12,14 +12,15 @@ Signals and images come with leading axes of length 1.
 `algorithm` is "direct" (the sums of the definition), "winograd" (3x3 and 5x5 at stride 1 in float32, see
 `winograd.py`) or "auto": the one that is faster for the shape. Direct sums run as gathers on the register tile or,
 "depthwise", lane by lane where groups hold few channels (`depthwise.py`), or, "scatter", pixel by pixel where a gather
-would mostly meet padding or idle lanes (`scatter.py`).
+would mostly meet padding or idle lanes (`scatter.py`). Few output pixels are the rows of a matrix product, which reads
+the filter once (`few_pixels.py`).
 """
 
 from functools import lru_cache
 
 import numpy as np
 
-from fastcnn.kernels.cpu import depthwise, scatter, winograd, winograd_gradient
+from fastcnn.kernels.cpu import depthwise, few_pixels, scatter, winograd, winograd_gradient
 from fastcnn.kernels.cpu.depthwise_gradient import lanewise_gradient
 from fastcnn.kernels.cpu.gather import clear, gather
 from fastcnn.kernels.cpu.geometry import Padding, Triple, forward_gather, input_gradient_gathers
@@ -27,6 +28,7 @@ from fastcnn.kernels.cpu.reduce import sum_pixels
 from fastcnn.kernels.cpu.tile import tiles
 from fastcnn.kernels.cpu.weight_gradient import weight_gradient
 
+DIRECT = ("auto", "direct")
 ALGORITHMS = ("auto", "direct", "depthwise", "scatter", "winograd")
 SCATTER_GAIN = 0.9  # of a gather's estimated cycles below which a scatter is taken
 
@@ -113,6 +115,9 @@ def conv_forward(
         return
     block, filters = tiles(x.dtype), w.shape[:3]
     how = (x.shape, y.shape, filters, stride, padding, dilation, groups)
+    if algorithm in DIRECT and few_pixels.suits(*how):
+        few_pixels.convolve(x, w, b, stride, padding, dilation, epilogue, y)
+        return
     used = algorithm_of("forward", *how, x.dtype, algorithm)
     if used == "depthwise":
         depthwise.lanewise(x, w, b, stride, padding, dilation, groups, block.lanes, False, epilogue, y)
@@ -130,10 +135,10 @@ def conv_forward(
 
 def conv_backward_input(
     dy: np.ndarray, w: np.ndarray, stride: Triple, padding: Padding, dilation: Triple, groups: int, dx: np.ndarray,
-    algorithm: str = "auto",
+    algorithm: str = "auto", epilogue: int = 0,
 ) -> None:  # fmt: skip
-    """Fill dx, the gradient by x: one gather from dy for each phase of the stride."""
-    conv_adjoint(dy, w, None, stride, padding, dilation, groups, 0, dx, algorithm)
+    """Fill dx, the gradient by x, after an epilogue: one gather from dy for each phase of the stride."""
+    conv_adjoint(dy, w, None, stride, padding, dilation, groups, epilogue, dx, algorithm)
 
 
 def conv_adjoint(
@@ -158,7 +163,7 @@ def conv_adjoint(
         scatter.scatter(block, dy, w, b, scattered, groups, True, epilogue, dx)
         return
     plans = input_gradient_gathers(*how, block.lanes, block.rows, dy.itemsize)
-    meeting = [plan for plan in plans if b is not None or plan.batch.size]
+    meeting = [plan for plan in plans if b is not None or epilogue or plan.batch.size]
     if len(meeting) < len(plans):
         clear(dx)  # pixels that no tap meets, and the others between them
     for plan in meeting:

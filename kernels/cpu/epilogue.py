@@ -1,8 +1,9 @@
 """What a convolution does to the outputs it has just finished, while they are in cache.
 
 An epilogue is one int64, so that every kernel takes it as it takes a number. Its two lowest bits are `RELU` and
-`PAST_CACHES` of `tile.py`, which act in registers. What is left without them is 0, or the address of three words: of
-the machine code of a loop over a run of elements (`elementwise.py`), and of the function's numbers a and b.
+`PAST_CACHES` of `tile.py`, which act in registers. What is left without them is 0, or the address of four words: of
+the machine code of a loop over a run of elements (`elementwise.py`), of the function's numbers a and b, and how far
+from the outputs another array stands that the function takes, too, element by element; 0 is none.
 """
 
 import struct
@@ -20,14 +21,18 @@ from fastcnn.kernels.cpu.tile import PAST_CACHES, RELU, copy_bytes
 BITS = RELU | PAST_CACHES
 RUN_BYTES = 4096  # of finished outputs that a function takes at once, out of a buffer that stays in L1
 
-_words: dict[tuple[int, float, float], np.ndarray] = {}  # for as long as the process lives: kernels hold addresses
+Words = tuple[int, float, float, int]
+_words: dict[Words, np.ndarray] = {}  # for as long as the process lives: kernels hold addresses
 
 
-def epilogue_of(run: int, a: float = 0.0, b: float = 0.0) -> int:
-    """Return the epilogue that applies the loop at an address, with its two numbers."""
-    key = run, float(a), float(b)
+def epilogue_of(run: int, a: float = 0.0, b: float = 0.0, away: int = 0) -> int:
+    """Return the epilogue that applies the loop at an address, with its two numbers, to outputs.
+
+    With another array `away` bytes from the outputs it is a loop of two inputs.
+    """
+    key = run, float(a), float(b), away
     if key not in _words:
-        words = np.frombuffer(struct.pack("=qdd", *key), np.int64).copy()
+        words = np.frombuffer(struct.pack("=qddq", *key), np.int64).copy()
         _words.setdefault(key, words)
     address: int = _words[key].ctypes.data
     return address
@@ -78,7 +83,7 @@ def finish(epilogue, place, rows, row_pitch, columns, column_pitch, channels, si
     words = epilogue & ~BITS
     if words == 0:
         return
-    run, a, b, buffer = _word(words), _number(words + 8), _number(words + 16), _buffer()
+    run, a, b, away, buffer = _word(words), _number(words + 8), _number(words + 16), _word(words + 24), _buffer()
     together = column_pitch == channels
     pieces, length = (1, columns * channels) if together else (columns, channels)
     most = RUN_BYTES // size
@@ -87,5 +92,6 @@ def finish(epilogue, place, rows, row_pitch, columns, column_pitch, channels, si
             at = place + size * (row * row_pitch + piece * column_pitch)
             for first in range(0, length, most):
                 count = min(most, length - first)
-                copy_bytes(buffer, at + size * first, size * count)
-                call_run(run, buffer, buffer, at + size * first, count, a, b)
+                output = at + size * first
+                copy_bytes(buffer, output, size * count)
+                call_run(run, buffer, output + away if away else buffer, output, count, a, b)

@@ -57,6 +57,18 @@ def relu6_gradient(y, dy, a, b):
 
 
 @jit(inner=True)
+def clip(x, low, high):
+    """Return x brought between low and high."""
+    return within(x, low, high)
+
+
+@jit(inner=True)
+def add_clip(x, other, low, high):
+    """Return x + other brought between low and high."""
+    return within(x + other, low, high)
+
+
+@jit(inner=True)
 def leaky_relu(x, slope, b):
     """Return x where it is positive, else slope * x."""
     return x if x > like(x, 0) else slope * x
@@ -227,6 +239,7 @@ def soft_abs_gradient(x, dy, k, b):
 
 RELU = Pair(relu, relu_gradient)
 RELU6 = Pair(relu6, relu6_gradient)
+CLIP = Pair(clip, add_clip)  # no gradient: a sum, which takes a second array as a gradient does
 LEAKY_RELU = Pair(leaky_relu, leaky_relu_gradient)
 ELU = Pair(elu, elu_gradient)
 SIGMOID = Pair(sigmoid, sigmoid_gradient)

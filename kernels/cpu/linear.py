@@ -22,7 +22,7 @@ def _rows(a: np.ndarray) -> np.ndarray:
 def linear_forward(x: np.ndarray, w: np.ndarray, b: np.ndarray | None, epilogue: int, y: np.ndarray) -> None:
     """Fill y with x w + b, after an epilogue (1, or True, is ReLU; see `epilogue.py`)."""
     if y.size and w.size and matrix_product.suits(x.shape[0]):
-        matrix_product.product(x, w, False, b, epilogue, y)
+        matrix_product.product(x, matrix_product.dense_rows(*x.shape), w[None], False, b, epilogue, y)
         return
     conv.conv_forward(_rows(x), w[None, None, None], b, ONE, UNPADDED, ONE, 1, epilogue, _rows(y))
 
@@ -30,7 +30,7 @@ def linear_forward(x: np.ndarray, w: np.ndarray, b: np.ndarray | None, epilogue:
 def linear_backward_input(dy: np.ndarray, w: np.ndarray, dx: np.ndarray) -> None:
     """Fill dx with dy w'."""
     if dx.size and w.size and matrix_product.suits(dy.shape[0]):
-        matrix_product.product(dy, w, True, None, 0, dx)
+        matrix_product.product(dy, matrix_product.dense_rows(*dy.shape), w[None], True, None, 0, dx)
         return
     conv.conv_backward_input(_rows(dy), w[None, None, None], ONE, UNPADDED, ONE, 1, _rows(dx))
 

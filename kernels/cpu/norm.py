@@ -17,6 +17,8 @@ What follows the normalization goes along: y = clip(normalized x + residual, low
 A row of few channels is too short for vectors: several pixels are taken as one wide row of W = C * copies elements.
 """
 
+import math
+
 import numpy as np
 
 from fastcnn.kernels.cpu.channel_code import call_scale, call_sums, plan
@@ -39,9 +41,11 @@ from fastcnn.kernels.cpu.row_norm import apart, layer_norm_backward, layer_norm_
 from fastcnn.kernels.cpu.tasks import share
 from fastcnn.kernels.cpu.threads import call_parallel
 
+FOLDED = 64  # rows of a filter a task
+
 __all__ = [
-    "fixed_norm_forward", "group_norm_backward", "group_norm_forward", "layer_norm_backward", "layer_norm_forward",
-    "update_running",
+    "fixed_norm_forward", "fold_norm", "group_norm_backward", "group_norm_forward", "layer_norm_backward",
+    "layer_norm_forward", "update_running",
 ]  # fmt: skip
 
 
@@ -179,6 +183,35 @@ def fixed_norm_forward(x, gamma, beta, mean, variance, eps, y, residual=None, bo
     _, factors = workspace(1, 0, C, cuts[2], x.dtype)
     how = float(eps), cuts, mean, variance, factors, after_norm(x, residual, bounds), y
     call_parallel(x.size > SMALL, scale_all, code, x, gamma, beta, *how)
+
+
+@jit(inner=True)
+def _fold_rows(task, thread, w, b, gamma, beta, mean, variance, eps, folded, bias):
+    K, T = gamma.size, w.shape[0]
+    scale = np.empty(K, w.dtype)
+    for k in range(K):
+        exact = gamma[k] / math.sqrt(np.float64(variance[k]) + eps)
+        scale[k] = exact
+        if task == 0:
+            bias[k] = ((np.float64(b[k]) if b.size > 0 else 0.0) - np.float64(mean[k])) * exact + beta[k]
+    for t in range(task * FOLDED, min(T, task * FOLDED + FOLDED)):
+        for k in range(K):
+            folded[np.uintp(t), np.uintp(k)] = w[np.uintp(t), np.uintp(k)] * scale[np.uintp(k)]
+
+
+@jit
+def _fold(team, w, b, gamma, beta, mean, variance, eps, folded, bias):
+    tasks = (w.shape[0] + FOLDED - 1) // FOLDED
+    share(team, tasks, _fold_rows, (w, b, gamma, beta, mean, variance, eps, folded, bias))
+
+
+def fold_norm(w, b, gamma, beta, mean, variance, eps, folded, bias):
+    """Fill `folded` (T, K) and `bias` (K,): filters w (T, K) plus b, and the normalization after them, as one map.
+
+    gamma * (w x + b - mean) / sqrt(variance + eps) + beta = folded x + bias
+    """
+    given = np.empty(0, w.dtype) if b is None else b
+    call_parallel(w.size > SMALL, _fold, w, given, gamma, beta, mean, variance, float(eps), folded, bias)
 
 
 @jit

@@ -234,6 +234,16 @@ def epilogue(kernel: str, numbers: tuple[Any, ...], dtype: np.dtype[Any]) -> Cal
     return lambda y: forward(y.copy(), *numbers, y)
 
 
+def add_epilogue(residual: Array, y: Array, bounds: tuple[float, float]) -> Callable[[Array], None]:
+    """Return what convolutions with output y take to add `residual` (as many elements), and bring it between bounds."""
+
+    def apply(y: Array) -> None:
+        y += residual.reshape(y.shape)
+        np.clip(y, *bounds, out=y)
+
+    return apply
+
+
 def elementwise_check(f: ScalarFunction, df: ScalarFunction, dtype: np.dtype[np.floating]) -> None:
     """Try a user's functions, or raise a ValueError that says what is wrong with them."""
     for role, function in (("f", f), ("df", df)):

@@ -68,14 +68,16 @@ def conv_backward_input(
     groups: int,
     dx: Array,
     algorithm: str = "auto",
+    epilogue: Epilogue = False,
 ) -> None:
-    """Fill dx: every pixel collects w * dy from the outputs that it went into."""
+    """Fill dx: every pixel collects w * dy from the outputs that it went into; and apply the epilogue."""
     padded = pad(np.zeros_like(dx), padding)
     for tap in each_tap(w.shape[:3]):
         pixels = tap_view(padded, tap, dy.shape[1:4], stride, dilation)
         for c, k in each_group(dx.shape[4], dy.shape[4], groups):
             pixels[..., c] += dy[..., k] @ w[tap][:, k].T
     dx[...] = inside(padded, padding, dx.shape)
+    apply_epilogue(epilogue, dx)
 
 
 def conv_backward_weight(

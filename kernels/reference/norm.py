@@ -131,6 +131,26 @@ def fixed_norm_forward(
     _finish((x - mean.astype(np.float64)) * scale + beta, residual, bounds, y)
 
 
+def fold_norm(
+    w: Array,
+    b: Array | None,
+    gamma: Array,
+    beta: Array,
+    mean: Array,
+    variance: Array,
+    eps: float,
+    folded: Array,
+    bias: Array,
+) -> None:
+    """Fill `folded` (T, K) and `bias` (K,): filters w (T, K) plus b, and the normalization after them, as one map.
+
+    gamma * (w x + b - mean) / sqrt(variance + eps) + beta = folded x + bias
+    """
+    scale = gamma / np.sqrt(variance.astype(np.float64) + eps)
+    folded[...] = w * scale
+    bias[...] = ((0 if b is None else b) - mean.astype(np.float64)) * scale + beta
+
+
 def layer_norm_forward(
     x: Array, gamma: Array, beta: Array, eps: float, y: Array, mean: Statistics, variance: Statistics
 ) -> None:

@@ -94,10 +94,26 @@ def test_schedule_sets_the_rate_of_each_epoch(
 def test_weight_decay_is_less_for_more_images(given: float | None, images: int, used: float) -> None:
     from fastcnn.cli.train import _optimizer
 
-    settings = {"optimizer": "sgd", "lr": None, "momentum": None, "weight_decay": given, "decay_bias": True}
+    settings = {"optimizer": "sgd", "lr": 0.01, "momentum": None, "weight_decay": given, "decay_bias": True}
     optimizer = _optimizer(settings, images)
     assert optimizer.weight_decay == pytest.approx(used)
     assert (optimizer.lr, optimizer.momentum) == (0.01, 0.9)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "images", "used"),
+    [
+        ("sgd", 1433, {"epochs": 40, "batch_size": 16, "lr": 0.01}),
+        ("sgd", 60_000, {"epochs": 4, "batch_size": 64, "lr": 0.05}),
+        ("adam", 60_000, {"epochs": 4, "batch_size": 64, "lr": 0.001}),
+    ],
+)
+def test_what_is_not_asked_for_suits_the_number_of_images(optimizer: str, images: int, used: dict[str, Any]) -> None:
+    from fastcnn.cli.train import _unasked
+
+    asked = {"optimizer": optimizer, "schedule": "step", **dict.fromkeys(used)}
+    assert _unasked(asked, images) == used
+    assert _unasked(asked | {"epochs": 3}, images) == {name: used[name] for name in ("batch_size", "lr")}
 
 
 @pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "rmsprop", "adagrad"])

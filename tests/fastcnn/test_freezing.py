@@ -193,6 +193,52 @@ def test_training_around_held_statistics_is_pytorchs(device, fuse, frozen, batch
 
 
 @pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("held", [True, False])
+@pytest.mark.parametrize("activation", [fc.ReLU, fc.Sigmoid, fc.GELU, None])
+@pytest.mark.parametrize("kind", [fc.Conv2d, fc.SeparableConv2d])
+def test_a_frozen_branch_beside_one_that_learns(device, held, activation, kind):
+    """What a kernel adds to a frozen branch still passes its gradient on to the other one."""
+    nets = []
+    for fuse in (True, False):
+        a, b = fc.Input(5, 5, 2), fc.Input(5, 5, 2)
+        norm = fc.BatchNorm2d(3, name="norm")
+        branches = norm(kind(2, 3, 3, name="frozen")(a)), fc.Conv2d(2, 3, 3, name="learns")(b)
+        total = fc.Add()(*branches)
+        out = total if activation is None else activation()(total)
+        plain = fc.ReLU()(kind(2, 3, 3, name="another")(a) + branches[1])
+        net = fc.Graph([a, b], [out, plain], fuse=fuse).astype("float64").to(device)
+        net.initialize(3)
+        net.freeze("frozen", "norm", "another")
+        norm.state["running_mean"], norm.state["running_var"] = [1.0, 0.0, -1.0], [0.5, 1.0, 2.0]
+        norm.train(not held)
+        nets.append(net)
+    rng = np.random.default_rng(1)
+    xs, dys = rng.standard_normal((2, 3, 5, 5, 2)), rng.standard_normal((2, 3, 3, 3, 3))
+    found = []
+    for net in nets:
+        plan = net.plan(3, training=True, returns="parameters")
+        plan.load(xs)
+        plan.forward()
+        plan.load_gradients(dys)
+        plan.backward()
+        found.append([*plan.outputs, *dict(net.named_layers())["learns"].grads.values()])
+        names = [step.layer.name for step, calls in plan.backward_parts if calls]
+        assert not {"frozen", "another"} & {name for name in names if not net.fuse}
+    for fused, plain in zip(*found, strict=True):
+        np.testing.assert_allclose(fused, plain, rtol=1e-10, atol=1e-12)
+    assert found[0][-1].any()
+
+
+def test_a_frozen_trunk_of_held_normalizations_is_folded_as_in_prediction():
+    net = network("cpu", "float32").freeze("stem")
+    net[1].eval()
+    fused = net.plan(7, training=True, returns="parameters").fused
+    assert [node.layer.name for node in fused[net.nodes[1]]] == ["stem.norm", "relu1"]
+    net[1].train()
+    assert net.nodes[1] not in net.plan(7, training=True, returns="parameters").fused
+
+
+@pytest.mark.parametrize("device", DEVICES)
 def test_another_mode_between_forward_and_forward_makes_another_plan(device, batch):
     layer = fc.BatchNorm2d(2, device=device)
     free = layer.forward(batch[0])

@@ -80,12 +80,16 @@ def test_activations_are_those_of_layers_run_one_by_one(device, batch_size, imag
 
 def test_a_tap_is_not_fused_over_and_the_rest_is():
     net = network()
-    plain, tapped = net.plan(4, training=False), net.plan(4, training=False, outputs=[net.node("norm")])
-    assert [node.layer.name for nodes in plain.fused.values() for node in nodes] == ["relu", "last"]
-    assert tapped.fused == {}
-    assert len(tapped.steps) == 2
-    last = net.plan(4, training=False, outputs=[net.node("last"), net.outputs[0]])
-    assert len(last.fused) == 2
+
+    def fused(*names: str) -> list[list[str]]:
+        plan = net.plan(4, training=False, outputs=[net.node(name) for name in names])
+        return [[node.layer.name for node in (first, *others)] for first, others in plan.fused.items()]
+
+    assert fused("head") == [["conv", "norm", "relu"], ["twice", "last"]]
+    assert fused("norm") == [["conv", "norm"]]
+    assert fused("conv", "norm") == []
+    assert fused("last", "head") == fused("head")
+    assert fused("twice", "conv", "head") == [["norm", "relu"]]
 
 
 def test_nodes_of_a_layer_used_again_are_numbered(images):

@@ -209,3 +209,28 @@ def test_thread_count_changes_no_bit(cpu, fill, with_threads, fit, name):
     runs = [with_threads(n, lambda: passes(cpu.conv, fill, geometry, groups, True, x, w, b, dy)) for n in (1, 2)]
     for key, value in runs[0].items():
         assert value.tobytes() == runs[1][key].tobytes(), key
+
+
+@pytest.mark.parametrize(
+    ("image", "taps", "stride", "pad", "dilation", "C", "K"),
+    [
+        ((1, 7, 7), (1, 3, 3), (1, 1, 1), 1, (1, 1, 1), 150, 300),
+        ((1, 9, 8), (1, 3, 2), (1, 2, 2), 2, (1, 2, 1), 70, 90),
+        ((3, 4, 5), (2, 3, 3), (1, 1, 2), 1, (1, 1, 1), 40, 70),
+        ((1, 5, 5), (1, 1, 1), (1, 2, 2), 0, (1, 1, 1), 300, 1100),
+        ((1, 4, 4), (1, 4, 4), (1, 1, 1), 0, (1, 1, 1), 130, 65),
+    ],
+)
+def test_few_pixels_are_rows_of_a_product(
+    reference, cpu, fill, integers, dtype, image, taps, stride, pad, dilation, C, K
+):
+    from fastcnn.kernels.cpu import few_pixels
+
+    pads = tuple((pad, max(0, pad - 1)) if size > 1 else (0, 0) for size in taps)
+    sizes = ((image[i] + sum(pads[i]) - dilation[i] * (taps[i] - 1) - 1) // stride[i] + 1 for i in range(3))
+    x, w, b = (integers(i, s, dtype) for i, s in enumerate(((2, *image, C), (*taps, C, K), (K,))))
+    shape, how = (2, *sizes, K), (stride, pads, dilation)
+    assert few_pixels.suits(x.shape, shape, taps, *how, 1)
+    got = fill(cpu.conv.conv_forward, x, w, b, *how, 1, True, shapes=[shape], dtype=dtype)
+    want = fill(reference.conv.conv_forward, x, w, b, *how, 1, True, shapes=[shape], dtype=dtype)
+    np.testing.assert_array_equal(got, want)
