@@ -78,7 +78,7 @@ def summary(
         (
             (
                 layer.name,
-                layer.layer,
+                layer.description,
                 "x".join(map(str, layer.output_shape)),
                 f"{layer.parameters:,}",
                 f"{layer.multiply_adds:,}",

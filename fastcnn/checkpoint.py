@@ -1,7 +1,8 @@
 """Model files: safetensors that hold parameters and states, and the architecture as JSON in their header.
 
     "fastcnn"   {"version", "dtype", "sequential", "layers": {name: {"class", "arguments"}},
-                 "nodes": [{"input": shape} or {"layer": name, "inputs": [node, ...]}],
+                 (a Sequential's chain: layers' names, and {"name", "chain"} of a chain inside; else null)
+                 "nodes": [{"input": shape, "name": text or null} or {"layer": name, "inputs": [node, ...]}],
                  "inputs": [node, ...], "outputs": [node, ...],
                  "metadata": {whatever the user wants to keep with the network}}
     tensors     "conv1.weight", "conv1.bias", ...
@@ -19,6 +20,8 @@ import dataclasses
 import inspect
 import json
 import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -90,14 +93,21 @@ def load(path: str | PathLike[str], device: str = "cpu") -> Graph:
     CheckpointError
         If the file is missing, damaged or not one of fastcnn's; the sentence says which.
     """
+    check_device(device)
+    with open_tensors(path) as file:
+        return _read(file, str(path), device)
+
+
+@contextmanager
+def open_tensors(path: str | PathLike[str]) -> Iterator[Any]:
+    """Open a safetensors file to read; what goes wrong with it becomes a CheckpointError."""
     from safetensors import SafetensorError, safe_open
 
-    check_device(device)
     try:
         with Path(path).open("rb"):
             pass
         with safe_open(path, framework="np") as file:
-            return _read(file, str(path), device)
+            yield file
     except SafetensorError as error:
         raise _unreadable(path, f"is damaged or no safetensors file ({error})") from None
     except CheckpointError:
@@ -118,17 +128,18 @@ def _read(file: Any, path: str, device: str) -> Graph:
         net.metadata = dict(description["metadata"])
     except (
         FastcnnError, TypeError, ValueError, KeyError, IndexError, AttributeError, OverflowError,
+        RecursionError,
     ) as error:  # fmt: skip
         detail = str(error).rstrip(".")
         raise _unreadable(path, f"describes a network that cannot be built ({detail})") from None
     _compare(file, net, path)
-    net.to(device).own_store(lambda layer, key: file.get_tensor(f"{layer.name}.{key}"))
+    net.to(device).own_store(lambda layer, key: file.get_tensor(f"{net.names[layer]}.{key}"))
     return net
 
 
 def _compare(file: Any, net: Graph, path: str) -> None:
     """Refuse a file whose tensors are not exactly the network's parameters and states."""
-    needed = {f"{layer.name}.{key}": shape for layer in net.layers for key, shape in _shapes(layer).items()}
+    needed = {f"{name}.{key}": shape for name, layer in net.named_layers() for key, shape in _shapes(layer).items()}
     found = set(file.keys())
     for names, problem in ((needed.keys() - found, "lacks"), (found - needed.keys(), "also holds")):
         if names:
@@ -145,24 +156,40 @@ def _compare(file: Any, net: Graph, path: str) -> None:
 
 def describe(net: Graph) -> dict[str, Any]:
     """Return a network's architecture as JSON values."""
+    net.check_complete()
     numbers = {node: number for number, node in enumerate(net.nodes)}
     nodes: list[dict[str, Any]] = []
     for node in net.nodes:
         if node.layer is None:
-            nodes.append({"input": list(node.shape)})
+            nodes.append({"input": list(node.shape), "name": getattr(node, "name", None)})
         else:
             sources = [numbers[source] for source in node.inputs]
-            nodes.append({"layer": node.layer.name, "inputs": sources})
+            nodes.append({"layer": net.names[node.layer], "inputs": sources})
     return {
         "version": VERSION,
         "dtype": net.dtype.name,
-        "sequential": isinstance(net, Sequential),
-        "layers": {layer.name: _describe_layer(layer) for layer in net.layers},
+        "sequential": _describe_chain(net, net.names),
+        "layers": {name: _describe_layer(layer) for name, layer in net.named_layers()},
         "nodes": nodes,
         "inputs": [numbers[node] for node in net.inputs],
         "outputs": [numbers[node] for node in net.outputs],
         "metadata": net.metadata,
     }
+
+
+def _describe_chain(net: Graph | Layer, names: Mapping[Layer, str]) -> list[Any] | None:
+    """Return a Sequential's parts, or None where it, or a network inside, is no Sequential."""
+    if not isinstance(net, Sequential):
+        return None
+    parts: list[Any] = []
+    for part in net.chain:
+        if isinstance(part, Layer):
+            parts.append(names[part])
+        else:
+            parts.append({"name": part.name, "chain": _describe_chain(part, names)})
+            if parts[-1]["chain"] is None:
+                return None
+    return parts
 
 
 def _describe_layer(layer: Layer) -> dict[str, Any]:
@@ -191,17 +218,37 @@ def build(description: dict[str, Any]) -> Graph:
     """Return the network that `describe` described; whatever is malformed raises."""
     dtype = float_dtype(description["dtype"])
     layers = {name: _build_layer(name, dtype.name, **entry) for name, entry in description["layers"].items()}
-    if description["sequential"]:
-        first, *chain = description["nodes"]
-        return Sequential(*(layers[node["layer"]] for node in chain), input_shape=first["input"])
+    if description["sequential"] is not None:
+        first, *rest = description["nodes"]
+        net = Sequential(*_build_chain(description["sequential"], "", layers, {}), input_shape=first["input"])
+        if [net.names[node.layer] for node in net.nodes if node.layer] != [entry["layer"] for entry in rest]:
+            raise ArgumentError("the chain and the nodes differ")
+        return net
     nodes: list[Node] = []
     for entry in description["nodes"]:
         if "input" in entry:
-            nodes.append(Input(*entry["input"]))
+            nodes.append(Input(*entry["input"], name=entry["name"]))
         else:
             nodes.append(layers[entry["layer"]](*(nodes[number] for number in entry["inputs"])))
     ends = ([nodes[number] for number in description[end]] for end in ("inputs", "outputs"))
     return Graph(*ends)
+
+
+def _build_chain(
+    parts: list[Any], prefix: str, layers: dict[str, Layer], blocks: dict[str, Sequential]
+) -> list[Layer | Graph]:
+    """Return the parts of a chain; what stands there twice is one thing."""
+    chain: list[Layer | Graph] = []
+    for part in parts:
+        if isinstance(part, str):
+            layers[part].name = part.removeprefix(prefix)
+            chain.append(layers[part])
+        else:
+            inner = f"{prefix}{part['name']}."
+            if inner not in blocks:
+                blocks[inner] = Sequential(*_build_chain(part["chain"], inner, layers, blocks), name=part["name"])
+            chain.append(blocks[inner])
+    return chain
 
 
 def _build_layer(name: str, dtype: str, **entry: Any) -> Layer:
@@ -221,7 +268,9 @@ def _build_layer(name: str, dtype: str, **entry: Any) -> Layer:
 
 def _tensors(net: Graph) -> dict[str, Array]:
     store = net.own_store()
-    return {f"{layer.name}.{key}": store.host_value(layer, key) for layer in net.layers for key in _shapes(layer)}
+    return {
+        f"{name}.{key}": store.host_value(layer, key) for name, layer in net.named_layers() for key in _shapes(layer)
+    }
 
 
 def _shapes(layer: Layer) -> dict[str, Shape]:

@@ -18,7 +18,7 @@ from fastcnn.steps import Activated, Folded, Normalized, Pooled, Step
 
 
 class Fusion:
-    """The rules, for one batch size; `returns` tells that a way back is wanted."""
+    """The rules, for one batch size; `needed` are the nodes that the way back goes through."""
 
     def __init__(
         self,
@@ -27,10 +27,10 @@ class Fusion:
         batch: int,
         backend: Backend,
         training: bool,
-        returns: bool,
+        needed: set[Node],
     ) -> None:
-        self._nodes, self._outputs, self._batch, self._backend, self._returns = nodes, outputs, batch, backend, returns
-        self._predicts = not training and not returns
+        self._nodes, self._outputs, self._batch, self._backend, self._needed = nodes, outputs, batch, backend, needed
+        self._training = training
         self._taken: set[Node | None] = set()
         self._readers: dict[Node, list[Node]] = {node: [] for node in nodes}
         for node in nodes:
@@ -57,23 +57,31 @@ class Fusion:
     def _weighted(self, node: Node) -> Step:
         nodes = [node]
         norm = self._only_reader(node)
-        if self._predicts and norm is not None and isinstance(norm.layer, ChannelNorm) and norm.layer.tracks:
+        if norm is not None and self._folds(norm):
             nodes.append(norm)
         adds = self._take_sum(nodes)
         after = self._only_reader(nodes[-1])
-        if after is not None and isinstance(after.layer, Activation) and self._finishes(after.layer, adds):
+        if after is not None and isinstance(after.layer, Activation) and self._finishes(after, adds):
             nodes.append(after)
         if isinstance(nodes[1:] and nodes[1].layer, ChannelNorm):
-            return Folded(*nodes)
+            return Folded(*(one for one in nodes if one not in self._needed))  # the way back to a shortcut is not its
         pool = self._only_reader(nodes[-1]) if isinstance(nodes[-1].layer, ReLU) and not adds else None
         if pool is not None and self._joins_pool(node, pool):
             return Pooled(*nodes, pool)
         return Activated(*nodes) if len(nodes) > 1 else Step(node)
 
-    def _finishes(self, activation: Activation, adds: bool) -> bool:
-        """Say whether an activation can run on outputs that a kernel has just finished, or added up."""
+    def _folds(self, norm: Node) -> bool:
+        """Say whether a node is a normalization by running statistics that no way back goes through."""
+        if not isinstance(norm.layer, ChannelNorm) or not norm.layer.tracks or norm in self._needed:
+            return False
+        return not (self._training and norm.layer.training)
+
+    def _finishes(self, after: Node, adds: bool) -> bool:
+        """Say whether a node's activation can run on outputs that a kernel has just finished, or added up."""
+        activation = after.layer
+        assert isinstance(activation, Activation)
         known = activation.bounds is not None if adds else activation.pointwise
-        return known and (not self._returns or activation.reads_back == "y")
+        return known and (after not in self._needed or activation.reads_back == "y")
 
     def _take_sum(self, nodes: list[Node]) -> bool:
         """Append the sum of two that alone reads the last node, if there is one; say so."""
@@ -100,6 +108,8 @@ class Fusion:
         conv, layer = node.layer, pool.layer
         if not isinstance(conv, Conv) or not isinstance(layer, MaxPool) or not layer.tiles_image():
             return False
+        if node in self._needed and not conv.learns:
+            return False  # the kernel's way back always sums the weight gradient
         padded = [size + sum(pair) for size, pair in zip(node.inputs[0].shape, conv.pairs, strict=False)]
         elements = prod(padded) * conv.in_channels
         suits = self._backend.conv_pool.suits(self._batch, elements, prod(conv.weight_shape), prod(layer.kernel_size))

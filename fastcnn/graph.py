@@ -10,30 +10,34 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from functools import partial
 from os import PathLike
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from fastcnn.arena import Arena
-from fastcnn.arrays import Array, Shape, as_float, channels_first_hint, float_dtype
+from fastcnn.arrays import Array, as_float, float_dtype
 from fastcnn.backend import check_device, get
-from fastcnn.errors import ArgumentError, ShapeError
+from fastcnn.errors import ArgumentError
+from fastcnn.inputs import Inputs, check_inputs, listed
 from fastcnn.layers.base import Layer
 from fastcnn.layout import Returns
-from fastcnn.measures import Measure, measure, table
 from fastcnn.node import Input, Node
 from fastcnn.parameters import FirstValues, Store, drawn
-from fastcnn.plan import Plan
+from fastcnn.plan import Modes, Plan, modes
 from fastcnn.seeding import default_generator, seeded
 from fastcnn.shapes import whole
-from fastcnn.topology import common_device, common_dtype, in_order, name_layers, node_list
+from fastcnn.structure import Structure
+from fastcnn.topology import Block, common_device, common_dtype, leading_to, name_layers, name_parts
+
+if TYPE_CHECKING:
+    from fastcnn.transfer import Loaded
 
 # Training, its last partial batch, evaluation and its last partial batch.
 PLANS_KEPT = 4
 
 
-class Graph:
+class Graph(Structure):
     """A network from input nodes to output nodes.
 
     Parameters
@@ -42,6 +46,9 @@ class Graph:
         One node or several; every Input that the outputs need must be listed.
     fuse
         Run a ReLU inside the convolution or linear layer before it; the results are the same.
+    name
+        What names its layers inside another network: called on a node, a network is a layer there, with the same
+        parameters; "graph1", ... otherwise.
 
     >>> from fastcnn.layers import Conv2d, ReLU
     >>> x = Input(8, 8, 3)
@@ -51,61 +58,27 @@ class Graph:
     (132, [(8, 8, 4)])
     """
 
-    def __init__(self, inputs: Node | Sequence[Node], outputs: Node | Sequence[Node], *, fuse: bool = True) -> None:
-        self.inputs = node_list(inputs, "inputs")
-        self.outputs = node_list(outputs, "outputs")
-        self.nodes = in_order(self.inputs, self.outputs)
-        self.layers = list(dict.fromkeys(node.layer for node in self.nodes if node.layer))
+    def __init__(
+        self,
+        inputs: Node | Sequence[Node],
+        outputs: Node | Sequence[Node],
+        *,
+        fuse: bool = True,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(inputs, outputs, name)
+        self._prepare(fuse)
+
+    def _prepare(self, fuse: bool) -> None:
         self.fuse = fuse
         self.metadata: dict[str, Any] = {}
-        name_layers(self.layers)
         self.dtype = common_dtype(self.layers)
         self.device = common_device(self.layers)
         self._store: Store | None = None
         self.training = True
-        self._plans: OrderedDict[tuple[int, bool, Returns], Plan] = OrderedDict()
+        self._plans: OrderedDict[tuple[int, bool, Returns, Modes, tuple[Node, ...]], Plan] = OrderedDict()
         self._arenas: dict[bool, Arena] = {}
         self._last: tuple[Plan, int] | None = None
-
-    # What it is
-
-    @property
-    def input_shapes(self) -> list[Shape]:
-        """The shapes of the inputs, without the batch axis."""
-        return [node.shape for node in self.inputs]
-
-    @property
-    def output_shapes(self) -> list[Shape]:
-        """The shapes of the outputs, without the batch axis."""
-        return [node.shape for node in self.outputs]
-
-    @property
-    def output_names(self) -> list[str]:
-        """The names of the layers whose outputs are the network's."""
-        return [(node.layer.name or "") if node.layer else "input" for node in self.outputs]
-
-    @property
-    def parameter_count(self) -> int:
-        """How many numbers the network learns."""
-        return sum(layer.parameter_count for layer in self.layers)
-
-    def named_layers(self) -> Iterator[tuple[str, Layer]]:
-        """Iterate over (name, layer) in the order of execution."""
-        return ((layer.name or "", layer) for layer in self.layers)
-
-    def measures(self) -> list[Measure]:
-        """Return what `summary` shows, a row a node."""
-        return measure(self.nodes)
-
-    def summary(self) -> str:
-        """Return a table of output shapes, parameters, multiply-adds and receptive fields."""
-        return table(self.measures(), self.parameter_count)
-
-    def __str__(self) -> str:
-        return self.summary()
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} of {len(self.layers)} layers, {self.parameter_count:,} parameters>"
 
     # Parameters
 
@@ -123,6 +96,8 @@ class Graph:
     def own_store(self, first: FirstValues | None = None) -> Store:
         """Return the store of all parameters; take back layers that another network has claimed."""
         if self._store is None or not self._store.owns(self.layers):
+            for layer, name in self.names.items():
+                layer.name = name
             self._store = Store(self.layers, get(self.device), self.dtype, first or drawn(default_generator()))
             self._plans.clear()
             self._arenas.clear()
@@ -145,12 +120,29 @@ class Graph:
                 layer.dtype, layer.device = dtype, device
         return self
 
+    # Parts
+
+    def trunk(self, *names: str) -> Graph:
+        """Return the part of the network that leads to some layers, as a network whose outputs are theirs.
+
+        The layers and their parameters are this network's own.
+
+        >>> from fastcnn.layers import Linear, ReLU
+        >>> net = Sequential(Linear(2, 3), ReLU(), Linear(3, 1), input_shape=(2,))
+        >>> net.trunk("relu1").output_shapes
+        [(3,)]
+        """
+        ends = [self.node(name) for name in names]
+        used = leading_to(ends)
+        return Graph([node for node in self.inputs if node in used], ends, fuse=self.fuse)
+
     # Execution
 
     def train(self, mode: bool = True) -> Graph:
         """Let `forward` work as in training (or, by `mode` False, as in prediction), and return the network.
 
-        A Trainer and `predict` choose by themselves.
+        A Trainer and `predict` choose by themselves, and a network inside follows the one around it. A layer's own
+        `eval` holds in all of these.
         """
         self.training = bool(mode)
         return self
@@ -159,18 +151,25 @@ class Graph:
         """Let `forward` work as in prediction, and return the network."""
         return self.train(False)
 
-    def plan(self, batch: int, training: bool, returns: Returns = "nothing") -> Plan:
+    def plan(
+        self, batch: int, training: bool, returns: Returns = "nothing", outputs: Sequence[Node] | None = None
+    ) -> Plan:
         """Return the plan for a batch size, in training or prediction, with this way back.
+
+        `outputs` may be any of the nodes in place of the network's outputs.
 
         Plans share two arenas, one for passes with a way back and one for those without: a forward pass that waits
         for its backward is left alone by predictions.
         """
-        key = batch, training, returns
+        ends = tuple(self.outputs if outputs is None else outputs)
+        key = batch, training, returns, modes(self.layers), ends
         store = self.own_store()
         plan = self._plans.pop(key, None)
         if plan is None:
             arena = partial(self._arena, returns != "nothing")
-            plan = Plan(self.nodes, self.inputs, self.outputs, store, batch, self.fuse, training, returns, arena)
+            used = leading_to(ends)
+            nodes = [node for node in self.nodes if node in used]
+            plan = Plan(nodes, self.inputs, ends, store, batch, self.fuse, training, returns, arena)
         self._plans[key] = plan
         while len(self._plans) > PLANS_KEPT:
             self._plans.popitem(last=False)
@@ -185,12 +184,12 @@ class Graph:
             held = self._arenas[returns] = Arena(get(self.device), size)
         return held
 
-    def forward(self, *xs: ArrayLike) -> Any:
+    def forward(self, *xs: Inputs) -> Any:
         """Return the outputs for a batch, as in training (see `train` and `eval`), ready for `backward`.
 
-        Takes an array (N, *input shape) of floats for each input, in any order in memory; returns an
-        array (N, *output shape) in the network's dtype, or a tuple for several outputs. Raises
-        ShapeError or DataError for arrays that do not fit.
+        Takes an array (N, *input shape) of floats for each input, in any order in memory, or one dict
+        {input's name: array}; returns an array (N, *output shape) in the network's dtype, or a tuple for
+        several outputs. Raises ShapeError or DataError for arrays that do not fit.
         """
         arrays = self.check_inputs(*xs)
         plan = self.plan(arrays[0].shape[0], self.training, returns="inputs")
@@ -211,7 +210,7 @@ class Graph:
         plan.backward()
         return _single([plan.backend.to_host(dx) for dx in plan.input_gradients])
 
-    def predict(self, *xs: ArrayLike, batch_size: int = 256) -> Any:
+    def predict(self, *xs: Inputs, batch_size: int = 256) -> Any:
         """Return the outputs for any number of inputs, computed in batches.
 
         Arrays and errors as `forward`. A classifier's outputs are its logits.
@@ -221,31 +220,63 @@ class Graph:
         >>> net.predict(np.zeros((300, 8, 8, 1))).shape
         (300, 10)
         """
+        return _single(self._values(self.outputs, self.check_inputs(*xs), batch_size))
+
+    def activations(self, x: Any, *names: str, batch_size: int = 256) -> Any:
+        """Return what some layers put out in prediction, for any number of inputs, computed in batches.
+
+        Parameters
+        ----------
+        x
+            An array (N, *input shape), or for several inputs a tuple or {input's name: array}.
+        names
+            Names of layers (see `node`), at least one.
+
+        Returns
+        -------
+        An array (N, *shape) for one name; for several {name: array}, from one pass.
+
+        Errors as `predict`, and ArgumentError for a name that no layer has.
+
+        >>> from fastcnn.layers import Linear, ReLU
+        >>> net = Sequential(Linear(2, 3), ReLU(), Linear(3, 1), input_shape=(2,)).to("reference")
+        >>> net.activations(np.ones((5, 2)), "relu1").shape
+        (5, 3)
+        """
+        if not names:
+            raise ArgumentError("activations was given no name: name one or several layers whose outputs to return.")
+        nodes = {name: self.node(name) for name in names}
+        arrays = self.check_inputs(*listed(x, len(self.inputs)))
+        found = dict(zip(nodes, self._values(list(dict.fromkeys(nodes.values())), arrays, batch_size), strict=True))
+        return found if len(names) > 1 else found[names[0]]
+
+    def _values(self, nodes: Sequence[Node], arrays: Sequence[Array], batch_size: int) -> list[Array]:
+        """Return the values of some nodes in prediction."""
         whole(batch_size, 1, "batch_size")
-        arrays = self.check_inputs(*xs)
         total = arrays[0].shape[0]
-        results = [np.empty((total, *shape), self.dtype) for shape in self.output_shapes]
+        results = [np.empty((total, *node.shape), self.dtype) for node in nodes]
         for start in range(0, total, batch_size):
             rows = slice(start, min(start + batch_size, total))
-            plan = self.plan(rows.stop - start, training=False)
+            plan = self.plan(rows.stop - start, training=False, outputs=nodes)
             plan.load([array[rows] for array in arrays])
             plan.forward()
             for result, y in zip(results, plan.outputs, strict=True):
                 result[rows] = plan.backend.to_host(y)
-        return _single(results)
+        return results
 
-    def check_inputs(self, *xs: ArrayLike) -> list[Array]:
+    def check_inputs(self, *xs: Inputs) -> list[Array]:
         """Return the inputs as float arrays, or refuse those that do not fit the network."""
-        if len(xs) != len(self.inputs):
-            raise ShapeError(f"the network got {len(xs)} inputs and has {len(self.inputs)}: give one for each.")
-        arrays = [as_float(x, "the network's input") for x in xs]
-        for array, shape in zip(arrays, self.input_shapes, strict=True):
-            if array.shape[1:] != shape or array.ndim == 0:
-                raise _wrong_input(array.shape, shape)
-        if len({array.shape[0] for array in arrays}) > 1:
-            counts = ", ".join(str(array.shape[0]) for array in arrays)
-            raise ShapeError(f"the inputs hold {counts} images: give as many in each.")
-        return arrays
+        self.check_complete()
+        return check_inputs(xs, self.input_names, self.input_shapes)
+
+    def load_parameters(self, path: str | PathLike[str], strict: bool = True) -> Loaded:
+        """Fill parameters and states by name from a safetensors file, and return what matched and what did not.
+
+        See `fastcnn.transfer.load_parameters`.
+        """
+        from fastcnn.transfer import load_parameters
+
+        return load_parameters(self, path, strict)
 
     def save(self, path: str | PathLike[str], metadata: dict[str, Any] | None = None) -> None:
         """Write the network to a safetensors file.
@@ -260,55 +291,91 @@ class Graph:
 class Sequential(Graph):
     """A chain of layers.
 
-    >>> from fastcnn.layers import Flatten, Linear
+    Parameters
+    ----------
+    layers
+        Layers, and networks of one input and one output, which serve as layers: their own are named "block1.conv1", ...
+    input_shape
+        The shape of an input without the batch axis. Without it, the chain works inside other networks only.
+    fuse, name
+        As in `Graph`; by default a chain in another network is "sequential1", ...
+
+    >>> from fastcnn.layers import Flatten, Linear, ReLU
     >>> net = Sequential(Flatten(), Linear(64, 10), input_shape=(8, 8, 1))
     >>> len(net), net[1]
     (2, Linear(64, 10))
+    >>> block = Sequential(Linear(10, 10), ReLU(), name="block")
+    >>> deeper = Sequential(Flatten(), Linear(64, 10), block, input_shape=(8, 8, 1))
+    >>> deeper[2][0] is block[0], [name for name, _ in deeper.named_layers()]
+    (True, ['flatten1', 'linear1', 'block.linear1', 'block.relu1'])
     """
 
-    def __init__(self, *layers: Layer, input_shape: Sequence[int], fuse: bool = True) -> None:
+    kind = "sequential"
+
+    def __init__(
+        self,
+        *layers: Layer | Graph,
+        input_shape: Sequence[int] | None = None,
+        fuse: bool = True,
+        name: str | None = None,
+    ) -> None:
         for layer in layers:
-            if not isinstance(layer, Layer):
+            if not isinstance(layer, Layer | Graph):
                 raise ArgumentError(f"Sequential was given {layer!r}: it takes layers only.")
         name_layers(list(dict.fromkeys(layers)))
         self.chain = layers
+        if input_shape is None:
+            self._become_block(fuse, name)
+            return
         if not isinstance(input_shape, list | tuple):
             raise ArgumentError(
                 f"input_shape={input_shape!r} was given: give its axes without the batch, as (28, 28, 1)."
             )
         first = Input(*input_shape)
-        node: Node = first
-        for layer in layers:
-            node = layer(node)
-        super().__init__(first, node, fuse=fuse)
+        super().__init__(first, self._run(first), fuse=fuse, name=name)
+
+    def _become_block(self, fuse: bool, name: str | None) -> None:
+        self.name, self.inputs, self.outputs, self.nodes, self.input_names = name, [], [], [], []
+        parts: list[tuple[Block, Layer]] = []
+        for part in self.chain:
+            if isinstance(part, Graph):
+                parts += [((part, inner), layer) for layer, inner in part.names.items()]
+            else:
+                parts.append((None, part))
+        self.names = name_parts(parts)
+        self._prepare(fuse)
+
+    def _run(self, node: Node) -> Node:
+        for layer in self.chain:
+            end = layer(node)
+            if not isinstance(end, Node):
+                raise ArgumentError(f"Sequential was given {layer!r}: in a chain, each part has one output.")
+            node = end
+        return node
+
+    def __call__(self, *nodes: Node) -> Node:
+        """Put the layers on a node of another network, and return its last node."""
+        self.check_nodes(nodes)
+        if len(nodes) != 1:
+            raise ArgumentError(f"{self!r} was called on {len(nodes)} nodes: a chain takes one.")
+        end = self._run(nodes[0])
+        self.own_nodes(nodes, [end])
+        return end
 
     def __len__(self) -> int:
         return len(self.chain)
 
-    def __iter__(self) -> Iterator[Layer]:
+    def __iter__(self) -> Iterator[Any]:
         return iter(self.chain)
 
     @overload
-    def __getitem__(self, index: int) -> Layer: ...
+    def __getitem__(self, index: int) -> Any: ...
 
     @overload
-    def __getitem__(self, index: slice) -> tuple[Layer, ...]: ...
+    def __getitem__(self, index: slice) -> tuple[Any, ...]: ...
 
-    def __getitem__(self, index: int | slice) -> Layer | tuple[Layer, ...]:
+    def __getitem__(self, index: int | slice) -> Any:
         return self.chain[index]
-
-
-def _wrong_input(got: Shape, needed: Shape) -> ShapeError:
-    axes = ", ".join(map(str, needed))
-    hint = channels_first_hint(got[1:], needed)
-    if not hint and got == needed:
-        hint = "a batch axis is missing: add one with x[None]."
-    if not hint and (*got[1:], 1) == needed:
-        hint = "the channel axis is missing: add one with x[..., None]."
-    return ShapeError(
-        f"the network got an array of shape {got}, and needs (N, {axes}): "
-        + (hint or "resize the images or build the network for their shape.")
-    )
 
 
 def _single(results: list[Array]) -> Any:

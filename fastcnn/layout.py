@@ -46,16 +46,19 @@ class Layout:
         fuse: bool,
         training: bool,
         returns: Returns,
+        needed: set[Node],
     ) -> None:
-        """`pixel`: bytes of one number of a node's shape, for the whole batch; `fuse`: kernels may add gradients up."""
-        self._steps, self._pixel, self._fuse, self._training = steps, pixel, fuse, training
+        """`pixel`: bytes of one number of a node's shape, for the whole batch; `fuse`: kernels may add gradients up.
+
+        `needed` as `needed_gradients` returns them.
+        """
+        self._steps, self._pixel, self._fuse, self._training, self._needed = steps, pixel, fuse, training, needed
         self._end = 2 * len(steps) + 1
         self._again = returns == "inputs"  # such a way back may be run several times
         self._slots: list[Slot] = []
         self.values: dict[Node, Slot] = {}
         self.gradients: dict[Node, Slot] = {}
         self.ways: list[Way] = []
-        self._needed = set() if returns == "nothing" else needed_gradients(inputs, steps, returns == "inputs")
         for node in inputs:
             self.values[node] = self._slot(node, 0, self._end)
         self._find_roots({*inputs, *outputs})
@@ -137,10 +140,10 @@ class Layout:
         self.ways.append(way)
 
 
-def needed_gradients(inputs: Sequence[Node], steps: Sequence[Step], by_inputs: bool) -> set[Node]:
-    """Return the nodes whose gradient leads to a parameter or, with `by_inputs`, to an input."""
-    needed: set[Node] = set(inputs) if by_inputs else set()
-    for step in steps:
-        if step.layer.parameter_shapes() or any(source in needed for source in step.sources):
-            needed.add(step.output)
+def needed_gradients(inputs: Sequence[Node], nodes: Sequence[Node], returns: Returns) -> set[Node]:
+    """Return those of the nodes, in order, whose gradient leads to a parameter that learns or to a wanted input."""
+    needed: set[Node] = set(inputs) if returns == "inputs" else set()
+    for node in nodes if returns != "nothing" else ():
+        if node.layer is not None and (node.layer.learns or any(source in needed for source in node.inputs)):
+            needed.add(node)
     return needed

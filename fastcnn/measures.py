@@ -6,12 +6,13 @@ convolution lays its window on the finer grid: its stride is 1 / s, and r' = r +
 the whole pixels count. Where an image was made smaller before it is enlarged, this is an upper bound.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from math import floor
 
 from fastcnn.arrays import Shape
+from fastcnn.layers.base import Layer
 from fastcnn.node import Node
 
 
@@ -25,6 +26,12 @@ class Measure:
     parameters: int
     multiply_adds: int
     receptive_field: Shape | None
+    trainable: bool = True
+
+    @property
+    def description(self) -> str:
+        """The layer, and that it is frozen where it is."""
+        return self.layer if self.trainable else f"{self.layer} (frozen)"
 
 
 @dataclass(frozen=True)
@@ -33,7 +40,7 @@ class _Field:
     jump: tuple[int | Fraction, ...]
 
 
-def measure(nodes: Sequence[Node]) -> list[Measure]:
+def measure(nodes: Sequence[Node], names: Mapping[Layer, str]) -> list[Measure]:
     """Return a row for every layer's node; a layer used twice shows its parameters once."""
     fields: dict[Node, _Field | None] = {}
     rows: list[Measure] = []
@@ -45,12 +52,13 @@ def measure(nodes: Sequence[Node]) -> list[Measure]:
             continue
         rows.append(
             Measure(
-                layer.name or "",
+                names[layer],
                 repr(layer),
                 node.shape,
                 0 if layer in counted else layer.parameter_count,
                 layer.multiply_adds(node.shape),
                 tuple(map(floor, field.reach)) if field else None,
+                layer.learns or not layer.parameter_count,
             )
         )
         counted.add(layer)
@@ -78,15 +86,17 @@ def _field(node: Node, sources: Sequence[_Field | None]) -> _Field | None:
     )
 
 
-def table(rows: Sequence[Measure], parameters: int) -> str:
-    """Return the rows as text, with a line of sums."""
+def table(rows: Sequence[Measure], parameters: int, trainable: int) -> str:
+    """Return the rows as text, with a line of sums, and one of what is trainable where something is frozen."""
     cells = [("layer", "", "output", "parameters", "multiply-adds", "receptive field")]
     for row in rows:
         field = " x ".join(map(str, row.receptive_field)) if row.receptive_field else "all"
         shape = " x ".join(map(str, row.output_shape))
-        cells.append((row.name, row.layer, shape, f"{row.parameters:,}", f"{row.multiply_adds:,}", field))
+        cells.append((row.name, row.description, shape, f"{row.parameters:,}", f"{row.multiply_adds:,}", field))
     total = sum(row.multiply_adds for row in rows)
     cells.append(("total", "", "", f"{parameters:,}", f"{total:,}", ""))
+    if trainable < parameters:
+        cells.append(("trainable", "", "", f"{trainable:,}", "", ""))
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     left = (True, True, False, False, False, False)
     lines = [

@@ -15,6 +15,7 @@ from fastcnn.shapes import is_int
 
 if TYPE_CHECKING:
     from fastcnn.layers.base import Layer
+    from fastcnn.structure import Structure
 
 # Nodes are numbered as they are made, so an input's number is always below its consumer's.
 _serial = count()
@@ -28,6 +29,8 @@ class Node:
         self.inputs = tuple(inputs)
         self.shape = shape
         self.serial = next(_serial)
+        self.block: tuple[Structure, str] | None = None
+        """The network inside another one that has put the node there, and the layer's name in it."""
 
     def __add__(self, other: Node) -> Node:
         from fastcnn.layers.join import Add
@@ -48,15 +51,21 @@ class Node:
 
 
 class Input(Node):
-    """An input of a graph, by its shape without the batch axis: `Input(32, 32, 3)`."""
+    """An input of a graph, by its shape without the batch axis: `Input(32, 32, 3)`.
 
-    def __init__(self, *shape: int) -> None:
+    A name, as in `Input(32, 32, 3, name="left")`, lets networks of several inputs take {name: array}.
+    """
+
+    def __init__(self, *shape: int, name: str | None = None) -> None:
         if not shape or not all(is_int(size) and size > 0 for size in shape):
             given = ", ".join(map(repr, shape))
             raise ArgumentError(
                 f"Input({given}) was given: give its axes as whole numbers >= 1, as in Input(28, 28, 1)."
             )
+        if name is not None and (not isinstance(name, str) or not name):
+            raise ArgumentError(f"Input got name={name!r}: give a text, such as 'left'.")
         super().__init__(None, (), tuple(map(int, shape)))
+        self.name = name
 
     def __repr__(self) -> str:
         return f"Input{self.shape}"

@@ -16,6 +16,7 @@ from fastcnn.arrays import Array
 from fastcnn.backend import Backend
 from fastcnn.errors import ArgumentError
 from fastcnn.shapes import below_one, number
+from fastcnn.stretches import add_step
 
 EMPTY = slice(0, 0)
 
@@ -24,7 +25,8 @@ class Optimizer(ABC):
     """The base of all optimizers.
 
     `lr` and `momentum` may be changed at any time. `state` holds, after the first step, "step" (how many were taken)
-    and flat arrays under PyTorch's names; `Store.named` cuts them into parameters. Clear it to start anew.
+    and flat arrays under PyTorch's names; `Store.named` cuts them into parameters. Where some parameters were frozen
+    for a while, "taken" holds rows (start, stop, steps): the steps of each stretch. Clear `state` to start anew.
     """
 
     arrays: ClassVar[tuple[str, ...]] = ()
@@ -37,10 +39,13 @@ class Optimizer(ABC):
         self.weight_decay = number(weight_decay, "weight_decay", 0)
         self.decay_bias = bool(decay_bias)
         self.state: dict[str, Array] = {}
+        self._steps_here: int | None = None
 
     @property
     def steps(self) -> int:
-        """How many steps were taken."""
+        """How many steps were taken; in `step`, how many the elements at hand have taken, this one included."""
+        if self._steps_here is not None:
+            return self._steps_here
         return int(self.state["step"]) if "step" in self.state else 0
 
     def kept(self) -> tuple[str, ...]:
@@ -55,19 +60,50 @@ class Optimizer(ABC):
     def step(self, backend: Backend, param: Array, grad: Array, state: dict[str, Array], decay: float) -> None:
         """Take one step on some elements with this weight decay; arrays that are not kept come with size 0."""
 
-    def update(self, backend: Backend, values: Array, gradients: Array, decayed: int | None = None) -> None:
+    def update(
+        self,
+        backend: Backend,
+        values: Array,
+        gradients: Array,
+        decayed: int | None = None,
+        trained: Sequence[slice] | None = None,
+    ) -> None:
         """Change flat parameter values in place by one step against their gradients.
 
-        `decayed` is how many of them, from the first, weight decay reaches if `decay_bias` is False.
+        `decayed` is how many of them, from the first, weight decay reaches if `decay_bias` is False; `trained` are the
+        stretches to change, in order, by default all: nothing touches the others, nor their state.
         """
         self._prepare(backend, values)
         self.state["step"] += 1
-        spared = decayed is not None and not self.decay_bias and self.weight_decay > 0
-        end = decayed if spared else values.size
-        for part, decay in ((slice(0, end), self.weight_decay), (slice(end, values.size), 0.0)):
-            if values[part].size or decay:
-                state = {name: self.state[name][part] if name in self.state else values[EMPTY] for name in self.arrays}
-                self.step(backend, values[part], gradients[part], state, decay)
+        end = values.size if decayed is None or self.decay_bias or not self.weight_decay else decayed
+        try:
+            for start, stop, steps in self._taken(values.size, trained):
+                self._steps_here = steps
+                middle = min(max(start, end), stop)
+                for part, decay in ((slice(start, middle), self.weight_decay), (slice(middle, stop), 0.0)):
+                    if values[part].size:
+                        self._step_on(part, backend, values, gradients, decay)
+        finally:
+            self._steps_here = None
+
+    def _step_on(self, part: slice, backend: Backend, values: Array, gradients: Array, decay: float) -> None:
+        state = {name: self.state[name][part] if name in self.state else values[EMPTY] for name in self.arrays}
+        self.step(backend, values[part], gradients[part], state, decay)
+
+    def _taken(self, size: int, trained: Sequence[slice] | None) -> list[tuple[int, int, int]]:
+        """Count this step for the trained stretches, and return them as (start, stop, steps taken), in order.
+
+        Parameters that were frozen for a while have taken fewer steps than others: the corrections of their running
+        means, and what a rule does in the first step, follow their own count, as in PyTorch.
+        """
+        everything = trained is None or sum(part.stop - part.start for part in trained) == size
+        if everything and "taken" not in self.state:
+            return [(0, size, self.steps)]
+        before = self.state.get("taken", np.array([(0, size, self.steps - 1)]))
+        now = [(part.start, part.stop) for part in ([slice(0, size)] if trained is None else trained)]
+        rows = add_step([(int(a), int(b), int(n)) for a, b, n in before], now)
+        self.state["taken"] = np.array([row for row, _ in rows], np.int64).reshape(-1, 3)
+        return [row for row, steps in rows if steps]
 
     def _prepare(self, backend: Backend, values: Array) -> None:
         """Make the state where it is missing or belongs to other parameters."""

@@ -80,6 +80,7 @@ class Store:
                 backend.copy(first(layer, name), value)
             else:
                 backend.copy(layer.store.host_value(layer, name), value)
+        self._slots = [(layer, start, stop) for layer, *_, start, stop in slots]
         self.state: dict[Layer, dict[str, Array]] = {layer: Views() for layer in layers}
         for layer in layers:
             for name, shape in layer.state_shapes().items():
@@ -103,6 +104,15 @@ class Store:
                 first = (value.ctypes.data - start) // flat.itemsize
                 views[f"{layer.name}.{name}"] = flat[first : first + value.size].reshape(value.shape)
         return views
+
+    def trained(self) -> list[slice]:
+        """Return the stretches of the flat arrays that training changes, in order: all but those of frozen layers."""
+        stretches: list[slice] = []
+        for start, stop in sorted((start, stop) for layer, start, stop in self._slots if layer.trainable):
+            if stretches and stretches[-1].stop == start:
+                start = stretches.pop().start
+            stretches.append(slice(start, stop))
+        return stretches
 
     def owns(self, layers: Sequence[Layer]) -> bool:
         """Say whether all these layers still keep their parameters here."""

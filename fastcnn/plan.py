@@ -17,7 +17,7 @@ from fastcnn.backend import Backend
 from fastcnn.errors import ShapeError
 from fastcnn.fusion import Fusion
 from fastcnn.layers.base import Bound, Call, Layer
-from fastcnn.layout import Layout, Returns, Way
+from fastcnn.layout import Layout, Returns, Way, needed_gradients
 from fastcnn.node import Node
 from fastcnn.parameters import Store
 from fastcnn.steps import Step
@@ -28,6 +28,15 @@ def run(calls: Sequence[Call]) -> None:
     with np.errstate(over="ignore", invalid="ignore"):
         for function, arguments in calls:
             function(*arguments)
+
+
+Modes: TypeAlias = tuple[tuple[bool, bool], ...]
+"""Whether each layer is trainable, and works as in training."""
+
+
+def modes(layers: Sequence[Layer]) -> Modes:
+    """Return the modes that some layers are in: a plan serves as long as they stay so."""
+    return tuple([(layer.trainable, layer.training) for layer in layers])
 
 
 Part: TypeAlias = tuple[Step, list[Call]]
@@ -65,7 +74,7 @@ class Plan:
     nodes, inputs, outputs
         The nodes in an order in which every one follows its inputs; which of them are the network's ends.
     store
-        The parameters.
+        The parameters; `trained` are the stretches of its flat arrays that the layers' modes let training change.
     batch
         The number of images.
     fuse
@@ -91,12 +100,16 @@ class Plan:
         arena: Callable[[int], Arena] | None = None,
     ) -> None:
         self.input_nodes = inputs
+        self.layers = list(dict.fromkeys(node.layer for node in nodes if node.layer is not None))
+        self.modes = modes(self.layers)
         self.store, self.backend, self.batch, self.training = store, store.backend, batch, training
+        needed = needed_gradients(inputs, nodes, returns)
         if fuse:
-            self.steps = Fusion(nodes, outputs, batch, self.backend, training, returns != "nothing").steps()
+            self.steps = Fusion(nodes, outputs, batch, self.backend, training, needed).steps()
         else:
             self.steps = [Step(node) for node in nodes if node.layer is not None]
-        self._layout = Layout(self.steps, inputs, outputs, batch * store.dtype.itemsize, fuse, training, returns)
+        pixel = batch * store.dtype.itemsize
+        self._layout = Layout(self.steps, inputs, outputs, pixel, fuse, training, returns, needed)
         size = self._layout.size
         self.arena = arena(size) if arena else Arena(self.backend, size)
         workshop = Workshop(self.backend)
@@ -112,6 +125,7 @@ class Plan:
         ends = () if returns == "nothing" else outputs
         self.output_gradients = [self._gradient(node) for node in ends]
         self.input_gradients = [self._gradient(node) for node in inputs] if returns == "inputs" else []
+        self.trained = store.trained()
         self.bytes = size + workshop.bytes
 
     @property
@@ -141,10 +155,10 @@ class Plan:
         for source, total, part in way.sums:
             whole = self._array(total, source)
             sums.append((self.backend.join.add_forward, ((whole, self._array(part, source)), whole)))
-        grads = layer.grads
+        grads = layer.grads if layer.learns else {}
         if layer in self._filled:
             grads = {name: workshop.empty(g.shape, g.dtype) for name, g in grads.items()}
-            sums += [(self.backend.add, (g, grads[name], g)) for name, g in layer.grads.items()]
+            sums += [(self.backend.add, (layer.grads[name], g, layer.grads[name])) for name, g in grads.items()]
         self._filled.add(layer)
         dy = self._array(way.dy, step.output)
         pairs = zip(way.targets, step.sources, strict=True)
@@ -152,11 +166,10 @@ class Plan:
         totals = () if way.total is None else (self._array(way.total, step.sources[0]),)
         return self._bound[step].backward(dy, dxs, grads, *totals) + sums
 
-    def serves(self, batch: int, shapes: Sequence[Shape], training: bool) -> bool:
-        """Say whether the plan is one for this batch size, these input shapes and this mode."""
-        return (batch, training) == (self.batch, self.training) and [node.shape for node in self.input_nodes] == list(
-            shapes
-        )
+    def serves(self, batch: int, shapes: Sequence[Shape]) -> bool:
+        """Say whether the plan is one for this batch size, these input shapes and the modes that its layers are in."""
+        held = [node.shape for node in self.input_nodes]
+        return (batch, list(shapes), modes(self.layers)) == (self.batch, held, self.modes)
 
     def load(self, arrays: Sequence[Array]) -> None:
         """Copy arrays of fitting shapes into the inputs, cast to the plan's dtype."""

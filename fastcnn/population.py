@@ -18,7 +18,7 @@ def estimate_population_statistics(net: Graph, batches: Iterable[ArrayLike | tup
         E[x] = mean of the batches' means     Var[x] = m / (m - 1) * mean of the batches' biased variances
 
     over batches of m numbers a channel (batches of several sizes count by their images). The network runs as in
-    training: each layer sees what batch statistics before it give.
+    training: each layer sees what batch statistics before it give. Layers that `eval` holds still keep theirs.
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ def estimate_population_statistics(net: Graph, batches: Iterable[ArrayLike | tup
     Raises
     ------
     ArgumentError
-        If no layer keeps running statistics.
+        If no layer keeps running statistics, or `eval` holds all that do.
     DataError, ShapeError
         If there is no batch, or one does not fit the network.
 
@@ -42,9 +42,9 @@ def estimate_population_statistics(net: Graph, batches: Iterable[ArrayLike | tup
     >>> estimate_population_statistics(net, batches)[0].state["running_mean"], net[0].state["running_var"]
     (array([3.5], dtype=float32), array([5.], dtype=float32))
     """
-    layers = [layer for layer in net.layers if isinstance(layer, ChannelNorm) and layer.tracks]
+    layers = [layer for layer in net.layers if isinstance(layer, ChannelNorm) and layer.tracks and layer.training]
     if not layers:
-        raise ArgumentError(f"{net!r} has no layer with running statistics: there is nothing to estimate.")
+        raise ArgumentError(f"{net!r} has no layer that tracks running statistics: there is nothing to estimate.")
     momenta = [layer.momentum for layer in layers]
     kept = [{name: value.copy() for name, value in layer.state.items()} for layer in layers]
     sums: list[dict[str, Array]] = []

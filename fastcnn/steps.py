@@ -44,7 +44,7 @@ class Step:
 
     def is_view(self, training: bool) -> bool:
         """Say whether the output is the source, under another shape."""
-        return self.layer.is_view_when(training)
+        return self.layer.is_view_when(training and self.layer.training)
 
     @property
     def read_back(self) -> set[Node]:
@@ -69,7 +69,7 @@ class Step:
 
     def bind(self, backend: Backend, xs: Sequence[Array], y: Array, training: bool) -> Bound:
         """Return the calls on these arrays."""
-        return self.layer.bind(backend, xs, y, training)
+        return self.layer.bind(backend, xs, y, training and self.layer.training)
 
 
 class Activated(Step):
@@ -139,7 +139,7 @@ class Folded(Activated):
             bound = layer.bind(backend, xs[:1], y, training, self.epilogue(backend, xs, y), weights)
             return Bound(bound.backward, [fold, *bound.forward])
         bound = layer.bind(backend, xs[:1], y, training)
-        after = norm.bind(backend, [y, *xs[1:]], y, training, self.bounds)
+        after = norm.bind(backend, [y, *xs[1:]], y, training and norm.training, self.bounds)
         calls = [*bound.forward, *after.forward]
         if self.activation and not self.activation.bounds:
             calls.append((self.activation.kernels(backend)[0], (y, *self.activation.numbers(), y)))
@@ -183,4 +183,4 @@ class Normalized(Step):
     def bind(self, backend: Backend, xs: Sequence[Array], y: Array, training: bool) -> Bound:
         """Return the calls."""
         assert isinstance(self.layer, GroupedNorm)
-        return self.layer.bind(backend, xs, y, training, self._bounds())
+        return self.layer.bind(backend, xs, y, training and self.layer.training, self._bounds())

@@ -1,8 +1,10 @@
 """Checks and orders on the parts of a network: its nodes, their order, the names of layers."""
 
+from __future__ import annotations
+
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -10,9 +12,15 @@ from fastcnn.errors import ArgumentError
 from fastcnn.layers.base import Layer
 from fastcnn.node import Node
 
+if TYPE_CHECKING:
+    from fastcnn.structure import Structure
 
-def name_layers(layers: Sequence[Layer]) -> None:
-    """Name the unnamed layers by kind, "conv1", "conv2", ..., and refuse a name used twice."""
+
+Block: TypeAlias = "tuple[Structure, str] | None"
+
+
+def name_layers(layers: Sequence[Layer | Structure]) -> None:
+    """Name the unnamed layers, or blocks of layers, by kind, "conv1", "conv2", ..., and refuse a name used twice."""
     taken = Counter(layer.name for layer in layers if layer.name is not None)
     for name, uses in taken.items():
         if uses > 1:
@@ -26,6 +34,21 @@ def name_layers(layers: Sequence[Layer]) -> None:
             layer.name = f"{layer.kind}{seen[layer.kind]}"
 
 
+def name_parts(parts: Sequence[tuple[Block, Layer]]) -> dict[Layer, str]:
+    """Return a network's layers with their names, after naming those that have none; in blocks, "block.layer".
+
+    `parts` are the layers in order, each with the block that has brought it along, if one has.
+    """
+    name_layers(list(dict.fromkeys(block[0] if block else layer for block, layer in parts)))
+    names: dict[Layer, str] = {}
+    for block, layer in parts:
+        names.setdefault(layer, f"{block[0].name}.{block[1]}" if block else layer.name or "")
+    for name, uses in Counter(names.values()).items():
+        if uses > 1:
+            raise ArgumentError(f"{uses} layers are named {name!r}: give each a name of its own.")
+    return names
+
+
 def node_list(nodes: Node | Sequence[Node], what: str) -> list[Node]:
     """Return the nodes as a list, or refuse what is none."""
     listed: list[Any] = list(nodes) if isinstance(nodes, list | tuple) else [nodes]
@@ -36,15 +59,21 @@ def node_list(nodes: Node | Sequence[Node], what: str) -> list[Node]:
     return listed
 
 
-def in_order(inputs: Sequence[Node], outputs: Sequence[Node]) -> list[Node]:
-    """Return the nodes that lead from the inputs to the outputs, every one after its inputs."""
+def leading_to(outputs: Sequence[Node], stop: Sequence[Node] = ()) -> set[Node]:
+    """Return the nodes that some nodes need, and those themselves; nothing is followed beyond `stop`."""
     found: set[Node] = set()
     waiting = list(outputs)
     while waiting:
         node = waiting.pop()
         if node not in found:
             found.add(node)
-            waiting += () if node in inputs else node.inputs
+            waiting += () if node in stop else node.inputs
+    return found
+
+
+def in_order(inputs: Sequence[Node], outputs: Sequence[Node]) -> list[Node]:
+    """Return the nodes that lead from the inputs to the outputs, every one after its inputs."""
+    found = leading_to(outputs, stop=inputs)
     for node in found:
         if node.layer is None and node not in inputs:
             raise ArgumentError(f"the outputs need {node!r}: list it among the graph's inputs.")

@@ -13,7 +13,6 @@ from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from fastcnn.arrays import Array
 from fastcnn.augment import Augmentations, Mover
@@ -21,6 +20,7 @@ from fastcnn.errors import ArgumentError, DataError, TrainingError
 from fastcnn.graph import Graph
 from fastcnn.heads import Batch, Head, Sums, losses_by_output
 from fastcnn.history import EpochRecord, Evaluation, History
+from fastcnn.inputs import listed
 from fastcnn.losses import Loss, MultiTask
 from fastcnn.optimizers import Optimizer
 from fastcnn.plan import Plan
@@ -30,7 +30,10 @@ from fastcnn.schedules import Schedule
 from fastcnn.shapes import number, whole
 
 LabelledImages: TypeAlias = Iterable[Any]
-"""Images (N, H, W, C) and targets: a pair, or a fastcnn.data.Dataset."""
+"""Images (N, H, W, C) and targets: a pair, or a fastcnn.data.Dataset. See `Trainer` for several inputs."""
+
+Arrays: TypeAlias = list[Array]
+"""Checked images, an array for each input of the network."""
 
 Targets: TypeAlias = list[Array]
 """Checked targets, an array for each output of the network."""
@@ -43,7 +46,10 @@ NORM_EPSILON = 1e-6
 
 
 class Trainer:
-    """Trains a network with one input.
+    """Trains a network.
+
+    Training data are (images, targets): images (N, *input shape), for several inputs a tuple or {input's name: array};
+    targets as the loss takes them, for several outputs a tuple or {output's name: targets} (`MultiTask`).
 
     Parameters
     ----------
@@ -97,9 +103,13 @@ class Trainer:
             raise ArgumentError(
                 f"Trainer got schedule={schedule!r}: give a Schedule, such as fastcnn.schedules.Cosine()."
             )
+        net.check_complete()
         check_momentum(schedule, optimizer)
-        if len(net.inputs) != 1:
-            raise ArgumentError(f"Trainer got a network with {len(net.inputs)} inputs: it trains those of one input.")
+        if augment is not None and len(net.inputs) != 1:
+            raise ArgumentError(
+                f"augment was given for a network of {len(net.inputs)} inputs: it moves the images of one; "
+                "move yours before training."
+            )
         self._losses = losses_by_output(net, loss)
         self.net = net if device is None else net.to(device)
         self.loss = loss
@@ -144,6 +154,7 @@ class Trainer:
             If a loss or gradient is not finite; the weights are those before that step.
         """
         images, targets = self._check(train, "training data")
+        self._check_learns()
         whole(epochs, 1, "epochs")
         whole(batch_size, 1, "batch_size")
         held_out = None
@@ -152,13 +163,13 @@ class Trainer:
         if self.schedule is not None:
             classifies = any(loss.classifies for loss, _ in self._losses)
             check_metric(self.schedule.watches(), held_out is not None, classifies)
-        rates = Rates(self.optimizer, self.schedule, epochs, -(-len(images) // batch_size))
+        rates = Rates(self.optimizer, self.schedule, epochs, -(-len(images[0]) // batch_size))
         history = History()
         try:
             for done in range(epochs):
                 self.epoch += 1
                 rates.before_epoch(done)
-                with Bar(self.progress, f"epoch {done + 1}/{epochs}", len(images)) as bar:
+                with Bar(self.progress, f"epoch {done + 1}/{epochs}", len(images[0])) as bar:
                     record = self._train_epoch(images, targets, batch_size, bar, rates)
                 if held_out is not None:
                     result = self._evaluate(*held_out, batch_size)
@@ -171,14 +182,16 @@ class Trainer:
             rates.restore()
         return history
 
-    def step(self, x: ArrayLike, y: Any) -> float:
+    def step(self, x: Any, y: Any) -> float:
         """Do one forward, loss, backward and update on images `x` (N, H, W, C) with targets `y`, such as labels (N,).
 
-        Returns the loss of the batch before the update. Errors as `fit`; a schedule works in `fit` only.
+        Several inputs or outputs come as in `fit`. Returns the loss of the batch before the update. Errors as `fit`; a
+        schedule works in `fit` only.
         """
         images, targets = self._check((x, y), "batch")
-        batch = self._batch(len(images), targets, training=True)
-        batch.plan.load([images])
+        self._check_learns()
+        batch = self._batch(len(images[0]), targets, training=True)
+        batch.plan.load(images)
         for given, head in zip(targets, batch.heads, strict=True):
             batch.plan.backend.copy(given, head.targets)
         return self._train_batch(batch)
@@ -188,18 +201,23 @@ class Trainer:
         whole(batch_size, 1, "batch_size")
         return self._evaluate(*self._check(data, "evaluation data"), batch_size)
 
-    def predict(self, images: ArrayLike, batch_size: int = 256) -> Any:
+    def predict(self, images: Any, batch_size: int = 256) -> Any:
         """Return the outputs (N, ...) for any number of images: logits (N, K) of a classifier."""
-        return self.net.predict(images, batch_size=batch_size)
+        return self.net.predict(*listed(images, len(self.net.inputs)), batch_size=batch_size)
 
-    def _check(self, data: LabelledImages, what: str) -> tuple[Array, Targets]:
+    def _check_learns(self) -> None:
+        if self.net.parameter_count and not self.net.trainable_count:
+            raise ArgumentError(f"all layers of {self.net!r} are frozen: let some learn, as by net.unfreeze().")
+
+    def _check(self, data: LabelledImages, what: str) -> tuple[Arrays, Targets]:
         """Return images and targets as the network takes them, or refuse them."""
         try:
             images, given = data
         except (TypeError, ValueError):
             raise DataError(f"the {what} is no pair: give (images, labels) or a Dataset.") from None
-        (array,) = self.net.check_inputs(images)
-        if not len(array):
+        arrays = self.net.check_inputs(*listed(images, len(self.net.inputs)))
+        count = len(arrays[0])
+        if not count:
             raise DataError(f"the {what} holds no images: give at least one.")
         classes = [loss.classes(shape) for (loss, _), shape in zip(self._losses, self.net.output_shapes, strict=True)]
         named = getattr(data, "classes", None)
@@ -212,8 +230,8 @@ class Trainer:
         if isinstance(self.loss, MultiTask):
             several = self.loss.select(given, "targets", self.net.output_names)
         heads = zip(self._losses, several, self.net.output_shapes, strict=True)
-        targets = [loss.check_targets(t, len(array), shape, self.net.dtype) for (loss, _), t, shape in heads]
-        return np.ascontiguousarray(array, self.net.dtype), targets
+        targets = [loss.check_targets(t, count, shape, self.net.dtype) for (loss, _), t, shape in heads]
+        return [np.ascontiguousarray(array, self.net.dtype) for array in arrays], targets
 
     def _batch(self, size: int, targets: Targets, training: bool) -> Batch:
         """Return what a step of this batch size touches; `targets` show the shapes of one image's targets."""
@@ -232,19 +250,20 @@ class Trainer:
             batch = self._batches[plan] = Batch(plan, heads)
         return batch
 
-    def _load(self, images: Array, targets: Targets, rows: Array, training: bool) -> Batch:
+    def _load(self, images: Arrays, targets: Targets, rows: Array, training: bool) -> Batch:
         batch = self._batch(len(rows), targets, training)
-        if training and self._mover is not None:
-            self._mover.gather(batch.plan.backend, images, rows, batch.plan.inputs[0])
-        else:
-            batch.plan.backend.gather(images, rows, batch.plan.inputs[0])
+        for array, own in zip(images, batch.plan.inputs, strict=True):
+            if training and self._mover is not None:
+                self._mover.gather(batch.plan.backend, array, rows, own)
+            else:
+                batch.plan.backend.gather(array, rows, own)
         for given, head in zip(targets, batch.heads, strict=True):
             batch.plan.backend.gather(given, rows, head.targets)
         return batch
 
-    def _train_epoch(self, images: Array, targets: Targets, batch_size: int, bar: Bar, rates: Rates) -> EpochRecord:
+    def _train_epoch(self, images: Arrays, targets: Targets, batch_size: int, bar: Bar, rates: Rates) -> EpochRecord:
         sums, start = Sums(), perf_counter()
-        order = self._shuffle.permutation(len(images))
+        order = self._shuffle.permutation(len(images[0]))
         for first in range(0, len(order), batch_size):
             rates.before_step()
             batch = self._load(images, targets, order[first : first + batch_size], training=True)
@@ -271,21 +290,27 @@ class Trainer:
             raise self._not_finite(batch, f"the loss is {loss}")
         batch.backward()
         plan.backward()
-        if not backend.all_finite(plan.store.gradients):
+        gradients = plan.store.gradients
+        if not all(backend.all_finite(gradients[part]) for part in plan.trained):
             raise self._not_finite(batch, "a gradient is not finite")
         self._clip(plan)
-        self.optimizer.update(backend, plan.store.values, plan.store.gradients, plan.store.decayed)
+        self.optimizer.update(backend, plan.store.values, gradients, plan.store.decayed, plan.trained)
         return loss
 
     def _clip(self, plan: Plan) -> None:
-        kernels, gradients = plan.backend.optimizer, plan.store.gradients
+        kernels = plan.backend.optimizer
+        parts = [plan.store.gradients[part] for part in plan.trained]
         if self.clip_value is not None:
-            kernels.clamp(gradients, self.clip_value)
+            for part in parts:
+                kernels.clamp(part, self.clip_value)
         if self.clip_norm is not None:
-            kernels.square_sum(gradients, self._squares)
-            factor = self.clip_norm / (sqrt(float(self._squares[0])) + NORM_EPSILON)
-            if factor < 1:
-                kernels.scale(gradients, factor)
+            total = 0.0
+            for part in parts:
+                kernels.square_sum(part, self._squares)
+                total += float(self._squares[0])
+            factor = self.clip_norm / (sqrt(total) + NORM_EPSILON)
+            for part in parts if factor < 1 else ():
+                kernels.scale(part, factor)
 
     def _not_finite(self, batch: Batch, problem: str) -> TrainingError:
         given = (np.isfinite(head.targets).all() for head in batch.heads)
@@ -296,8 +321,8 @@ class Trainer:
             "the weights are those before this step: lower the learning rate or check the images."
         )
 
-    def _evaluate(self, images: Array, targets: Targets, batch_size: int) -> Evaluation:
-        sums, order = Sums(), np.arange(len(images))
+    def _evaluate(self, images: Arrays, targets: Targets, batch_size: int) -> Evaluation:
+        sums, order = Sums(), np.arange(len(images[0]))
         for first in range(0, len(order), batch_size):
             batch = self._load(images, targets, order[first : first + batch_size], training=False)
             batch.plan.forward()

@@ -45,8 +45,8 @@ class Bound:
     """A layer tied to arrays: its forward calls, and a maker of its backward calls.
 
     `backward(dy, dxs, grads)` returns the calls that fill the input gradients `dxs` (None: not
-    needed) and the parameter gradients `grads` from `dy`. That of a layer which `adds_gradient` takes
-    a fourth array, too, which is added to the first gradient.
+    needed) and the parameter gradients `grads` (none where the layer is frozen) from `dy`. That of a
+    layer which `adds_gradient` takes a fourth array, too, which is added to the first gradient.
     """
 
     backward: Callable[..., list[Call]]
@@ -98,6 +98,7 @@ class Layer(ABC):
         self.dtype = float_dtype(dtype)
         self.device = check_device(device)
         self.training = True
+        self._trainable = True
         self.store: Store | None = None
         self._plan: Plan | None = None
 
@@ -175,13 +176,34 @@ class Layer(ABC):
         return sum(prod(shape) for shape in self.parameter_shapes().values())
 
     @property
+    def trainable(self) -> bool:
+        """Whether training may change the parameters, which it may at first; assign False to freeze the layer.
+
+        The parameters of a frozen layer get no gradients and no updates. Its state moves on as PyTorch's does where
+        requires_grad is False: a normalization tracks its running statistics until `eval` holds them, too.
+        """
+        return self._trainable
+
+    @trainable.setter
+    def trainable(self, value: bool) -> None:
+        self._trainable = bool(value)
+        if self.store is not None and not self._trainable:
+            for gradient in self.store.grads[self].values():
+                gradient.fill(0)
+
+    @property
+    def learns(self) -> bool:
+        """Whether training changes anything in the layer."""
+        return self.trainable and bool(self.parameter_shapes())
+
+    @property
     def params(self) -> dict[str, Array]:
         """The parameters by name; drawn at the first look, and assigned in place."""
         return self.own_store().params[self]
 
     @property
     def grads(self) -> dict[str, Array]:
-        """The gradients of the last backward pass by name (each pass overwrites them)."""
+        """The gradients of the last backward pass by name (each pass overwrites them); zeros in a frozen layer."""
         return self.own_store().grads[self]
 
     @property
@@ -190,7 +212,11 @@ class Layer(ABC):
         return self.own_store().state[self]
 
     def train(self, mode: bool = True) -> Layer:
-        """Let `forward` work as in training (or, by `mode` False, as in prediction), and return the layer."""
+        """Let `forward` work as in training (or, by `mode` False, as in prediction), and return the layer.
+
+        `train(False)` holds in networks too: while they train, a normalization then takes its running statistics and
+        leaves them as they are, and dropout drops nothing. The network's own `train` leaves its layers' modes alone.
+        """
         self.training = bool(mode)
         return self
 
@@ -272,7 +298,7 @@ class Layer(ABC):
         from fastcnn.plan import Plan
 
         store, plan = self.own_store(), self._plan
-        if plan and plan.store is store and plan.serves(batch, shapes, self.training):
+        if plan and plan.store is store and plan.serves(batch, shapes):
             return plan
         output = self.output_shape(*shapes)
         inputs = [Node(None, (), shape) for shape in shapes]

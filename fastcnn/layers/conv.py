@@ -135,9 +135,11 @@ class FilterLayer(WeightedLayer):
         def backward(
             dy: Array, dxs: Sequence[Array | None], grads: Mapping[str, Array], total: Array | None = None
         ) -> list[Call]:
-            dy5, dw5 = five_axes(dy), filter_axes(grads["weight"])
-            calls: list[Call] = [(by_weight, (padded.x, dy5, *geometry, dw5, algorithm))]
-            if self.has_bias:
+            dy5 = five_axes(dy)
+            calls: list[Call] = []
+            if "weight" in grads:
+                calls.append((by_weight, (padded.x, dy5, *geometry, filter_axes(grads["weight"]), algorithm)))
+            if "bias" in grads:
                 calls.append((by_bias, (dy5, grads["bias"])))
             if dxs[0] is not None:
                 dx5, fold = padded.gradient(five_axes(dxs[0]))

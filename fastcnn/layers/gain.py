@@ -69,7 +69,9 @@ class Gain(Layer):
         room, x, weight = backend.activation, xs[0], self.params["weight"]
 
         def backward(dy: Array, dxs: Sequence[Array | None], grads: Mapping[str, Array]) -> list[Call]:
-            calls: list[Call] = [(room.gain_backward_weight, (x, dy, grads["weight"]))]
+            calls: list[Call] = []
+            if "weight" in grads:
+                calls.append((room.gain_backward_weight, (x, dy, grads["weight"])))
             if dxs[0] is not None:
                 calls.append((room.gain_backward_input, (weight, dy, dxs[0])))
             return calls

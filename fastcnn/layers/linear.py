@@ -84,8 +84,10 @@ class Linear(WeightedLayer):
         w, b = weights or (self.params["weight"], self.params.get("bias"))
 
         def backward(dy: Array, dxs: Sequence[Array | None], grads: Mapping[str, Array]) -> list[Call]:
-            calls: list[Call] = [(linear.linear_backward_weight, (x, dy, grads["weight"]))]
-            if self.has_bias:
+            calls: list[Call] = []
+            if "weight" in grads:
+                calls.append((linear.linear_backward_weight, (x, dy, grads["weight"])))
+            if "bias" in grads:
                 calls.append((linear.linear_backward_bias, (dy, grads["bias"])))
             if dxs[0] is not None:
                 calls.append((linear.linear_backward_input, (dy, w, dxs[0])))

@@ -116,14 +116,18 @@ class SeparableConv(SlidingLayer):
 
         def backward(dy: Array, dxs: Sequence[Array | None], grads: Mapping[str, Array]) -> list[Call]:
             dy5, dmiddle = five_axes(dy), backend.empty(middle.shape, middle.dtype)
-            dwd, dwp = (filter_axes(grads[name]) for name in ("depthwise_weight", "pointwise_weight"))
-            calls: list[Call] = [(conv.conv_backward_weight, (middle, dy5, *POINTWISE, dwp, algorithm))]
-            if self.has_bias:
+            dw = {name: filter_axes(gradient) for name, gradient in grads.items() if name != "bias"}
+            calls: list[Call] = []
+            if dw or dxs[0] is not None:
+                calls.append((conv.conv_backward_input, (dy5, wp, *POINTWISE, dmiddle, algorithm)))
+            if "pointwise_weight" in dw:
+                by_middle = (middle, dy5, *POINTWISE, dw["pointwise_weight"], algorithm)
+                calls.append((conv.conv_backward_weight, by_middle))
+            if "bias" in grads:
                 calls.append((conv.conv_backward_bias, (dy5, grads["bias"])))
-            calls += [
-                (conv.conv_backward_input, (dy5, wp, *POINTWISE, dmiddle, algorithm)),
-                (conv.conv_backward_weight, (padded.x, dmiddle, *depthwise, dwd, algorithm)),
-            ]
+            if "depthwise_weight" in dw:
+                by_input = (padded.x, dmiddle, *depthwise, dw["depthwise_weight"], algorithm)
+                calls.append((conv.conv_backward_weight, by_input))
             if dxs[0] is not None:
                 dx5, fold = padded.gradient(five_axes(dxs[0]))
                 calls += [(conv.conv_backward_input, (dmiddle, wd, *depthwise, dx5, algorithm)), *fold]
