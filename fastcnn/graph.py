@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from functools import partial
 from os import PathLike
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
@@ -28,6 +28,11 @@ from fastcnn.plan import Plan
 from fastcnn.seeding import default_generator, seeded
 from fastcnn.shapes import whole
 from fastcnn.topology import common_device, common_dtype, in_order, name_layers, node_list
+
+if TYPE_CHECKING:
+    from fastcnn.losses import Loss, MultiTask
+    from fastcnn.memory import Memory
+    from fastcnn.optimizers import Optimizer
 
 # Training, its last partial batch, evaluation and its last partial batch.
 PLANS_KEPT = 4
@@ -100,6 +105,32 @@ class Graph:
     def summary(self) -> str:
         """Return a table of output shapes, parameters, multiply-adds and receptive fields."""
         return table(self.measures(), self.parameter_count)
+
+    def memory(
+        self,
+        batch_size: int = 128,
+        training: bool = True,
+        optimizer: Optimizer | None = None,
+        loss: Loss | MultiTask | None = None,
+    ) -> Memory:
+        """Return the bytes that a training step, or a prediction, of so many images holds; nothing runs.
+
+        By default the optimizer is SGD with momentum, and the loss CrossEntropy at each output.
+
+        >>> from fastcnn.layers import Flatten, Linear
+        >>> net = Sequential(Flatten(), Linear(64, 10), input_shape=(8, 8, 1)).to("reference")
+        >>> needed = net.memory(256)
+        >>> needed.parameters, needed.gradients, needed.optimizer
+        (2624, 2624, 2624)
+        """
+        from fastcnn.heads import losses_by_output
+        from fastcnn.losses import CrossEntropy
+        from fastcnn.memory import memory_of
+        from fastcnn.optimizers import SGD
+
+        whole(batch_size, 1, "batch_size")
+        losses = losses_by_output(self, loss) if loss else [(CrossEntropy(), 1.0) for _ in self.outputs]
+        return memory_of(self, batch_size, bool(training), optimizer or SGD(momentum=0.9), losses)
 
     def __str__(self) -> str:
         return self.summary()
