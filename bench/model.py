@@ -31,8 +31,8 @@ Array = NDArray[Any]
 
 def cases(name: str, batch: int, dtype: str) -> list[Case]:
     """Return the training step and the inference of a model at this batch size."""
-    net = _network(name, dtype)
-    images, labels = _random_batch(net, batch)
+    net = network(name, dtype)
+    images, labels = random_batch(net, batch)
     trainer = fc.Trainer(net, fc.CrossEntropy(), fc.SGD(LEARNING_RATE, momentum=MOMENTUM), seed=0)
     rows = net.measures()
     forward = batch * sum(row.multiply_adds for row in rows)
@@ -90,18 +90,19 @@ def describe(net: fc.Graph) -> list[dict[str, Any]]:
 def output_error(name: str, dtype: str) -> float:
     """Return the error of the logits against float64."""
     fast, exact = _pair(name, dtype)
-    images, _ = _random_batch(fast, ERROR_IMAGES)
+    images, _ = random_batch(fast, ERROR_IMAGES)
     return relative_error(fast.predict(images), exact.predict(images))
 
 
 def gradient_error(name: str, dtype: str) -> float:
     """Return the error of all parameter gradients together against float64."""
     fast, exact = _pair(name, dtype)
-    images, labels = _random_batch(fast, ERROR_IMAGES)
+    images, labels = random_batch(fast, ERROR_IMAGES)
     return relative_error(_gradients(fast, images, labels), _gradients(exact, images, labels))
 
 
-def _network(name: str, dtype: str) -> fc.Graph:
+def network(name: str, dtype: str) -> fc.Graph:
+    """Return a model with its first weights."""
     net: fc.Graph = fc.models.get(name)()
     net.astype(dtype)
     net.initialize(0)
@@ -110,7 +111,7 @@ def _network(name: str, dtype: str) -> fc.Graph:
 
 def _pair(name: str, dtype: str) -> tuple[fc.Graph, fc.Graph]:
     """Return a network, and one with the same parameters in float64 on the reference kernels."""
-    fast, exact = _network(name, dtype), _network(name, "float64").to("reference")
+    fast, exact = network(name, dtype), network(name, "float64").to("reference")
     for (_, ours), (_, theirs) in zip(fast.named_layers(), exact.named_layers(), strict=True):
         theirs.params.update(ours.params)
     return fast, exact
@@ -123,7 +124,8 @@ def _gradients(net: fc.Graph, images: Array, labels: Array) -> Array:
     return np.concatenate([grad.reshape(-1) for _, layer in net.named_layers() for grad in layer.grads.values()])
 
 
-def _random_batch(net: fc.Graph, batch: int) -> tuple[Array, Array]:
+def random_batch(net: fc.Graph, batch: int) -> tuple[Array, Array]:
+    """Return images of random normals, and random labels."""
     random = np.random.default_rng(0)
     images = random.standard_normal((batch, *net.input_shapes[0]), np.dtype(net.dtype).type)
     return images, random.integers(net.output_shapes[0][-1], size=batch)

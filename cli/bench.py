@@ -34,6 +34,7 @@ Examples:
   fastcnn bench --layer loss --shapes cross_entropy:mb256ic1000
   fastcnn bench --layer optimizer --shapes adam:mb1ic25557032 --against torch
   fastcnn bench --model lenet5 --batch 128 --against torch
+  fastcnn bench --model resnet50 --batch 8 --profile
 \b
 Sets of shapes, the default ones in brackets:
 """
@@ -103,6 +104,7 @@ class Passes(click.ParamType):
     show_default=True,
     help="Shortest time a row and side.",
 )
+@click.option("--profile", is_flag=True, help="With --model: measure every kernel call of its runs instead.")
 @click.option("--compare", type=FILE, help="Compare with an older --json file.")
 @json_option
 @click.option("--csv", "csv_file", type=OutputFile(), help="Write the rows here as CSV.")
@@ -120,6 +122,7 @@ def bench(
     peer_memory: str,
     repeats: int,
     seconds: float,
+    profile: bool,
     compare: Path | None,
     json_file: Path | None,
     csv_file: Path | None,
@@ -134,7 +137,12 @@ def bench(
     own, each turn begun by a call that is not timed; our outputs are there beforehand, PyTorch
     allocates its own at every call, as it does for its users (see --peer-memory). The ratio is
     PyTorch's better layout over ours. A narrow terminal shows fewer columns; --json and --csv hold all.
+
+    With --profile the rows are the kernel calls of a network's training step and inference in their order, then their
+    sums by kind of layer; "python" is what the whole run takes beyond them.
     """
+    if profile:
+        _refuse_with_profile(model, {"against": against, "compare": compare, "plot": plot_file})
     from fastcnn.bench import compare as comparison
     from fastcnn.bench import plot, report
     from fastcnn.bench.peer import require
@@ -142,6 +150,12 @@ def bench(
 
     if (layer is None) == (model is None):
         raise click.UsageError(f"Give either --layer ({', '.join(LAYERS)}) or --model NAME.")
+    effort = Effort(repeats, seconds)
+    if profile:
+        _check_model_options(selection)
+        use_threads(threads)
+        _profile(str(model), selection, effort, json_file, csv_file)
+        return
     old = comparison.read_old(compare) if compare else None
     if plot_file:
         plot.check(plot_file)
@@ -149,7 +163,7 @@ def bench(
         require(against)
     cases = _layer_cases(layer, selection) if layer else _model_cases(str(model), selection)
     use_threads(threads)
-    found = _measure(cases, str(selection["dtype"]), Effort(repeats, seconds), against, peer_memory)
+    found = _measure(cases, str(selection["dtype"]), effort, against, peer_memory)
     out = report.console()
     report.show(found, out)
     if old is not None:
@@ -198,11 +212,36 @@ def _problems(layer: Layer, selection: dict[str, Any]) -> list[Any]:
     return problems
 
 
-def _model_cases(name: str, selection: dict[str, Any]) -> Iterator["Case"]:
+def _check_model_options(selection: dict[str, Any]) -> None:
     for option in ("shapes", "passes", "algorithm"):
         if selection[option]:
             shown = "--pass" if option == "passes" else f"--{option}"
             raise click.UsageError(f"{shown} goes with --layer; a network is measured whole. Leave it out.")
+
+
+def _refuse_with_profile(model: str | None, options: dict[str, object]) -> None:
+    if model is None:
+        raise click.UsageError("--profile goes with --model: name a network.")
+    for name, value in options.items():
+        if value is not None:
+            raise click.UsageError(f"--{name} does not go with --profile: leave one of them out.")
+
+
+def _profile(
+    name: str, selection: dict[str, Any], effort: "Effort", json_file: Path | None, csv_file: Path | None
+) -> None:
+    from fastcnn.bench import model, profile_report, report
+    from fastcnn.bench.machine import describe
+    from fastcnn.bench.profile import profile
+
+    found = profile(name, selection["batch"] or model.BATCH, describe(selection["dtype"]), effort)
+    profile_report.show(found, report.console())
+    write_json(json_file, found.as_dict())
+    _write_csv(csv_file, profile_report.as_csv(found))
+
+
+def _model_cases(name: str, selection: dict[str, Any]) -> Iterator["Case"]:
+    _check_model_options(selection)
     from fastcnn.bench import model
 
     return iter(model.cases(name, selection["batch"] or model.BATCH, selection["dtype"]))

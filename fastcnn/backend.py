@@ -5,6 +5,7 @@ every room, and the few array operations that are not kernels. A module is impor
 for, so `import fastcnn` loads no compiler.
 """
 
+from collections.abc import Callable
 from functools import cache
 from importlib import import_module
 from math import prod
@@ -77,6 +78,17 @@ class Backend:
         with np.errstate(over="ignore", invalid="ignore"):
             total = array.sum()
         return bool(np.isfinite(total)) or bool(np.isfinite(array).all())
+
+    def scratch_bytes(self, run: Callable[[], object]) -> int:
+        """Return the bytes of scratch memory that the kernels called by `run()` hold, and start none of them.
+
+        The reference kernels hold none: what NumPy needs within a call is not counted.
+        """
+        if self.name == "reference":
+            return 0
+        with self.workspace.rehearsal(lambda elements, dtype: self.empty((elements,), dtype)):
+            run()
+            return int(self.workspace.held_bytes())
 
 
 def _aligned(allocate: Any, shape: Shape, dtype: np.dtype[Any]) -> Array:

@@ -33,6 +33,11 @@ from fastcnn.topology import Block, common_device, common_dtype, leading_to, nam
 if TYPE_CHECKING:
     from fastcnn.transfer import Loaded
 
+if TYPE_CHECKING:
+    from fastcnn.losses import Loss, MultiTask
+    from fastcnn.memory import Memory
+    from fastcnn.optimizers import Optimizer
+
 # Training, its last partial batch, evaluation and its last partial batch.
 PLANS_KEPT = 4
 
@@ -79,6 +84,32 @@ class Graph(Structure):
         self._plans: OrderedDict[tuple[int, bool, Returns, Modes, tuple[Node, ...]], Plan] = OrderedDict()
         self._arenas: dict[bool, Arena] = {}
         self._last: tuple[Plan, int] | None = None
+
+    def memory(
+        self,
+        batch_size: int = 128,
+        training: bool = True,
+        optimizer: Optimizer | None = None,
+        loss: Loss | MultiTask | None = None,
+    ) -> Memory:
+        """Return the bytes that a training step, or a prediction, of so many images holds; nothing runs.
+
+        By default the optimizer is SGD with momentum, and the loss CrossEntropy at each output.
+
+        >>> from fastcnn.layers import Flatten, Linear
+        >>> net = Sequential(Flatten(), Linear(64, 10), input_shape=(8, 8, 1)).to("reference")
+        >>> needed = net.memory(256)
+        >>> needed.parameters, needed.gradients, needed.optimizer
+        (2624, 2624, 2624)
+        """
+        from fastcnn.heads import losses_by_output
+        from fastcnn.losses import CrossEntropy
+        from fastcnn.memory import memory_of
+        from fastcnn.optimizers import SGD
+
+        whole(batch_size, 1, "batch_size")
+        losses = losses_by_output(self, loss) if loss else [(CrossEntropy(), 1.0) for _ in self.outputs]
+        return memory_of(self, batch_size, bool(training), optimizer or SGD(momentum=0.9), losses)
 
     # Parameters
 

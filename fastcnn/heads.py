@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from fastcnn.arrays import Array
+from fastcnn.backend import Backend
 from fastcnn.errors import ArgumentError
 from fastcnn.graph import Graph
 from fastcnn.history import Evaluation
@@ -68,6 +70,22 @@ class Sums:
         """Return the means so far."""
         loss = sum(terms / samples for terms, samples in zip(self.terms, self.samples, strict=True) if samples)
         return Evaluation(loss, self.hits / self.named if self.named else None)
+
+
+def bind_heads(
+    backend: Backend, plan: Plan, losses: Sequence[tuple[Loss, float]], targets: Sequence[Array], training: bool
+) -> Batch:
+    """Return a plan with a loss and its weight for each output, on arrays of the backend.
+
+    `targets` show the shapes of one image's targets. Without training there is no gradient to fill.
+    """
+    none = [backend.empty((0, *y.shape[1:]), y.dtype) for y in plan.outputs]
+    gradients = plan.output_gradients if training else none
+    heads = []
+    for (loss, weight), y, t, dy in zip(losses, plan.outputs, targets, gradients, strict=True):
+        own = backend.zeros((plan.batch, *t.shape[1:]), t.dtype)
+        heads.append(Head(loss.bind(backend, y, own, dy), own, weight))
+    return Batch(plan, heads)
 
 
 def losses_by_output(net: Graph, loss: Loss | MultiTask) -> list[tuple[Loss, float]]:

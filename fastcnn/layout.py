@@ -127,8 +127,9 @@ class Layout:
                     total.touch(time)
                     target = self.gradients[source] = self._slot(source, time, time)
                 elif total is not None:
-                    part = dy if passes else self._slot(source, time, time)
-                    target = None if passes else part
+                    reads_dy = passes and total is not dy  # dy itself grows where a source is met again
+                    part = dy if reads_dy else self._slot(source, time, time)
+                    target = None if reads_dy else part
                     total.touch(time)
                     way.sums.append((source, total, part))
                 elif left and (passes or step.in_place):
@@ -137,6 +138,7 @@ class Layout:
                 else:
                     target = self.gradients[source] = self._slot(source, time, time)
             way.targets.append(target)
+        way.sums.sort(key=lambda entry: entry[1] is dy)  # what others read of dy, they read before it grows
         self.ways.append(way)
 
 

@@ -52,7 +52,8 @@ class Store:
     """The parameters and gradients of some layers, in two flat arrays of one dtype on one device, and their states.
 
     Layers that already have parameters bring their values; the others get first ones, in order,
-    from `first(layer, name)`. The layers belong to this store from then on.
+    from `first(layer, name)`. The layers belong to this store from then on. Without `first` nothing is filled: a store
+    of values that nobody needs takes no memory where the backend's arrays take none.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class Store:
         layers: Sequence[Layer],
         backend: Backend,
         dtype: np.dtype[Any],
-        first: FirstValues,
+        first: FirstValues | None,
     ) -> None:
         self.backend = backend
         self.dtype = dtype
@@ -76,19 +77,21 @@ class Store:
             value = self.values[start:stop].reshape(shape)
             dict.__setitem__(self.params[layer], name, value)
             dict.__setitem__(self.grads[layer], name, self.gradients[start:stop].reshape(shape))
-            if layer.store is None:
-                backend.copy(first(layer, name), value)
-            else:
-                backend.copy(layer.store.host_value(layer, name), value)
+            self._fill(layer, name, first, value)
         self._slots = [(layer, start, stop) for layer, *_, start, stop in slots]
         self.state: dict[Layer, dict[str, Array]] = {layer: Views() for layer in layers}
         for layer in layers:
             for name, shape in layer.state_shapes().items():
                 array = backend.empty(shape, dtype)
-                backend.copy(first(layer, name) if layer.store is None else layer.store.host_value(layer, name), array)
+                self._fill(layer, name, first, array)
                 dict.__setitem__(self.state[layer], name, array)
         for layer in layers:
             layer.store, layer.dtype, layer.device = self, dtype, backend.name
+
+    def _fill(self, layer: Layer, name: str, first: FirstValues | None, out: Array) -> None:
+        if first is not None:
+            value = first(layer, name) if layer.store is None else layer.store.host_value(layer, name)
+            self.backend.copy(value, out)
 
     def host_value(self, layer: Layer, name: str) -> Array:
         """Return a parameter or a state as a NumPy array."""

@@ -61,6 +61,10 @@ class Workshop:
         """Return an array of zeros of the backend."""
         return self._counted(self._backend.zeros(shape, dtype))
 
+    def from_host(self, array: Array) -> Array:
+        """Return the backend's copy of a NumPy array."""
+        return self._counted(self._backend.from_host(array))
+
     def _counted(self, array: Array) -> Array:
         self.bytes += array.nbytes
         return array

@@ -18,7 +18,7 @@ from fastcnn.arrays import Array
 from fastcnn.augment import Augmentations, Mover
 from fastcnn.errors import ArgumentError, DataError, TrainingError
 from fastcnn.graph import Graph
-from fastcnn.heads import Batch, Head, Sums, losses_by_output
+from fastcnn.heads import Batch, Sums, bind_heads, losses_by_output
 from fastcnn.history import EpochRecord, Evaluation, History
 from fastcnn.inputs import listed
 from fastcnn.losses import Loss, MultiTask
@@ -153,13 +153,13 @@ class Trainer:
         TrainingError
             If a loss or gradient is not finite; the weights are those before that step.
         """
-        images, targets = self._check(train, "training data")
+        images, targets = self._check_all(train, "training data")
         self._check_learns()
         whole(epochs, 1, "epochs")
         whole(batch_size, 1, "batch_size")
         held_out = None
         if validation is not None:
-            held_out = self._check(validation, "validation data")
+            held_out = self._check_all(validation, "validation data")
         if self.schedule is not None:
             classifies = any(loss.classifies for loss, _ in self._losses)
             check_metric(self.schedule.watches(), held_out is not None, classifies)
@@ -199,7 +199,7 @@ class Trainer:
     def evaluate(self, data: LabelledImages, batch_size: int = 256) -> Evaluation:
         """Return mean loss and accuracy over some data; no accuracy, None, where the loss has no classes."""
         whole(batch_size, 1, "batch_size")
-        return self._evaluate(*self._check(data, "evaluation data"), batch_size)
+        return self._evaluate(*self._check_all(data, "evaluation data"), batch_size)
 
     def predict(self, images: Any, batch_size: int = 256) -> Any:
         """Return the outputs (N, ...) for any number of images: logits (N, K) of a classifier."""
@@ -210,7 +210,7 @@ class Trainer:
             raise ArgumentError(f"all layers of {self.net!r} are frozen: let some learn, as by net.unfreeze().")
 
     def _check(self, data: LabelledImages, what: str) -> tuple[Arrays, Targets]:
-        """Return images and targets as the network takes them, or refuse them."""
+        """Return images, floats of any width, and targets as the network takes them, or refuse them."""
         try:
             images, given = data
         except (TypeError, ValueError):
@@ -231,23 +231,19 @@ class Trainer:
             several = self.loss.select(given, "targets", self.net.output_names)
         heads = zip(self._losses, several, self.net.output_shapes, strict=True)
         targets = [loss.check_targets(t, count, shape, self.net.dtype) for (loss, _), t, shape in heads]
-        return [np.ascontiguousarray(array, self.net.dtype) for array in arrays], targets
+        return arrays, targets
+
+    def _check_all(self, data: LabelledImages, what: str) -> tuple[Arrays, Targets]:
+        """Return what `_check` does; batches are gathered from images in the network's dtype, in order in memory."""
+        images, targets = self._check(data, what)
+        return [np.ascontiguousarray(array, self.net.dtype) for array in images], targets
 
     def _batch(self, size: int, targets: Targets, training: bool) -> Batch:
         """Return what a step of this batch size touches; `targets` show the shapes of one image's targets."""
         plan = self.net.plan(size, training, returns="parameters" if training else "nothing")
         batch = self._batches.get(plan)
         if batch is None or not batch.takes(targets):
-            backend = plan.backend
-            if training:
-                gradients = plan.output_gradients
-            else:
-                gradients = [backend.empty((0, *y.shape[1:]), y.dtype) for y in plan.outputs]
-            heads = []
-            for (loss, weight), y, t, dy in zip(self._losses, plan.outputs, targets, gradients, strict=True):
-                own = backend.zeros((size, *t.shape[1:]), t.dtype)
-                heads.append(Head(loss.bind(backend, y, own, dy), own, weight))
-            batch = self._batches[plan] = Batch(plan, heads)
+            batch = self._batches[plan] = bind_heads(plan.backend, plan, self._losses, targets, training)
         return batch
 
     def _load(self, images: Arrays, targets: Targets, rows: Array, training: bool) -> Batch:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from fastcnn.kernels.cpu.compiler import config
 from fastcnn.kernels.cpu.helpers import Pool
+from fastcnn.kernels.cpu.workspace import rehearses
 
 LAYER = "pool"  # the helpers of `helpers.py`, in reports
 
@@ -71,7 +72,12 @@ def threads_for(worth: bool) -> int:
 
 
 def call_parallel(worth: bool, kernel: Callable[..., None], *arguments: object) -> None:
-    """Call a kernel with its team (threads, address of the pool of helpers) before its other arguments."""
+    """Call a kernel with its team (threads, address of the pool of helpers) before its other arguments.
+
+    In a rehearsal (see `workspace.py`) nothing is called.
+    """
+    if rehearses():
+        return
     threads = threads_for(worth)
     if _pool.helpers < threads - 1:
         _pool.grow(threads - 1)

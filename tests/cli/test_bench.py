@@ -197,3 +197,26 @@ def test_help_has_examples():
     assert "random:100:7" in text
     assert "[dcgan], [unet]" in text
     assert "allocates its own at every call" in " ".join(text.split())
+
+
+def test_profile_of_a_network(tmp_path):
+    files = {name: tmp_path / f"out.{name}" for name in ("json", "csv")}
+    result = run(
+        "--model", "lenet5", "--batch", "2", "--profile", *QUICK, "--json", str(files["json"]), "--csv",
+        str(files["csv"]),
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "lenet5, batch 2, inference" in result.output
+    content = json.loads(files["json"].read_text())
+    assert {row["run"] for row in content["rows"]} == {"train", "infer"}
+    assert {row["kind"] for row in content["kinds"]} >= {"Conv2d", "Linear", "optimizer", "python"}
+    assert len(files["csv"].read_text().splitlines()) == 1 + len(content["rows"])
+
+
+@pytest.mark.parametrize("more", [["--against", "torch"], ["--plot", "roof.png"], ["--shapes", "resnet50"]])
+def test_profile_refuses_what_it_does_not_measure(more):
+    assert more[0] in refused(2, "--model", "lenet5", "--profile", *more)
+
+
+def test_profile_needs_a_network():
+    assert "--model" in refused(2, "--layer", "conv", "--profile")

@@ -160,3 +160,15 @@ def test_summary_of_an_unknown_name(run: Run) -> None:
     result = run("summary", "lenet50")
     assert result.exit_code == 2
     assert "did you mean lenet5 or lenet or resnet50?" in result.stderr
+
+
+def test_summary_of_the_memory(run: Run, tmp_path: Path, read: Read) -> None:
+    result = run("summary", "lenet5", "--batch", 32, "--optimizer", "adam", "--json", tmp_path / "memory.json")
+    assert result.exit_code == 0, result.output
+    assert "training step" in result.output
+    found = read(tmp_path / "memory.json")["memory"]
+    assert found["batch_size"] == 32
+    assert found["training"]["optimizer"] == 2 * found["training"]["gradients"] > 0
+    assert found["prediction"]["optimizer"] == found["prediction"]["gradients"] == 0
+    for parts in (found["training"], found["prediction"]):
+        assert parts.pop("total") == sum(parts.values())

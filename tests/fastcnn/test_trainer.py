@@ -244,11 +244,20 @@ def test_huge_learning_rate_ends_in_one_sentence():
         run.fit(blobs(), 50, batch_size=8)
 
 
-def test_step_allocates_no_array_of_the_networks_size():
-    net = fc.models.lenet5()
+def residual():
+    x = fc.Input(28, 28, 1)
+    h = fc.MaxPool2d(2)(fc.ReLU()(fc.BatchNorm2d(16)(fc.Conv2d(1, 16, 3, padding=1)(x))))
+    h = fc.ReLU()(fc.BatchNorm2d(16)(fc.Conv2d(16, 16, 3, padding=1)(h)) + h)
+    return fc.Graph(x, fc.Linear(16, 10)(fc.Dropout(0.5)(fc.GlobalAvgPool()(h))))
+
+
+@pytest.mark.parametrize("given", ["float32", "float64"])
+@pytest.mark.parametrize("make", [fc.models.lenet5, residual])
+def test_step_allocates_no_array_of_the_networks_size(make, given):
+    net = make()
     run = fc.Trainer(net, fc.CrossEntropy(), fc.SGD(0.01, momentum=0.9))
     rng = np.random.default_rng(0)
-    images = rng.standard_normal((128, 28, 28, 1)).astype(np.float32)
+    images = rng.standard_normal((128, 28, 28, 1)).astype(given)
     labels = rng.integers(10, size=128)
     for _ in range(2):
         run.step(images, labels)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from fastcnn.kernels.cpu import workspace
+from fastcnn.kernels.cpu.threads import call_parallel
 
 KIND = np.dtype(np.float64)
 
@@ -48,3 +49,28 @@ def test_release_drops_the_buffers_of_this_thread_alone():
 
 def test_buffers_start_on_a_cache_line():
     assert all(workspace.aligned_empty(size, KIND).ctypes.data % workspace.LINE == 0 for size in (1, 7, 1000))
+
+
+def test_a_rehearsal_counts_from_none_and_starts_no_kernel():
+    def never(team):
+        raise AssertionError
+
+    workspace.scratch("a", 100, KIND)
+    asked = []
+
+    def allocate(elements, dtype):
+        asked.append(elements)
+        return workspace.aligned_empty(elements, dtype)
+
+    with workspace.rehearsal(allocate):
+        workspace.scratch("a", 10, KIND)
+        workspace.scratch("a", 20, KIND)
+        workspace.scratch("b", 5, KIND)
+        call_parallel(True, never)
+        assert (workspace.held_bytes(), asked) == (200, [10, 20, 5])
+    assert workspace.held_bytes() == 800
+    called = []
+    call_parallel(False, called.append)
+    assert called
+    workspace.scratch("b", 5, KIND)
+    assert asked == [10, 20, 5]

@@ -1,0 +1,303 @@
+"""Where the time of a network goes: every kernel call of a training step and of the inference of one batch.
+
+The calls are those of the plans that `Trainer.step` and `Graph.predict` run, in their order, with a look at the clock
+between two of them. Such a run and the whole step take turns, so that both meet the same caches and the same machine;
+what the whole takes beyond its parts is Python's: checks at the door and the loops over calls.
+
+`flops` counts the products of direct sums in convolutions and linear layers, a multiply-add as 2, whatever the
+algorithm, so that Winograd's and sparse gradients may pass the peak; other layers count none. `bytes` is what crosses
+the memory bus if every array of a call crosses it once.
+"""
+
+import inspect
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import fastcnn as fc
+from fastcnn.bench import model
+from fastcnn.bench.machine import Machine
+from fastcnn.bench.timing import Effort
+from fastcnn.heads import bind_heads
+from fastcnn.kernels.cpu import conv
+from fastcnn.layers.base import Call
+from fastcnn.plan import Part
+
+Array = NDArray[Any]
+
+REST = "python"  # the kind of the row that holds what no call takes
+WARM_ROUNDS = 2  # not timed: the first compiles, the second finds its memory
+
+# By kernel: the array on the side of the filter that sums are written to (or, backward, read from), for it holds a
+# number for each product with the filter's other axes.
+SUMS = {
+    "conv_forward": "y", "conv_backward_input": "dy", "conv_backward_weight": "dy",
+    "conv_transpose_forward": "x", "conv_transpose_backward_input": "dx", "conv_transpose_backward_weight": "x",
+    "conv_pool_forward": "y", "conv_pool_backward": "dy",
+    "linear_forward": "y", "linear_backward_input": "dy", "linear_backward_weight": "dy",
+}  # fmt: skip
+
+# The passes that choose an algorithm by shape, each with the arrays that it reads and fills.
+CHOOSING = {
+    "conv_forward": ("x", "y"), "conv_backward_input": ("dy", "dx"), "conv_backward_weight": ("x", "dy"),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One thing that a run does: a kernel call of a layer, or a copy, a loss, a check or an update."""
+
+    layer: str
+    kind: str
+    fused: str
+    pass_name: str
+    kernel: str
+    algorithm: str
+    flops: int
+    bytes: int
+    call: Callable[[], object]
+
+
+@dataclass
+class Row:
+    """One measured stage: its JSON object holds these keys.
+
+    `run` is "train" or "infer". `kind` is the layer's class, `fused` the layers that the same kernels serve.
+    `spread_ms` is the distance between the quartiles, `share` the percentage of the whole run.
+    """
+
+    run: str
+    layer: str
+    kind: str
+    fused: str
+    pass_name: str
+    kernel: str
+    algorithm: str
+    flops: int
+    bytes: int
+    median_ms: float
+    spread_ms: float
+    gflops: float
+    gbytes_per_s: float
+    share: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the row for JSON: the pass under "pass"."""
+        return {"pass" if key == "pass_name" else key: value for key, value in asdict(self).items()}
+
+
+@dataclass
+class Profile:
+    """The rows of one network in their order, and the median milliseconds of whole runs by name."""
+
+    name: str
+    batch: int
+    machine: Machine
+    rows: list[Row]
+    whole_ms: dict[str, float]
+
+    def by_kind(self) -> list[Row]:
+        """Return the sums of each run's rows by kind of layer and pass, the longest first."""
+        groups: dict[tuple[str, str, str], list[Row]] = {}
+        for row in self.rows:
+            groups.setdefault((row.run, row.kind, row.pass_name), []).append(row)
+        sums = [_sum(rows) for rows in groups.values()]
+        return sorted(sums, key=lambda row: (list(self.whole_ms).index(row.run), -row.median_ms))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what `--json` writes."""
+        return {
+            "machine": self.machine.as_dict(),
+            "name": self.name,
+            "batch": self.batch,
+            "whole_ms": self.whole_ms,
+            "rows": [row.as_dict() for row in self.rows],
+            "kinds": [row.as_dict() for row in self.by_kind()],
+        }
+
+
+def profile(name: str, batch: int, machine: Machine, effort: Effort) -> Profile:
+    """Measure every call of a training step and of an inference of a model at this batch size."""
+    net = model.network(name, machine.dtype)
+    images, labels = model.random_batch(net, batch)
+    optimizer = fc.SGD(model.LEARNING_RATE, momentum=model.MOMENTUM)
+    trainer = fc.Trainer(net, fc.CrossEntropy(), optimizer, seed=0)
+    stages = {"train": training(net, optimizer, images, labels), "infer": inference(net, images)}
+    wholes: dict[str, Callable[[], object]] = {
+        "train": lambda: trainer.step(images, labels),
+        "infer": lambda: net.predict(images, batch_size=batch),
+    }
+    rows, whole_ms = [], {}
+    for run, parts in stages.items():
+        times, whole = measure(parts, wholes[run], effort)
+        whole_ms[run] = float(np.median(whole)) * 1e3
+        rest = Stage("", REST, "", "", "", "", 0, 0, wholes[run])
+        columns = [*times.T, whole - times.sum(1)]
+        rows += [_row(run, *pair, whole_ms[run]) for pair in zip([*parts, rest], columns, strict=True)]
+    return Profile(name, batch, machine, rows, whole_ms)
+
+
+def measure(stages: Sequence[Stage], whole: Callable[[], object], effort: Effort) -> tuple[Array, Array]:
+    """Return the seconds of every stage, (rounds, stages), and of the whole run, (rounds,), taking turns."""
+    times: list[Array] = []
+    wholes: list[float] = []
+    for _ in range(WARM_ROUNDS):
+        clocked(stages)
+        whole()
+    start = time.perf_counter()
+    while len(times) < effort.repeats or time.perf_counter() - start < effort.seconds:
+        times.append(clocked(stages))
+        begin = time.perf_counter()
+        whole()
+        wholes.append(time.perf_counter() - begin)
+    return np.array(times), np.array(wholes)
+
+
+def clocked(stages: Sequence[Stage]) -> Array:
+    """Run all stages once; return the seconds of each."""
+    clock, calls = time.perf_counter, [stage.call for stage in stages]
+    marks = [clock()]
+    with np.errstate(over="ignore", invalid="ignore"):
+        for call in calls:
+            call()
+            marks.append(clock())
+    return np.diff(marks)
+
+
+def training(net: fc.Graph, optimizer: fc.Optimizer, images: Array, labels: Array) -> list[Stage]:
+    """Return what a training step does, in its order."""
+    plan = net.plan(len(images), training=True, returns="parameters")
+    backend, store = plan.backend, plan.store
+    batch = bind_heads(backend, plan, [(fc.CrossEntropy(), 1.0)], [labels], training=True)
+    batch.heads[0].targets[...] = labels
+    ends, store_bytes = plan.outputs[0].nbytes, store.values.nbytes
+    kept = len(optimizer.kept())
+    return [
+        _other("input", "input", images.nbytes + plan.inputs[0].nbytes, lambda: plan.load([images])),
+        *layer_stages(plan.forward_parts, "forward"),
+        _other("loss", "forward", ends, batch.forward),
+        _other("loss", "backward", 2 * ends, batch.backward),
+        *layer_stages(plan.backward_parts, "backward"),
+        _other("check", "update", store_bytes, lambda: backend.all_finite(store.gradients)),
+        _other(
+            "optimizer",
+            "update",
+            (3 + 2 * kept) * store_bytes,  # values and state are read and written, gradients read
+            lambda: optimizer.update(backend, store.values, store.gradients, store.decayed),
+        ),
+    ]
+
+
+def inference(net: fc.Graph, images: Array) -> list[Stage]:
+    """Return what the prediction of one batch does, in its order."""
+    plan = net.plan(len(images), training=False)
+    ends = 2 * sum(y.nbytes for y in plan.outputs)
+    return [
+        _other("input", "input", images.nbytes + plan.inputs[0].nbytes, lambda: plan.load([images])),
+        *layer_stages(plan.forward_parts, "forward"),
+        _other("output", "output", ends, lambda: [plan.backend.to_host(y) for y in plan.outputs]),
+    ]
+
+
+def layer_stages(parts: Iterable[Part], pass_name: str) -> list[Stage]:
+    """Return a stage for every kernel call of a plan's parts."""
+    return [
+        Stage(
+            layer=step.layer.name or "",
+            kind=type(step.layer).__name__,
+            fused=" + ".join(type(node.layer).__name__ for node in step.nodes[1:]),
+            pass_name=pass_name,
+            kernel=kernel_name(call),
+            algorithm=algorithm_of(call),
+            flops=2 * multiply_adds(call),
+            bytes=array_bytes(call[1]),
+            call=partial(call[0], *call[1]),
+        )
+        for step, calls in parts
+        for call in calls
+    ]
+
+
+def kernel_name(call: Call) -> str:
+    """Return the name of a call's function."""
+    return str(getattr(call[0], "__name__", type(call[0]).__name__))
+
+
+def algorithm_of(call: Call) -> str:
+    """Return the algorithm that a convolution's call chooses; empty for a kernel that has only one."""
+    name = kernel_name(call)
+    if name not in CHOOSING:
+        return ""
+    given = _arguments(call)
+    source, target = (given[key] for key in CHOOSING[name])
+    geometry = (given[key] for key in ("stride", "padding", "dilation", "groups"))
+    filters = given.get("w", given.get("dw")).shape[:3]
+    how = (source.shape, target.shape, filters, *geometry, source.dtype, given["algorithm"])
+    return conv.algorithm_of(name.removeprefix("conv_"), *how)
+
+
+def multiply_adds(call: Call) -> int:
+    """Return the multiply-adds of a convolution's or linear layer's call, by direct sums; 0 for other kernels."""
+    name = kernel_name(call)
+    if name not in SUMS:
+        return 0
+    given = _arguments(call)
+    weight = given.get("w", given.get("dw"))
+    count = int(given[SUMS[name]].size) * prod(weight.shape[:-1]) * prod(given.get("window", ()))
+    return count * (2 if name == "conv_pool_backward" and given["dx"] is not None else 1)
+
+
+def array_bytes(arguments: Iterable[Any]) -> int:
+    """Return the bytes of all arrays among some arguments, each counted once."""
+    found: dict[tuple[int, int], int] = {}
+
+    def look(given: Any) -> None:
+        if isinstance(given, np.ndarray):
+            found[given.ctypes.data, given.nbytes] = given.nbytes
+        elif isinstance(given, tuple | list):
+            for one in given:
+                look(one)
+
+    look(list(arguments))
+    return sum(found.values())
+
+
+def _arguments(call: Call) -> Mapping[str, Any]:
+    bound = inspect.signature(call[0]).bind(*call[1])
+    bound.apply_defaults()
+    return bound.arguments
+
+
+def _other(kind: str, pass_name: str, bytes: int, call: Callable[[], object]) -> Stage:
+    return Stage("", kind, "", pass_name, "", "", 0, bytes, call)
+
+
+def _row(run: str, stage: Stage, seconds: Array, whole_ms: float) -> Row:
+    low, median, high = np.percentile(seconds, [25, 50, 75]) * 1e3
+    texts = stage.layer, stage.kind, stage.fused, stage.pass_name, stage.kernel, stage.algorithm
+    return _rated(Row(run, *texts, stage.flops, stage.bytes, float(median), float(high - low), 0, 0, 0), whole_ms)
+
+
+def _rated(row: Row, whole_ms: float) -> Row:
+    """Fill in the rates of a row and its share."""
+    if row.median_ms > 0:
+        row.gflops, row.gbytes_per_s = row.flops / row.median_ms / 1e6, row.bytes / row.median_ms / 1e6
+    row.share = 100 * row.median_ms / whole_ms
+    return row
+
+
+def _sum(rows: Sequence[Row]) -> Row:
+    """Return the sum of some rows of one run and kind."""
+    first = rows[0]
+    flops, bytes = sum(row.flops for row in rows), sum(row.bytes for row in rows)
+    total, spread = sum(row.median_ms for row in rows), sum(row.spread_ms for row in rows)
+    made = Row(first.run, "", first.kind, "", first.pass_name, "", "", flops, bytes, total, spread, 0, 0, 0)
+    made = _rated(made, 1.0)
+    made.share = sum(row.share for row in rows)
+    return made
