@@ -27,6 +27,7 @@ from fastcnn.kernels.cpu.tile import (
 from fastcnn.kernels.cpu.workspace import scratch
 
 GRADIENT_CHUNKS = 32  # groups of images that sum dw by themselves: enough for 16 threads, few enough to add up
+SERIAL_SUMS = 1 << 15  # elements of such sums that one thread adds as fast
 
 
 @jit(inner=True)
@@ -190,23 +191,33 @@ def _rows_by_channel(w, wide, packed):
 
 
 @jit(inner=True)
-def _add_channel(k, thread, partial_w, partial_b, dw, db):
-    chunks, runs, run = partial_w.shape[0], dw.shape[0], dw.shape[1]
-    for i in range(runs):
-        for j in range(run):
-            dw[i, j, k] = partial_w[0, k, i, j]
-        for chunk in range(1, chunks):
-            for j in range(run):
-                dw[i, j, k] += partial_w[chunk, k, i, j]
-    db[k] = 0
-    for chunk in range(chunks):
-        db[k] += partial_b[chunk, k]
+def _add_channel(k, thread, partial_w):
+    """Add the other chunks' sums of one channel to those of the first."""
+    total = partial_w[0, k]
+    for chunk in range(1, partial_w.shape[0]):
+        more = partial_w[chunk, k]
+        for i in range(total.size):
+            total[np.uintp(i)] += more[np.uintp(i)]
+
+
+@jit(inner=True)
+def _spread_run(i, thread, sums, dw):
+    """Fill one run of dw from the channels' sums, side by side there."""
+    for j in range(dw.shape[1]):
+        for k in range(dw.shape[2]):
+            dw[np.uintp(i), np.uintp(j), np.uintp(k)] = sums[np.uintp(k), np.uintp(i), np.uintp(j)]
 
 
 @jit
 def _add_chunks(team, partial_w, partial_b, dw, db):
-    """Add the chunks' sums in order: dw (runs, run, K), db (K,)."""
-    share(team, db.size, _add_channel, (partial_w, partial_b, dw, db))
+    """Add the chunks' sums in order: dw (runs, run, K), db (K,); those of the first chunk are overwritten."""
+    (chunks, K), (runs, run, _) = partial_w.shape[:2], dw.shape
+    share(team, K, _add_channel, (partial_w,))
+    share(team, runs, _spread_run, (partial_w[0].reshape(K, runs, partial_w.shape[2] // runs), dw))
+    db[:] = 0
+    for chunk in range(chunks):
+        for k in range(K):
+            db[k] += partial_b[chunk, k]
 
 
 def conv_pool_backward(
@@ -240,5 +251,5 @@ def conv_pool_backward(
                   packed[: K * runs * wide].reshape(K, runs * wide), dy, winner, plan.numbers, plan.batch,
                   np.arange(runs) * wide, plan.patches, plan.image, buffers, counts, offsets, scales,
                   dx if dx is not None else np.empty((0, 1, 1, 1, 1), x.dtype), partial_w, partial_b)  # fmt: skip
-    call_parallel(False, _add_chunks, partial_w.reshape(chunks, K, runs, wide), partial_b, dw.reshape(runs, run, K),
+    call_parallel(partial_w.size > SERIAL_SUMS, _add_chunks, partial_w, partial_b, dw.reshape(runs, run, K),
                   db if db is not None else np.empty(K, x.dtype))  # fmt: skip
