@@ -4,8 +4,8 @@
 
 Forward: a pooled row's convolution outputs are computed tap by tap of the window into L1 and reduced there; the full
 convolution output never reaches memory. `winner` (uint8) is the tap that won, or the number of taps where ReLU cut.
-Where Winograd's algorithm is faster, some images at a time are convolved by it and pooled while the caches hold them.
-The way back is in `conv_pool_gradient.py`.
+Where Winograd's algorithm is faster, some images at a time are convolved by it and pooled while the caches hold them;
+images of few channels are cut into planes (`planes.py`). The way back is in `conv_pool_gradient.py`.
 
     x (N, D, H, W, C)   w (T, R, S, C, K)   b (K,)   y, winner, dy (N, O, P, Q, K)
 """
@@ -14,7 +14,7 @@ from math import prod
 
 import numpy as np
 
-from fastcnn.kernels.cpu import conv
+from fastcnn.kernels.cpu import conv, planes
 from fastcnn.kernels.cpu.compiler import jit
 from fastcnn.kernels.cpu.conv_pool_gradient import conv_pool_backward
 from fastcnn.kernels.cpu.conv_pool_plan import plan_conv_pool, source_address
@@ -147,6 +147,9 @@ def conv_pool_forward(
             conv.conv_forward(x[some], w, b, *how, RELU, z, "winograd")
             max_pool_forward(z, window, window, UNPADDED, ONE, y[some], winner[some])
         call_parallel(y.size > CUT_BLOCK, _cut, y.reshape(-1), prod(window), winner.reshape(-1))
+        return
+    if planes.suits_forward(x.shape, y.shape, w.shape[:3], window, x.itemsize):
+        planes.forward(x, w, b, stride, padding, dilation, window, y, winner)
         return
     code = tiles(x.dtype)
     plan = plan_conv_pool(x.shape, y.shape, w.shape[:3], stride, padding, dilation, window, code.lanes)

@@ -11,6 +11,7 @@ that won at one pixel.
 import numpy as np
 from numba.np.unsafe.ndarray import to_fixed_tuple
 
+from fastcnn.kernels.cpu import planes
 from fastcnn.kernels.cpu.compiler import jit
 from fastcnn.kernels.cpu.conv_pool_plan import plan_conv_pool, source_address
 from fastcnn.kernels.cpu.geometry import Padding, Triple
@@ -211,7 +212,7 @@ def _spread_run(i, thread, sums, dw):
 @jit
 def _add_chunks(team, partial_w, partial_b, dw, db):
     """Add the chunks' sums in order: dw (runs, run, K), db (K,); those of the first chunk are overwritten."""
-    (chunks, K), (runs, run, _) = partial_w.shape[:2], dw.shape
+    (chunks, K), runs = partial_w.shape[:2], dw.shape[0]
     share(team, K, _add_channel, (partial_w,))
     share(team, runs, _spread_run, (partial_w[0].reshape(K, runs, partial_w.shape[2] // runs), dw))
     db[:] = 0
@@ -230,6 +231,9 @@ def conv_pool_backward(
         for gradient in (dx, dw, db):
             if gradient is not None:
                 gradient.fill(0)
+        return
+    if dx is None and planes.suits_backward(x.shape, dy.shape, w.shape[:3], window, x.itemsize):
+        planes.backward_weight(x, dy, winner, stride, padding, dilation, window, dw, db)
         return
     plan = plan_conv_pool(x.shape, dy.shape, w.shape[:3], stride, padding, dilation, window, code.lanes)
     runs, run, K = plan.batch.size, plan.run, w.shape[4]
