@@ -33,7 +33,7 @@ POOL_BYTES = 13 * LINE
 NUMBER, SEATS = 32, 16
 INSIDE = (1 << SEATS) - 1
 
-HELPER_SPINS = 20000  # pauses, of some 20 ns: more than Python takes between two kernels, much less than a time slice
+HELPER_SPINS = 2000  # pauses, of some 20 ns: more than Python takes between two kernels, much less than a time slice
 CALLER_SPINS = 2000  # then it yields its core, which the helper may need
 NAMES = {
     True: "AcquireSRWLockExclusive ReleaseSRWLockExclusive SleepConditionVariableSRW WakeAllConditionVariable "
