@@ -170,8 +170,8 @@ def _forward_image(n, thread, code, x, w, bias, numbers, offsets, places, image,
                               z.ctypes.data + size * (k * pitch + v * lanes), pitch,
                               own.ctypes.data + k * pitch + v * lanes, pitch)  # fmt: skip
         to, to_winner = rows_y[n, i], rows_winner[n, i]
-        for k in range(K):
-            for q in range(Q):
+        for q in range(Q):
+            for k in range(K):
                 to[np.uintp(q * K + k)] = z[np.uintp(k * pitch + q)]
                 to_winner[np.uintp(q * K + k)] = own[np.uintp(k * pitch + q)]
 
