@@ -1,9 +1,9 @@
 """Pooled convolution of images of few channels, with the pooled pixels of a row as lanes.
 
 A filter of one input channel has short rows: beside those, most lanes of the tile and of patches would stay empty.
-Here each image is first cut into planes in which the pixels that neighbouring outputs meet stand side by side: column w
-of the padded image stands at place w // step of plane w % step, `step` columns lying between two pooled pixels. Then
-every number of the filter meets a vector of pooled pixels; the window's maximum is taken in registers.
+Here each image is first cut into planes in which the pixels that neighbouring outputs meet stand side by side: of
+`step` columns that lie between two pooled pixels, and of each channel, every one has a plane. Then every number of the
+filter meets a vector of pooled pixels; the window's maximum is taken in registers.
 
     x (N, D, H, W, C)   w (T, R, S, C, K)   b (K,)   y, winner, dy (N, O, P, Q, K)
 
@@ -24,9 +24,11 @@ from fastcnn.kernels.cpu.geometry import SERIAL_FLOPS, Padding, Triple, forward_
 from fastcnn.kernels.cpu.planes_code import (
     call_gradient,
     call_products,
+    call_split,
     gradient_code,
     most_channels,
     products_code,
+    split_code,
 )
 from fastcnn.kernels.cpu.tasks import share
 from fastcnn.kernels.cpu.threads import call_parallel, threads_for
@@ -50,7 +52,7 @@ class PlanesPlan(NamedTuple):
     parallel: bool
 
 
-NUMBERS = "start_d start_h start_w region_d region_h columns step".split()
+NUMBERS = "start_d start_h start_w region_d region_h columns parts lanes split".split()
 
 
 @lru_cache(maxsize=256)
@@ -91,10 +93,11 @@ def plan_planes(
     region = tuple((axis.outputs - 1) * axis.step + axis.extent for axis in axes)
     step = window[2] * stride[2]
     columns = -(-region[2] // step)
-    row = step * columns
+    parts = step * source[4]  # of a row: a plane for each column of a step and each channel
+    row = parts * columns
 
     def place(c: int, d: int, h: int, w: int) -> int:
-        return ((c * region[0] + d) * region[1] + h) * row + w % step * columns + w // step
+        return (d * region[1] + h) * row + (w % step * source[4] + c) * columns + w // step
 
     offsets = [
         [
@@ -113,43 +116,30 @@ def plan_planes(
     return PlanesPlan(
         lanes,
         products_code(table.shape[1], dtype),
-        np.array([*(axis.start for axis in axes), *region[:2], columns, step], np.int64),
+        np.array(
+            [*(axis.start for axis in axes), *region[:2], columns, parts, lanes, split_code(parts, dtype)], np.int64
+        ),
         table,
         np.ascontiguousarray(table.T),
         np.array(places, np.int64),
-        -(-source[4] * region[0] * region[1] * row // lanes) * lanes + lanes,
+        -(-region[0] * region[1] * row // lanes) * lanes + lanes,
         flops > SERIAL_FLOPS,
     )
 
 
 @jit(inner=True)
-def _take(source, at, jump, target, to, count):
-    """Copy elements `jump` apart side by side."""
-    if jump == 2:  # a number that the compiler knows: vectors
-        for i in range(count):
-            target[np.uintp(to + i)] = source[np.uintp(at + 2 * i)]
-    else:
-        for i in range(count):
-            target[np.uintp(to + i)] = source[np.uintp(at + jump * i)]
-
-
-@jit(inner=True)
 def _cut_image(x, n, numbers, planes):
     """Fill the planes of one image; what lies outside it is zero."""
-    start_d, start_h, start_w, region_d, region_h, columns, step = to_fixed_tuple(numbers, 7)
+    start_d, start_h, start_w, region_d, region_h, columns, parts, lanes, split = to_fixed_tuple(numbers, 9)
     _, D, H, W, C = x.shape
-    zero_bytes(planes.ctypes.data, x.itemsize * planes.size)
-    pixels = x.reshape(x.size)
-    for phase in range(step):
-        w = phase + start_w
-        first = max(0, (step - 1 - w) // step)
-        count = min(columns, (W - w + step - 1) // step) - first
-        for c in range(C):
-            for d in range(max(0, -start_d), min(region_d, D - start_d)):
-                for h in range(max(0, -start_h), min(region_h, H - start_h)):
-                    row = ((n * D + d + start_d) * H + h + start_h) * W
-                    target = (((c * region_d + d) * region_h + h) * step + phase) * columns
-                    _take(pixels, (row + w + first * step) * C + c, step * C, planes, target + first, count)
+    size, row = x.itemsize, parts * columns
+    zero_bytes(planes.ctypes.data, size * planes.size)
+    first, last = max(0, -start_h), min(region_h, H - start_h)
+    for d in range(max(0, -start_d), min(region_d, D - start_d)):
+        source = (((n * D + d + start_d) * H + first + start_h) * W + start_w) * C
+        call_split(split, x.ctypes.data + size * source, W * C, -start_w * C, (W - start_w) * C,
+                   planes.ctypes.data + size * (d * region_h + first) * row, columns, row, last - first,
+                   (columns + lanes - 1) // lanes)  # fmt: skip
 
 
 @jit(inner=True)

@@ -3,6 +3,8 @@
 Products: for some output channels, a sum for each window tap; every number of a filter meets as many vectors of the
 source. Then the maximum over the window, cut at zero, and the tap that won.
 
+Split: rows are dealt out to planes.
+
 Gradients: sums of some numbers of the filters of some channels, by masked multiply-adds in the lanes whose tap won.
 """
 
@@ -14,7 +16,7 @@ from numba.extending import intrinsic
 from fastcnn.kernels.cpu.tile import caller, tile_shape
 from fastcnn.kernels.cpu.vector import VectorFunction, i8, i32, i64, load_functions, load_once, vector_registers
 
-PRODUCT_ARGUMENTS, GRADIENT_ARGUMENTS = 10, 12
+PRODUCT_ARGUMENTS, GRADIENT_ARGUMENTS, SPLIT_ARGUMENTS = 10, 12, 9
 
 
 def most_channels(taps: int) -> int:
@@ -119,6 +121,42 @@ def emit_gradient(module: ir.Module, numbers: int, channels: int, dtype: np.dtyp
     b.ret_void()
 
 
+def emit_split(module: ir.Module, parts: int, dtype: np.dtype, lanes: int) -> None:
+    """Write split(source, pitch, first, last, target, target pitch, row pitch, rows, blocks): deal rows out to `parts`.
+
+    Part n of a row takes its elements n, n + parts, ... and stands `target pitch` after the part before, its length.
+    Elements before the first or from the last on are zero and not touched; a block is a vector of each part.
+    """
+    f = VectorFunction(module, f"split_{parts}", SPLIT_ARGUMENTS, dtype, lanes)
+    b = f.b
+    source, pitch, first, last, target, target_pitch, row_pitch, rows, blocks = f.function.args
+
+    def block(i: Value, carried: list[Value]) -> list[Value]:
+        from_, to, start = carried
+        loaded = []
+        for v in range(parts):
+            at = b.add(start, i64(v * lanes))
+            inside = b.and_(f.mask_below(b.sub(last, at)), b.not_(f.mask_below(b.sub(first, at))))
+            loaded.append(f.load(f.at(from_, at), inside))
+        there = f.mask_below(b.sub(target_pitch, b.mul(i, i64(lanes))))
+        for part in range(parts):
+            result = loaded[0]
+            for v in range(parts):
+                places = [lane * parts + part - v * lanes for lane in range(lanes)]
+                order = [lanes + at if 0 <= at < lanes else lane for lane, at in enumerate(places)]
+                result = b.shuffle_vector(result, loaded[v], ir.Constant(ir.VectorType(i32, lanes), order))
+            f.store(result, f.at(to, b.mul(target_pitch, i64(part))), there)
+        return [from_, b.gep(to, [i64(lanes)]), b.add(start, i64(parts * lanes))]
+
+    def row(_: Value, carried: list[Value]) -> list[Value]:
+        from_, to = carried
+        f.loop(blocks, [from_, to, i64(0)], block)
+        return [b.gep(from_, [pitch]), b.gep(to, [row_pitch])]
+
+    f.loop(rows, [f.pointer(source), f.pointer(target)], row)
+    b.ret_void()
+
+
 _loaded: dict[tuple, np.ndarray] = {}
 
 
@@ -137,6 +175,20 @@ def _load_products(taps: int, dtype: np.dtype) -> np.ndarray:
 
     address = load_functions(f"planes-{taps}-{dtype.name}", emit)
     return np.array([0, *(address(f"products_{channels}") for channels in sizes)], np.int64)
+
+
+def split_code(parts: int, dtype: np.dtype) -> int:
+    """Return the address of the code that deals rows out to so many parts."""
+    _, lanes = tile_shape(dtype.itemsize)
+    name = f"planes-split-{parts}-{dtype.name}"
+    code = load_once(
+        _loaded,
+        (name,),
+        lambda: np.array(
+            [load_functions(name, lambda module: emit_split(module, parts, dtype, lanes))(f"split_{parts}")]
+        ),
+    )
+    return int(code[0])
 
 
 def gradient_code(dtype: np.dtype) -> np.ndarray:
@@ -170,3 +222,9 @@ def call_gradient(typingctx, address, x, offsets, offsets_pitch, taps, places, v
                   number_pitch, channel_pitch):  # fmt: skip
     """Call the gradient at `address`: addresses in bytes, pitches and offsets in elements."""
     return caller(GRADIENT_ARGUMENTS)
+
+
+@intrinsic
+def call_split(typingctx, address, source, pitch, first, last, target, target_pitch, row_pitch, rows, blocks):
+    """Call the split at `address`: addresses in bytes, pitches and places in elements."""
+    return caller(SPLIT_ARGUMENTS)
