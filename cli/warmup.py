@@ -79,11 +79,12 @@ def _train_lenet(dtype: str) -> None:
 
     import fastcnn as fc
 
-    net = fc.models.lenet().astype(dtype)
-    trainer = fc.Trainer(net, fc.CrossEntropy(), fc.SGD(0.01, momentum=0.9))
-    for batch in (1, 64):
-        trainer.step(np.ones((batch, *net.input_shapes[0]), net.dtype), np.zeros(batch, np.int64))
-        trainer.predict(np.ones((batch, *net.input_shapes[0]), net.dtype))
+    for net in (fc.models.lenet(), fc.models.lenet5()):  # Winograd and tiles before the pooling
+        net.astype(dtype)
+        trainer = fc.Trainer(net, fc.CrossEntropy(), fc.SGD(0.01, momentum=0.9))
+        for batch in (1, 64):
+            trainer.step(np.ones((batch, *net.input_shapes[0]), net.dtype), np.zeros(batch, np.int64))
+            trainer.predict(np.ones((batch, *net.input_shapes[0]), net.dtype))
 
 
 def _convolve(job: str, dtype: str) -> None:

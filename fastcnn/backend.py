@@ -74,10 +74,9 @@ class Backend:
 
     def all_finite(self, array: Array) -> bool:
         """Say whether no element is infinite or NaN."""
-        # One infinite or NaN element makes the sum so; the second look is for sums that overflow.
-        with np.errstate(over="ignore", invalid="ignore"):
-            total = array.sum()
-        return bool(np.isfinite(total)) or bool(np.isfinite(array).all())
+        count = np.empty(1, np.int64)
+        self.optimizer.non_finite(array.reshape(-1), count)
+        return not count[0]
 
     def scratch_bytes(self, run: Callable[[], object]) -> int:
         """Return the bytes of scratch memory that the kernels called by `run()` hold, and start none of them.

@@ -4,17 +4,18 @@
 
 Forward: a pooled row's convolution outputs are computed tap by tap of the window into L1 and reduced there; the full
 convolution output never reaches memory. `winner` (uint8) is the tap that won, or the number of taps where ReLU cut.
-Where Winograd's algorithm is faster, some images at a time are convolved by it and pooled while the caches hold them.
-The way back is in `conv_pool_gradient.py`.
+Where Winograd's algorithm is faster, some images at a time are convolved by it and pooled while the caches hold them;
+images of few channels are cut into planes (`planes.py`). The way back is in `conv_pool_gradient.py`.
 
     x (N, D, H, W, C)   w (T, R, S, C, K)   b (K,)   y, winner, dy (N, O, P, Q, K)
 """
 
+from functools import lru_cache
 from math import prod
 
 import numpy as np
 
-from fastcnn.kernels.cpu import conv
+from fastcnn.kernels.cpu import conv, planes
 from fastcnn.kernels.cpu.compiler import jit
 from fastcnn.kernels.cpu.conv_pool_gradient import conv_pool_backward
 from fastcnn.kernels.cpu.conv_pool_plan import plan_conv_pool, source_address
@@ -122,11 +123,14 @@ def _cut(team, y, taps, winner):
     share(team, (y.size + CUT_BLOCK - 1) // CUT_BLOCK, _cut_block, (y, taps, winner))
 
 
-def _full_shape(x: np.ndarray, w: np.ndarray, stride: Triple, padding: Padding, dilation: Triple) -> tuple[int, ...]:
-    """Return the shape of the convolution's whole output."""
-    spans = (dilation[i] * (w.shape[i] - 1) + 1 - sum(padding[i]) for i in range(3))
-    sizes = ((x.shape[i + 1] - span) // stride[i] + 1 for i, span in enumerate(spans))
-    return (x.shape[0], *sizes, w.shape[4])
+@lru_cache(maxsize=256)
+def _full_shape(
+    source: tuple[int, ...], filters: tuple[int, ...], stride: Triple, padding: Padding, dilation: Triple
+) -> tuple[int, ...]:
+    """Return the shape of the whole output of a convolution of x by w of these shapes."""
+    spans = (dilation[i] * (filters[i] - 1) + 1 - sum(padding[i]) for i in range(3))
+    sizes = ((source[i + 1] - span) // stride[i] + 1 for i, span in enumerate(spans))
+    return (source[0], *sizes, filters[4])
 
 
 def conv_pool_forward(
@@ -136,7 +140,7 @@ def conv_pool_forward(
     """Fill y with the pooled, rectified convolution of x by w plus b, and winner with the taps that won."""
     if y.size == 0:
         return
-    full = _full_shape(x, w, stride, padding, dilation)
+    full = _full_shape(x.shape, w.shape, stride, padding, dilation)
     how = (stride, padding, dilation, 1)
     if conv.algorithm_of("forward", x.shape, full, w.shape[:3], *how, x.dtype, algorithm) == "winograd":
         images = max(1, HELD_ELEMENTS // prod(full[1:]))
@@ -147,6 +151,9 @@ def conv_pool_forward(
             conv.conv_forward(x[some], w, b, *how, RELU, z, "winograd")
             max_pool_forward(z, window, window, UNPADDED, ONE, y[some], winner[some])
         call_parallel(y.size > CUT_BLOCK, _cut, y.reshape(-1), prod(window), winner.reshape(-1))
+        return
+    if planes.suits_forward(x.shape, y.shape, w.shape[:3], window, x.itemsize):
+        planes.forward(x, w, b, stride, padding, dilation, window, y, winner)
         return
     code = tiles(x.dtype)
     plan = plan_conv_pool(x.shape, y.shape, w.shape[:3], stride, padding, dilation, window, code.lanes)

@@ -11,6 +11,7 @@ that won at one pixel.
 import numpy as np
 from numba.np.unsafe.ndarray import to_fixed_tuple
 
+from fastcnn.kernels.cpu import planes
 from fastcnn.kernels.cpu.compiler import jit
 from fastcnn.kernels.cpu.conv_pool_plan import plan_conv_pool, source_address
 from fastcnn.kernels.cpu.geometry import Padding, Triple
@@ -27,89 +28,104 @@ from fastcnn.kernels.cpu.tile import (
 from fastcnn.kernels.cpu.workspace import scratch
 
 GRADIENT_CHUNKS = 32  # groups of images that sum dw by themselves: enough for 16 threads, few enough to add up
+LISTED = 1 << 12  # patches of a list, which stays in the caches
+HELD_BYTES = 1 << 15  # of filters that stay in L1 while patches of dx add them up
+MIN_PATCH_VECTORS = 2  # fewer sums than that would wait for each other
+SERIAL_SUMS = 1 << 15  # elements of such sums that one thread adds as fast
 
 
 @jit(inner=True)
-def _list_by_channel(k, numbers, patches, winner, dy, offsets, scales):
-    """List the patches of one image whose output of channel k won: their offsets and gradients. Return how many."""
-    (_, taps, _, _, _, _, _, _, _, _, jump_d, jump_h, jump_w, _) = to_fixed_tuple(numbers, 14)
-    O, P, Q, K = dy.shape
-    flat_winner, flat_dy = winner.reshape(O * P * Q * K), dy.reshape(O * P * Q * K)
-    count, at = 0, k
-    for o in range(O):
-        for p in range(P):
-            window = o * jump_d + p * jump_h
-            for _ in range(Q):
-                tap = np.int64(flat_winner[np.uintp(at)])
-                offsets[np.uintp(count)] = window + patches[np.uintp(tap)]
-                scales[np.uintp(count)] = flat_dy[np.uintp(at)]
-                count += tap < taps  # no branch: winners follow no pattern that a processor could predict
-                window += jump_w
-                at += K
-    return count
+def _list_by_channel(first, last, taps, patches, windows, winner, dy, counts, offsets, scales, db):
+    """List, for some output channels of one image, the patches whose output won: their offsets and gradients.
+
+    The list of a channel has room for all `windows`; db adds up the gradients.
+    """
+    K = db.size
+    counts[: last - first] = 0
+    for i in range(windows.size):
+        for k in range(last - first):
+            at = np.uintp(i * K + first + k)
+            tap, g = np.int64(winner[at]), dy[at]
+            to = np.uintp(k * windows.size + counts[np.uintp(k)])
+            offsets[to] = windows[np.uintp(i)] + patches[np.uintp(tap)]
+            scales[to] = g
+            counts[np.uintp(k)] += tap < taps  # no branch: winners follow no pattern that a processor could predict
+            db[np.uintp(first + k)] += g if tap < taps else 0
 
 
 @jit(inner=True)
-def _list_by_tap(winner, dy, filter_size, counts, offsets, scales):
-    """List the channels of one window by the tap that won: where their filters stand, and their gradients."""
-    K = winner.size
-    counts[:] = 0
-    for k in range(K):
-        tap = np.int64(winner[np.uintp(k)])
-        at = tap * K + counts[np.uintp(tap)]
-        offsets[np.uintp(at)] = k * filter_size
-        scales[np.uintp(at)] = dy[np.uintp(k)]
-        counts[np.uintp(tap)] += 1
+def _list_by_tap(first, last, taps, K, filter_size, winner, dy, ends, offsets, scales):
+    """List the channels of some windows of one image, window by window and tap by tap, as `ends` cuts the list.
+
+    Of each: where its filter stands, and the gradient.
+    """
+    count = 0
+    for i in range(first, last):
+        for tap in range(taps):
+            for k in range(K):
+                at = np.uintp(i * K + k)
+                offsets[np.uintp(count)] = k * filter_size
+                scales[np.uintp(count)] = dy[at]
+                count += winner[at] == tap
+            ends[np.uintp((i - first) * taps + tap)] = count
 
 
 @jit(inner=True)
-def _add_patches(functions, lanes, size, run, target, target_rows, source, source_rows, offsets, scales, count):
-    """Add scaled patches of `source_rows.size` rows of `run` elements, part by part; target, source: addresses."""
-    group = MAX_PATCH_VECTORS * lanes
-    for first in range(0, source_rows.size, MAX_PATCH_ROWS):
-        height = min(MAX_PATCH_ROWS, source_rows.size - first)
-        for j in range(0, run, group):
-            length = min(group, run - j)
-            vectors = (length + lanes - 1) // lanes
-            call_patches(functions[height, vectors], target + size * j, target_rows.ctypes.data + 8 * first,
-                         source + size * j, source_rows.ctypes.data + 8 * first, offsets, scales, count,
-                         length - (vectors - 1) * lanes)  # fmt: skip
-
-
-@jit(inner=True)
-def _add_weight_gradient(functions, lanes, a, winner, dy, numbers, batch, rows, patches, offsets, scales, dw, db):
+def _add_weight_gradient(functions, lanes, a, winner, dy, numbers, batch, rows, patches, windows, counts, offsets,
+                         scales, dw, db):  # fmt: skip
     """Add one image's part to dw (K, runs * wide) and db: for each channel, the patches of the outputs that won."""
-    for k in range(dw.shape[0]):
-        count = _list_by_channel(k, numbers, patches, winner, dy, offsets, scales)
-        for i in range(count):
-            db[k] += scales[i]
-        _add_patches(functions, lanes, dy.itemsize, numbers[0], dw[k].ctypes.data, rows, a, batch, offsets.ctypes.data,
-                     scales.ctypes.data, count)  # fmt: skip
+    run, taps, size, K = numbers[0], numbers[1], dy.itemsize, db.size
+    block = max(1, LISTED // windows.size)
+    for first in range(0, K, block):
+        last = min(K, first + block)
+        _list_by_channel(first, last, taps, patches, windows, winner, dy, counts, offsets, scales, db)
+        for k in range(last - first):
+            place, at, count = dw[first + k].ctypes.data, k * windows.size, counts[k]
+            for row in range(0, batch.size, MAX_PATCH_ROWS):
+                height = min(MAX_PATCH_ROWS, batch.size - row)
+                for j in range(0, run, MAX_PATCH_VECTORS * lanes):
+                    length = min(MAX_PATCH_VECTORS * lanes, run - j)
+                    vectors = (length + lanes - 1) // lanes
+                    call_patches(functions[height, vectors], place + size * j, rows.ctypes.data + 8 * row, a + size * j,
+                                 batch.ctypes.data + 8 * row, offsets.ctypes.data + 8 * at,
+                                 scales.ctypes.data + size * at, count, length - (vectors - 1) * lanes)  # fmt: skip
 
 
 @jit(inner=True)
-def _add_input_gradient(functions, lanes, dx, w, winner, dy, numbers, batch, rows, patches, counts, offsets, scales):
-    """Add one image's part to dx, an address: for each window tap, the filters of the channels that won there."""
-    (run, taps, _, _, _, _, _, _, _, _, jump_d, jump_h, jump_w, _) = to_fixed_tuple(numbers, 14)
-    O, P, Q, K = dy.shape
-    size = dy.itemsize
-    for o in range(O):
-        for p in range(P):
-            for q in range(Q):
-                _list_by_tap(winner[o, p, q], dy[o, p, q], w.shape[1], counts, offsets, scales)
-                window = o * jump_d + p * jump_h + q * jump_w
-                for tap in range(taps):
-                    if counts[tap] > 0:
-                        _add_patches(functions, lanes, size, run, dx + size * (window + patches[tap]), batch,
-                                     w.ctypes.data, rows, offsets.ctypes.data + 8 * tap * K,
-                                     scales.ctypes.data + size * tap * K, counts[tap])  # fmt: skip
+def _add_input_gradient(functions, lanes, dx, w, winner, dy, numbers, batch, rows, patches, windows, ends, offsets,
+                        scales):  # fmt: skip
+    """Add one image's part to dx, an address: for each window tap, the filters of the channels that won there.
+
+    Part by part of the filters, so that those of all channels stay in L1.
+    """
+    run, taps, size, K = numbers[0], numbers[1], dy.itemsize, w.shape[0]
+    most = HELD_BYTES // (K * min(MAX_PATCH_ROWS, batch.size) * lanes * size)
+    group = max(MIN_PATCH_VECTORS, min(MAX_PATCH_VECTORS, most)) * lanes
+    block = max(1, LISTED // K)
+    for first in range(0, windows.size, block):
+        last = min(windows.size, first + block)
+        _list_by_tap(first, last, taps, K, w.shape[1], winner, dy, ends, offsets, scales)
+        for row in range(0, batch.size, MAX_PATCH_ROWS):
+            height = min(MAX_PATCH_ROWS, batch.size - row)
+            for j in range(0, run, group):
+                length = min(group, run - j)
+                vectors = (length + lanes - 1) // lanes
+                start = 0
+                for i in range((last - first) * taps):
+                    if ends[i] > start:
+                        patch = windows[first + i // taps] + patches[i % taps] + j
+                        call_patches(functions[height, vectors], dx + size * patch, batch.ctypes.data + 8 * row,
+                                     w.ctypes.data + size * j, rows.ctypes.data + 8 * row,
+                                     offsets.ctypes.data + 8 * start, scales.ctypes.data + size * start,
+                                     ends[i] - start, length - (vectors - 1) * lanes)  # fmt: skip
+                    start = ends[i]
 
 
 @jit(inner=True)
 def _crop(buffer, numbers, dx, n):
     """Copy the pixels of a padded image gradient that lie inside dx[n]; pixels that no window reaches are zero."""
-    (_, _, start_d, start_h, start_w, region_d, region_h, region_w, pitch_d, pitch_h, _, _, _, _) = to_fixed_tuple(
-        numbers, 14
+    (_, _, start_d, start_h, start_w, region_d, region_h, region_w, pitch_d, pitch_h, _, _, _) = to_fixed_tuple(
+        numbers, 13
     )
     _, D, H, W, C = dx.shape
     size, target = dx.itemsize, dx.ctypes.data + dx.itemsize * n * D * H * W * C
@@ -137,6 +153,7 @@ def _gradient_chunk(
     batch,
     rows,
     patches,
+    windows,
     image,
     buffers,
     counts,
@@ -148,7 +165,7 @@ def _gradient_chunk(
 ):
     """Sum one chunk of images into its own dw and db, and fill their dx."""
     N, D, H, W, C = x.shape
-    padded, size = numbers[13] != 0, x.itemsize
+    padded, size = numbers[12] != 0, x.itemsize
     buffer, dw, db = buffers[thread], partial_w[chunk], partial_b[chunk]
     dw[:] = 0
     db[:] = 0
@@ -162,20 +179,21 @@ def _gradient_chunk(
             else:
                 zero_bytes(dx.ctypes.data + size * n * D * H * W * C, size * D * H * W * C)
                 target = dx.ctypes.data + (a - x.ctypes.data)
-        _add_weight_gradient(functions, lanes, a, winner[n], dy[n], numbers, batch, rows, patches, offsets[thread],
-                             scales[thread], dw, db)  # fmt: skip
+        won, g = winner[n].reshape(dy[n].size), dy[n].reshape(dy[n].size)
+        _add_weight_gradient(functions, lanes, a, won, g, numbers, batch, rows, patches, windows, counts[thread],
+                             offsets[thread], scales[thread], dw, db)  # fmt: skip
         if target != 0:
-            _add_input_gradient(functions, lanes, target, w, winner[n], dy[n], numbers, batch, rows, patches,
+            _add_input_gradient(functions, lanes, target, w, won, g, numbers, batch, rows, patches, windows,
                                 counts[thread], offsets[thread], scales[thread])  # fmt: skip
             if padded:
                 _crop(target, numbers, dx, n)
 
 
 @jit
-def _backward(team, chunks, functions, lanes, x, w, dy, winner, numbers, batch, rows, patches, image, buffers,
+def _backward(team, chunks, functions, lanes, x, w, dy, winner, numbers, batch, rows, patches, windows, image, buffers,
               counts, offsets, scales, dx, partial_w, partial_b):  # fmt: skip
     share(team, chunks, _gradient_chunk, (chunks, functions, lanes, x, w, dy, winner, numbers, batch, rows, patches,
-                                          image, buffers, counts, offsets, scales, dx, partial_w,
+                                          windows, image, buffers, counts, offsets, scales, dx, partial_w,
                                           partial_b))  # fmt: skip
 
 
@@ -190,23 +208,33 @@ def _rows_by_channel(w, wide, packed):
 
 
 @jit(inner=True)
-def _add_channel(k, thread, partial_w, partial_b, dw, db):
-    chunks, runs, run = partial_w.shape[0], dw.shape[0], dw.shape[1]
-    for i in range(runs):
-        for j in range(run):
-            dw[i, j, k] = partial_w[0, k, i, j]
-        for chunk in range(1, chunks):
-            for j in range(run):
-                dw[i, j, k] += partial_w[chunk, k, i, j]
-    db[k] = 0
-    for chunk in range(chunks):
-        db[k] += partial_b[chunk, k]
+def _add_channel(k, thread, partial_w):
+    """Add the other chunks' sums of one channel to those of the first."""
+    total = partial_w[0, k]
+    for chunk in range(1, partial_w.shape[0]):
+        more = partial_w[chunk, k]
+        for i in range(total.size):
+            total[np.uintp(i)] += more[np.uintp(i)]
+
+
+@jit(inner=True)
+def _spread_run(i, thread, sums, dw):
+    """Fill one run of dw from the channels' sums, side by side there."""
+    for j in range(dw.shape[1]):
+        for k in range(dw.shape[2]):
+            dw[np.uintp(i), np.uintp(j), np.uintp(k)] = sums[np.uintp(k), np.uintp(i), np.uintp(j)]
 
 
 @jit
 def _add_chunks(team, partial_w, partial_b, dw, db):
-    """Add the chunks' sums in order: dw (runs, run, K), db (K,)."""
-    share(team, db.size, _add_channel, (partial_w, partial_b, dw, db))
+    """Add the chunks' sums in order: dw (runs, run, K), db (K,); those of the first chunk are overwritten."""
+    (chunks, K), runs = partial_w.shape[:2], dw.shape[0]
+    share(team, K, _add_channel, (partial_w,))
+    share(team, runs, _spread_run, (partial_w[0].reshape(K, runs, partial_w.shape[2] // runs), dw))
+    db[:] = 0
+    for chunk in range(chunks):
+        for k in range(K):
+            db[k] += partial_b[chunk, k]
 
 
 def conv_pool_backward(
@@ -220,6 +248,9 @@ def conv_pool_backward(
             if gradient is not None:
                 gradient.fill(0)
         return
+    if dx is None and planes.suits_backward(x.shape, dy.shape, w.shape[:3], window, x.itemsize):
+        planes.backward_weight(x, dy, winner, stride, padding, dilation, window, dw, db)
+        return
     plan = plan_conv_pool(x.shape, dy.shape, w.shape[:3], stride, padding, dilation, window, code.lanes)
     runs, run, K = plan.batch.size, plan.run, w.shape[4]
     wide = -(-run // code.lanes) * code.lanes
@@ -232,13 +263,14 @@ def conv_pool_backward(
     partial = scratch("partial", chunks * K * (runs * wide + 1), x.dtype)
     partial_w = partial[: chunks * K * runs * wide].reshape(chunks, K, runs * wide)
     partial_b = partial[partial_w.size : partial_w.size + chunks * K].reshape(chunks, K)
-    listed = max(int(np.prod(dy.shape[1:4])) + 1, plan.patches.size * K)
-    counts = np.empty((threads, plan.patches.size), np.int64)
+    listed = max(LISTED, plan.windows.size, K) + 1
+    counted = max(K, LISTED * plan.patches.size)
+    counts = scratch("counts", threads * counted, np.dtype(np.int64))[: threads * counted].reshape(threads, counted)
     offsets = scratch("offsets", threads * listed, np.dtype(np.int64))[: threads * listed].reshape(threads, listed)
     scales = scratch("scales", threads * listed, x.dtype)[: threads * listed].reshape(threads, listed)
     call_parallel(plan.parallel, _backward, chunks, code.patches, code.lanes, x,
                   packed[: K * runs * wide].reshape(K, runs * wide), dy, winner, plan.numbers, plan.batch,
-                  np.arange(runs) * wide, plan.patches, plan.image, buffers, counts, offsets, scales,
+                  np.arange(runs) * wide, plan.patches, plan.windows, plan.image, buffers, counts, offsets, scales,
                   dx if dx is not None else np.empty((0, 1, 1, 1, 1), x.dtype), partial_w, partial_b)  # fmt: skip
-    call_parallel(False, _add_chunks, partial_w.reshape(chunks, K, runs, wide), partial_b, dw.reshape(runs, run, K),
+    call_parallel(partial_w.size > SERIAL_SUMS, _add_chunks, partial_w, partial_b, dw.reshape(runs, run, K),
                   db if db is not None else np.empty(K, x.dtype))  # fmt: skip

@@ -24,6 +24,7 @@ class PoolPlan(NamedTuple):
     a_rows: np.ndarray  # offsets of a pooled row's pixels in the padded x, window tap by window tap
     c_rows: np.ndarray  # and in the buffer of convolution outputs (window taps, Q, K)
     patches: np.ndarray  # offset of each window tap's patch in the padded x, and 0 for the tap where ReLU cut
+    windows: np.ndarray  # offset of each window in the padded x
     run: int
     padded: bool
     image: int  # elements of one padded image
@@ -31,7 +32,7 @@ class PoolPlan(NamedTuple):
 
 
 POOL_NUMBERS = (
-    "run taps_in_window start_d start_h start_w region_d region_h region_w pitch_d pitch_h jump_d jump_h jump_w padded"
+    "run taps_in_window start_d start_h start_w region_d region_h region_w pitch_d pitch_h jump_d jump_h padded"
 ).split()
 
 
@@ -56,13 +57,14 @@ def plan_conv_pool(
     patches = np.array(
         [sum(t * s for t, s in zip(tap, steps, strict=True)) for tap in product(*map(range, window))], np.int64
     )
+    jumps = [np.arange(target[i + 1]) * window[i] * steps[i] for i in range(3)]
     pooled = width._replace(step=width.step * window[2])
     merge = merged_pixels(pooled, K, filters[2] if run == C * filters[2] else 0, Q, lanes)
     places = np.minimum(np.arange(-(-Q // merge)) * merge, Q - merge)
     values = dict(
         run=run, taps_in_window=patches.size, start_d=depth.start, start_h=height.start, start_w=width.start,
         region_d=region[0], region_h=region[1], region_w=region[2], pitch_d=pitch_d, pitch_h=pitch_h,
-        jump_d=window[0] * steps[0], jump_h=window[1] * steps[1], jump_w=window[2] * steps[2], padded=int(padded),
+        jump_d=window[0] * steps[0], jump_h=window[1] * steps[1], padded=int(padded),
     )  # fmt: skip
     flops = 2 * int(np.prod(target)) * patches.size * int(np.prod(filters)) * C
     return PoolPlan(
@@ -75,6 +77,7 @@ def plan_conv_pool(
         (patches[:, None] + places * window[2] * steps[2]).ravel(),
         (np.arange(patches.size)[:, None] * Q * K + places * K).ravel(),
         np.append(patches, 0),
+        np.add.outer(np.add.outer(*jumps[:2]), jumps[2]).ravel(),
         run,
         padded,
         region[0] * pitch_d if padded else D * H * W * C,
@@ -85,8 +88,8 @@ def plan_conv_pool(
 @jit(inner=True)
 def source_address(x, n, numbers, buffer):
     """Return the address of image n's first window: in a padded copy where there is padding, else in place."""
-    (_, _, start_d, start_h, start_w, region_d, region_h, region_w, pitch_d, pitch_h, _, _, _, padded) = to_fixed_tuple(
-        numbers, 14
+    (_, _, start_d, start_h, start_w, region_d, region_h, region_w, pitch_d, pitch_h, _, _, padded) = to_fixed_tuple(
+        numbers, 13
     )
     _, D, H, W, C = x.shape
     if padded:

@@ -29,9 +29,11 @@ from fastcnn.kernels.cpu.regression import BLOCK as SUMMED
 from fastcnn.kernels.cpu.regression import LANES, join_blocks, join_lanes, partial_sums
 from fastcnn.kernels.cpu.tasks import share
 from fastcnn.kernels.cpu.threads import call_parallel
+from fastcnn.kernels.cpu.workspace import scratch
 
 BLOCK = 1 << 11  # elements of a task: five arrays of float32 are 40 KB
 SMALL = 1 << 15  # elements: for fewer no second thread wakes
+SEEN, FEW_SEEN = 1 << 14, 1 << 17  # the same where elements are looked at only
 
 
 @jit(inner=True)
@@ -236,3 +238,25 @@ def _clamp(team, a, limit):
 def clamp(a, limit):
     """Bring every element of a between -limit and limit; NaN stays."""
     call_parallel(a.size > SMALL, _clamp, a, float(limit))
+
+
+@jit(inner=True)
+def _non_finite_block(block, thread, a, largest, partial):
+    first, last = block * SEEN, min(a.size, block * SEEN + SEEN)
+    count = 0
+    for i in range(first, last):
+        count += not abs(a[np.uintp(i)]) <= largest
+    partial[block] = count
+
+
+@jit
+def _non_finite(team, a, largest, partial, count):
+    share(team, partial.size, _non_finite_block, (a, a.dtype.type(largest), partial))
+    count[0] = partial.sum()
+
+
+def non_finite(a, count):
+    """Fill count (1,) with how many elements of a are infinite or NaN."""
+    blocks = -(-a.size // SEEN)
+    partial = scratch("non-finite", blocks, np.dtype(np.int64))[:blocks]
+    call_parallel(a.size > FEW_SEEN, _non_finite, a, np.finfo(a.dtype).max, partial, count)

@@ -119,3 +119,8 @@ def scale(a: Array, factor: float) -> None:
 def clamp(a: Array, limit: float) -> None:
     """Bring every element of a between -limit and limit; NaN stays."""
     np.clip(a, -limit, limit, out=a)
+
+
+def non_finite(a: Array, count: npt.NDArray[np.int64]) -> None:
+    """Fill count (1,) with how many elements of a are infinite or NaN."""
+    count[0] = np.count_nonzero(~np.isfinite(a))

@@ -1,6 +1,7 @@
 """Convolution, ReLU and max-pooling in one pass: rooms against each other, the separate kernels, PyTorch, threads."""
 
 from functools import partial
+from importlib import import_module
 from math import prod
 
 import numpy as np
@@ -97,6 +98,41 @@ def test_gradients_that_nobody_wants_are_left_out(room, integers, fit):
     np.testing.assert_array_equal(alone, dw)
 
 
+FEW_CHANNELS = {  # image, filter, stride, padding, dilation, window, input and output channels
+    "lenet": ((1, 28, 28), (1, 5, 5), (1, 1, 1), 2, (1, 1, 1), (1, 2, 2), 1, 20),
+    "two channels, wide windows": ((1, 19, 44), (1, 3, 2), (1, 1, 1), 1, (1, 2, 1), (1, 2, 3), 2, 5),
+    "strided, two vectors": ((1, 12, 131), (1, 2, 3), (1, 1, 2), 0, (1, 1, 2), (1, 3, 2), 1, 7),
+    "volumes": ((7, 9, 33), (2, 3, 3), (1, 2, 1), 1, (2, 1, 1), (2, 1, 2), 1, 3),
+    "one row, no window": ((1, 1, 61), (1, 1, 1), (1, 1, 1), 0, (1, 1, 1), (1, 1, 1), 1, 33),
+}
+
+
+@pytest.mark.parametrize("name", FEW_CHANNELS)
+def test_images_of_few_channels_are_cut_into_planes(reference, cpu, fill, integers, fit, dtype, name):
+    image, taps, stride, pad, dilation, window, C, K = FEW_CHANNELS[name]
+    conv = fit(image, taps, stride, tuple((pad, pad) if size > 1 else (0, 0) for size in image), dilation)
+    pooled = tuple(size // step for size, step in zip(conv.output, window, strict=True))
+    x, w, b, dy = arrays(integers, 4, conv, pooled, 5, C, K, dtype)
+    planes = import_module("fastcnn.kernels.cpu.planes")
+    want = stage(reference, fill, conv, window, pooled, x, w, b, dy)
+    how = (conv.stride, conv.padding, conv.dilation, window)
+    y, winner = fill(planes.forward, x, w, b, *how, shapes=[dy.shape] * 2, dtype=[x.dtype, "uint8"])
+    dw, db = fill(planes.backward_weight, x, dy, winner, *how, shapes=[w.shape, b.shape], dtype=x.dtype)
+    for key, value in {"y": y, "winner": winner, "dw": dw, "db": db}.items():
+        np.testing.assert_array_equal(value, want[key], key)
+
+
+def test_what_outputs_that_lost_met_does_not_count(cpu, fit):
+    conv = fit((1, 4, 32), (1, 3, 3), (1, 1, 1), ((0, 0), (1, 1), (1, 1)), (1, 1, 1))
+    x, w = np.zeros((1, 1, 4, 32, 1), np.float32), np.ones((1, 3, 3, 1, 2), np.float32)
+    x[0, 0, 3, 31], dy, winner = np.inf, np.ones((1, 1, 2, 16, 2), np.float32), np.zeros((1, 1, 2, 16, 2), np.uint8)
+    winner[0, 0, 1, 15] = 4
+    dw = np.empty_like(w)
+    how = (conv.stride, conv.padding, conv.dilation, (1, 2, 2))
+    cpu.conv_pool.conv_pool_backward(x, w, dy, winner, *how, None, dw, None)
+    assert np.isfinite(dw).all()
+
+
 def test_reference_matches_pytorch(reference, fill, fit):
     torch = pytest.importorskip("torch", reason="PyTorch is the oracle of this test")
     conv = fit((1, 15, 17), (1, 3, 5), (1, 2, 1), ((0, 0), (1, 1), (2, 2)), (1, 1, 2))
@@ -139,6 +175,21 @@ def test_thread_count_changes_no_bit(cpu, with_threads, fit):
         gradients = [np.empty_like(a) for a in (x, w, b)]
         cpu.conv_pool.conv_pool_backward(x, w, dy, winner, *how, *gradients)
         return [y, winner, *gradients]
+
+    for one, two in zip(with_threads(1, run), with_threads(2, run), strict=True):
+        assert one.tobytes() == two.tobytes()
+
+
+def test_thread_count_changes_no_bit_of_planes(cpu, with_threads):
+    rng, how = np.random.default_rng(0), ((1, 1, 1), ((0, 0), (2, 2), (2, 2)), (1, 1, 1), (1, 2, 2))
+    shapes = (37, 1, 28, 28, 1), (1, 5, 5, 1, 6), (6,), (37, 1, 14, 14, 6)
+    x, w, b, dy = (rng.normal(size=shape).astype("float32") for shape in shapes)
+
+    def run():
+        y, winner, dw, db = np.empty_like(dy), np.empty(dy.shape, np.uint8), np.empty_like(w), np.empty_like(b)
+        cpu.conv_pool.conv_pool_forward(x, w, b, *how, y, winner)
+        cpu.conv_pool.conv_pool_backward(x, w, dy, winner, *how, None, dw, db)
+        return [y, winner, dw, db]
 
     for one, two in zip(with_threads(1, run), with_threads(2, run), strict=True):
         assert one.tobytes() == two.tobytes()

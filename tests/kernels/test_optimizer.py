@@ -155,6 +155,19 @@ def test_thread_count_changes_no_bit(cpu, with_threads, name):
     assert with_threads(1, run) == with_threads(2, run)
 
 
+@pytest.mark.parametrize("size", [0, 1, 37, 16385, 200_001])
+def test_elements_that_are_not_finite_are_counted(room, dtype, size):
+    a, count = np.full(size, np.finfo(dtype).max, dtype), np.full(1, 9, np.int64)
+    a[::2] *= -1
+    room.optimizer.non_finite(a, count)
+    assert count[0] == 0
+    bad = np.array([np.nan, np.inf, -np.inf, -np.nan], dtype)
+    places = np.unique(np.linspace(0, size - 1, 23).astype(int)) if size else np.empty(0, int)
+    a[places] = np.resize(bad, places.size)
+    room.optimizer.non_finite(a, count)
+    assert count[0] == places.size
+
+
 def test_thread_count_changes_no_bit_of_sgd_and_square_sums(cpu, with_threads):
     param, *grads = np.random.default_rng(0).normal(size=(3, 100_003)).astype("float32")
 
