@@ -35,7 +35,10 @@ class Way:
 
 
 class Layout:
-    """The slots of a plan's `values` and `gradients`, its `ways` back in order, and the `size` of all in bytes."""
+    """The slots of a plan's `values` and `gradients`, its `ways` back in order, and the `size` of all in bytes.
+
+    `gradients` are where a way back ends, `starts` those by the outputs where it begins.
+    """
 
     def __init__(
         self,
@@ -58,6 +61,7 @@ class Layout:
         self._slots: list[Slot] = []
         self.values: dict[Node, Slot] = {}
         self.gradients: dict[Node, Slot] = {}
+        self.starts: dict[Node, Slot] = {}
         self.ways: list[Way] = []
         for node in inputs:
             self.values[node] = self._slot(node, 0, self._end)
@@ -69,6 +73,7 @@ class Layout:
         if returns != "nothing":
             for node in outputs:
                 self.gradients[node] = self._slot(node, len(steps) + 1, len(steps) + 1)
+            self.starts = dict(self.gradients)
             for time, step in enumerate(reversed(steps), len(steps) + 1):
                 if step.output in self._needed:
                     self._return(time, step)

@@ -144,4 +144,5 @@ def _rehearse(plan: Plan, heads: Batch | None, optimizer: Optimizer) -> None:
     heads.backward()
     plan.backward()
     store = plan.store
+    plan.backend.all_finite(store.gradients)
     optimizer.update(plan.backend, store.values, store.gradients, store.decayed)

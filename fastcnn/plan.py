@@ -127,8 +127,9 @@ class Plan:
             [call for _, calls in parts for call in calls] for parts in (self.forward_parts, self.backward_parts)
         )
         ends = () if returns == "nothing" else outputs
-        self.output_gradients = [self._gradient(node) for node in ends]
-        self.input_gradients = [self._gradient(node) for node in inputs] if returns == "inputs" else []
+        starts, gradients = self._layout.starts, self._layout.gradients
+        self.output_gradients = [self._array(starts[node], node) for node in ends]
+        self.input_gradients = [self._array(gradients[node], node) for node in inputs if returns == "inputs"]
         self.trained = store.trained()
         self.bytes = size + workshop.bytes
 
@@ -142,9 +143,6 @@ class Plan:
 
     def _value(self, node: Node) -> Array:
         return self._array(self._layout.values[node], node)
-
-    def _gradient(self, node: Node) -> Array:
-        return self._array(self._layout.gradients[node], node)
 
     def _bind_forward(self, workshop: Any) -> None:
         self._bound: dict[Step, Bound] = {}
