@@ -43,7 +43,6 @@ from fastcnn.folding import (
 )
 from fastcnn.graph import (
     Graph,
-    Sequential,
 )
 from fastcnn.history import (
     Evaluation,
@@ -156,6 +155,9 @@ from fastcnn.population import (
 )
 from fastcnn.seeding import (
     manual_seed,
+)
+from fastcnn.sequential import (
+    Sequential,
 )
 from fastcnn.sparse_coding import (
     SparseCoding,

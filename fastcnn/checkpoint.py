@@ -32,10 +32,11 @@ from fastcnn.arrays import Array, Shape, float_dtype
 from fastcnn.backend import check_device
 from fastcnn.errors import ArgumentError, CheckpointError, FastcnnError
 from fastcnn.files import write_atomically
-from fastcnn.graph import Graph, Sequential
+from fastcnn.graph import Graph
 from fastcnn.initializers import INITIALIZERS, Initializer
 from fastcnn.layers import LAYERS, Layer
 from fastcnn.node import Input, Node
+from fastcnn.sequential import Sequential
 
 VERSION = 1
 

@@ -1,4 +1,4 @@
-"""Networks: Graph for any shape of network, Sequential for a chain of layers.
+"""Networks of any shape; `sequential.py` has those that are a chain.
 
 A graph is static: its nodes, shapes and names are fixed and checked when it is made. It keeps all
 its parameters in one store and a few plans, one for each batch size met lately.
@@ -7,10 +7,10 @@ its parameters in one store and a few plans, one for each batch size met lately.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from os import PathLike
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
@@ -20,23 +20,20 @@ from fastcnn.arrays import Array, as_float, float_dtype
 from fastcnn.backend import check_device, get
 from fastcnn.errors import ArgumentError
 from fastcnn.inputs import Inputs, check_inputs, listed
-from fastcnn.layers.base import Layer
 from fastcnn.layout import Returns
-from fastcnn.node import Input, Node
+from fastcnn.node import Node
 from fastcnn.parameters import FirstValues, Store, drawn
 from fastcnn.plan import Modes, Plan, modes
 from fastcnn.seeding import default_generator, seeded
 from fastcnn.shapes import whole
 from fastcnn.structure import Structure
-from fastcnn.topology import Block, common_device, common_dtype, leading_to, name_layers, name_parts
-
-if TYPE_CHECKING:
-    from fastcnn.transfer import Loaded
+from fastcnn.topology import common_device, common_dtype, leading_to
 
 if TYPE_CHECKING:
     from fastcnn.losses import Loss, MultiTask
     from fastcnn.memory import Memory
     from fastcnn.optimizers import Optimizer
+    from fastcnn.transfer import Loaded
 
 # Training, its last partial batch, evaluation and its last partial batch.
 PLANS_KEPT = 4
@@ -50,12 +47,13 @@ class Graph(Structure):
     inputs, outputs
         One node or several; every Input that the outputs need must be listed.
     fuse
-        Run a ReLU inside the convolution or linear layer before it; the results are the same.
+        Let one kernel do the work of several layers (`fusion.py`); the results are the same.
     name
         What names its layers inside another network: called on a node, a network is a layer there, with the same
         parameters; "graph1", ... otherwise.
 
     >>> from fastcnn.layers import Conv2d, ReLU
+    >>> from fastcnn.node import Input
     >>> x = Input(8, 8, 3)
     >>> h = ReLU()(Conv2d(3, 4, 3, padding=1)(x))
     >>> net = Graph(x, h + Conv2d(4, 4, 1)(h))
@@ -97,6 +95,7 @@ class Graph(Structure):
         By default the optimizer is SGD with momentum, and the loss CrossEntropy at each output.
 
         >>> from fastcnn.layers import Flatten, Linear
+        >>> from fastcnn.sequential import Sequential
         >>> net = Sequential(Flatten(), Linear(64, 10), input_shape=(8, 8, 1)).to("reference")
         >>> needed = net.memory(256)
         >>> needed.parameters, needed.gradients, needed.optimizer
@@ -159,6 +158,7 @@ class Graph(Structure):
         The layers and their parameters are this network's own.
 
         >>> from fastcnn.layers import Linear, ReLU
+        >>> from fastcnn.sequential import Sequential
         >>> net = Sequential(Linear(2, 3), ReLU(), Linear(3, 1), input_shape=(2,))
         >>> net.trunk("relu1").output_shapes
         [(3,)]
@@ -247,6 +247,7 @@ class Graph(Structure):
         Arrays and errors as `forward`. A classifier's outputs are its logits.
 
         >>> from fastcnn.layers import Flatten, Linear
+        >>> from fastcnn.sequential import Sequential
         >>> net = Sequential(Flatten(), Linear(64, 10), input_shape=(8, 8, 1)).to("reference")
         >>> net.predict(np.zeros((300, 8, 8, 1))).shape
         (300, 10)
@@ -270,6 +271,7 @@ class Graph(Structure):
         Errors as `predict`, and ArgumentError for a name that no layer has.
 
         >>> from fastcnn.layers import Linear, ReLU
+        >>> from fastcnn.sequential import Sequential
         >>> net = Sequential(Linear(2, 3), ReLU(), Linear(3, 1), input_shape=(2,)).to("reference")
         >>> net.activations(np.ones((5, 2)), "relu1").shape
         (5, 3)
@@ -317,96 +319,6 @@ class Graph(Structure):
         from fastcnn.checkpoint import save
 
         save(self, path, metadata)
-
-
-class Sequential(Graph):
-    """A chain of layers.
-
-    Parameters
-    ----------
-    layers
-        Layers, and networks of one input and one output, which serve as layers: their own are named "block1.conv1", ...
-    input_shape
-        The shape of an input without the batch axis. Without it, the chain works inside other networks only.
-    fuse, name
-        As in `Graph`; by default a chain in another network is "sequential1", ...
-
-    >>> from fastcnn.layers import Flatten, Linear, ReLU
-    >>> net = Sequential(Flatten(), Linear(64, 10), input_shape=(8, 8, 1))
-    >>> len(net), net[1]
-    (2, Linear(64, 10))
-    >>> block = Sequential(Linear(10, 10), ReLU(), name="block")
-    >>> deeper = Sequential(Flatten(), Linear(64, 10), block, input_shape=(8, 8, 1))
-    >>> deeper[2][0] is block[0], [name for name, _ in deeper.named_layers()]
-    (True, ['flatten1', 'linear1', 'block.linear1', 'block.relu1'])
-    """
-
-    kind = "sequential"
-
-    def __init__(
-        self,
-        *layers: Layer | Graph,
-        input_shape: Sequence[int] | None = None,
-        fuse: bool = True,
-        name: str | None = None,
-    ) -> None:
-        for layer in layers:
-            if not isinstance(layer, Layer | Graph):
-                raise ArgumentError(f"Sequential was given {layer!r}: it takes layers only.")
-        name_layers(list(dict.fromkeys(layers)))
-        self.chain = layers
-        if input_shape is None:
-            self._become_block(fuse, name)
-            return
-        if not isinstance(input_shape, list | tuple):
-            raise ArgumentError(
-                f"input_shape={input_shape!r} was given: give its axes without the batch, as (28, 28, 1)."
-            )
-        first = Input(*input_shape)
-        super().__init__(first, self._run(first), fuse=fuse, name=name)
-
-    def _become_block(self, fuse: bool, name: str | None) -> None:
-        self.name, self.inputs, self.outputs, self.nodes, self.input_names = name, [], [], [], []
-        parts: list[tuple[Block, Layer]] = []
-        for part in self.chain:
-            if isinstance(part, Graph):
-                parts += [((part, inner), layer) for layer, inner in part.names.items()]
-            else:
-                parts.append((None, part))
-        self.names = name_parts(parts)
-        self._prepare(fuse)
-
-    def _run(self, node: Node) -> Node:
-        for layer in self.chain:
-            end = layer(node)
-            if not isinstance(end, Node):
-                raise ArgumentError(f"Sequential was given {layer!r}: in a chain, each part has one output.")
-            node = end
-        return node
-
-    def __call__(self, *nodes: Node) -> Node:
-        """Put the layers on a node of another network, and return its last node."""
-        self.check_nodes(nodes)
-        if len(nodes) != 1:
-            raise ArgumentError(f"{self!r} was called on {len(nodes)} nodes: a chain takes one.")
-        end = self._run(nodes[0])
-        self.own_nodes(nodes, [end])
-        return end
-
-    def __len__(self) -> int:
-        return len(self.chain)
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self.chain)
-
-    @overload
-    def __getitem__(self, index: int) -> Any: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> tuple[Any, ...]: ...
-
-    def __getitem__(self, index: int | slice) -> Any:
-        return self.chain[index]
 
 
 def _single(results: list[Array]) -> Any:

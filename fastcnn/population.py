@@ -35,7 +35,7 @@ def estimate_population_statistics(net: Graph, batches: Iterable[ArrayLike | tup
         If there is no batch, or one does not fit the network.
 
     >>> import numpy as np
-    >>> from fastcnn.graph import Sequential
+    >>> from fastcnn.sequential import Sequential
     >>> from fastcnn.layers import BatchNorm1d
     >>> net = Sequential(BatchNorm1d(1), input_shape=(1,)).to("reference")
     >>> batches = [np.array([[0.0], [2.0]]), np.array([[4.0], [8.0]])]

@@ -143,7 +143,7 @@ class Structure:
         that learns, so a frozen trunk costs its forward pass only. As in PyTorch, normalizations go on tracking running
         statistics; `layer.eval()` holds these still, too. Files do not keep what was frozen.
 
-        >>> from fastcnn.graph import Sequential
+        >>> from fastcnn.sequential import Sequential
         >>> from fastcnn.layers import Linear
         >>> net = Sequential(Linear(4, 8), Linear(8, 2), input_shape=(4,)).freeze().unfreeze("linear2")
         >>> net.trainable_count, net.parameter_count

@@ -70,7 +70,7 @@ class Trainer:
         Moves the images of training batches at random, in `fit`: a RandomFlip or RandomShift of `fastcnn.augment`, or a
         tuple of several.
 
-    >>> from fastcnn.graph import Sequential
+    >>> from fastcnn.sequential import Sequential
     >>> from fastcnn.layers import Flatten, Linear
     >>> from fastcnn.losses import CrossEntropy
     >>> from fastcnn.optimizers import SGD

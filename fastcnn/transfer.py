@@ -48,7 +48,7 @@ def load_parameters(net: Graph, path: str | PathLike[str], strict: bool = True) 
         If the file cannot be read, nothing matches or, with `strict`, something does not; the network is as it was.
 
     >>> import tempfile
-    >>> from fastcnn.graph import Sequential
+    >>> from fastcnn.sequential import Sequential
     >>> from fastcnn.layers import Linear
     >>> old = Sequential(Linear(3, 4), Linear(4, 2, name="head"), input_shape=(3,)).to("reference")
     >>> new = Sequential(Linear(3, 4), Linear(4, 5, name="head"), input_shape=(3,)).to("reference")

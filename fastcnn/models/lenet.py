@@ -7,9 +7,9 @@ lenet    20 and 50 filters 5x5, 500, K        its wider descendant
 from collections.abc import Sequence
 
 from fastcnn.arrays import Shape
-from fastcnn.graph import Sequential
 from fastcnn.layers import Conv2d, Flatten, Layer, Linear, MaxPool2d, ReLU
 from fastcnn.models.common import image_shape
+from fastcnn.sequential import Sequential
 from fastcnn.shapes import whole
 
 FILTER = 5

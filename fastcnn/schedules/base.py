@@ -57,9 +57,9 @@ class Schedule(ABC):
     def at(self, moment: Moment) -> float:
         """Return the factor of the first learning rate."""
 
-    def momentum_at(self, moment: Moment) -> float:
-        """Return the momentum itself, of schedules that set it."""
-        raise NotImplementedError(f"{type(self).__name__} sets no momentum")
+    def momentum_at(self, moment: Moment) -> float | None:
+        """Return the momentum itself, None if the optimizer's stays."""
+        return None
 
     def start(self) -> None:
         """Forget what was seen: training begins."""

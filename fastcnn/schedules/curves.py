@@ -120,7 +120,7 @@ class Warmup(Schedule):
             return self.first + (1.0 - self.first) * moment.step / warm
         return self.schedule.at(self._after(moment))
 
-    def momentum_at(self, moment: Moment) -> float:
+    def momentum_at(self, moment: Moment) -> float | None:
         """Return the momentum that the schedule that follows sets, its first one until then."""
         return self.schedule.momentum_at(self._after(moment))
 
@@ -177,8 +177,10 @@ class OneCycle(Schedule):
         low = 1.0 / self.div_factor
         return self._between(moment, low, 1.0, low / self.final_div_factor)
 
-    def momentum_at(self, moment: Moment) -> float:
-        """Return the momentum."""
+    def momentum_at(self, moment: Moment) -> float | None:
+        """Return the momentum, None if it stays."""
+        if not self.cycle_momentum:
+            return None
         return self._between(moment, self.max_momentum, self.base_momentum, self.max_momentum)
 
     def _between(self, moment: Moment, first: float, middle: float, last: float) -> float:
