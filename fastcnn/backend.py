@@ -59,6 +59,10 @@ class Backend:
         """Return a NumPy copy of a device array."""
         return array.copy()
 
+    def view(self, array: Array) -> Array:
+        """Return another array on the same memory, which lives as long as any view made of it in turn."""
+        return np.asarray(array.data)
+
     def copy(self, source: Array, out: Array) -> None:
         """Fill `out` with `source`, a NumPy or device array, cast to the dtype of `out`."""
         np.copyto(out, source, casting="same_kind")

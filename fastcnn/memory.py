@@ -107,7 +107,7 @@ def memory_of(
             batch_size=batch_size,
             training=training,
             arena=plan.arena.size,
-            arrays=plan.bytes - plan.arena.size,
+            arrays=plan.bytes - plan.arena.size + plan.kept_bytes,
             scratch=scratch,
             parameters=store.values.nbytes + state,
             gradients=store.gradients.nbytes if training else 0,

@@ -6,7 +6,9 @@ axes stand before those of one (biases, scales and shifts), so that two calls ca
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Sequence
+from functools import partial
 from math import prod
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -65,16 +67,18 @@ class Store:
     ) -> None:
         self.backend = backend
         self.dtype = dtype
+        self._version = 0  # of the values and states
+        self._lent: dict[int, weakref.ref[Array]] = {}
         slots = _place(layers, CACHE_LINE // dtype.itemsize)
         size = max((stop for *_, stop in slots), default=0)
         self.decayed = max((stop for *_, shape, _, stop in slots if len(shape) > 1), default=0)
-        self.values = backend.zeros((size,), dtype)
+        self._values = backend.zeros((size,), dtype)
         self.gradients = backend.zeros((size,), dtype)
         self.params: dict[Layer, dict[str, Array]] = {layer: Views() for layer in layers}
         self.grads: dict[Layer, dict[str, Array]] = {layer: Views() for layer in layers}
         for layer, name, shape, start, stop in slots:
             stop = start + prod(shape)
-            value = self.values[start:stop].reshape(shape)
+            value = self._values[start:stop].reshape(shape)
             dict.__setitem__(self.params[layer], name, value)
             dict.__setitem__(self.grads[layer], name, self.gradients[start:stop].reshape(shape))
             self._fill(layer, name, first, value)
@@ -88,6 +92,45 @@ class Store:
         for layer in layers:
             layer.store, layer.dtype, layer.device = self, dtype, backend.name
 
+    def lend(self, views: dict[str, Array]) -> dict[str, Array]:
+        """Return parameters or states for others to read and write: views whose end of life is noticed."""
+        lent = Views()
+        for name, own in views.items():
+            dict.__setitem__(lent, name, self._lend_one(own))
+        return lent
+
+    @property
+    def values(self) -> Array:
+        """The flat array of all parameters, lent as by `lend`."""
+        return self._lend_one(self._values)
+
+    def _lend_one(self, own: Array) -> Array:
+        self.touch()
+        held = self._lent.get(id(own))
+        view = held() if held else None
+        if view is None:
+            view = self.backend.view(own)
+            self._lent[id(own)] = weakref.ref(view, partial(self._returned, id(own)))
+        return view
+
+    def _returned(self, key: int, reference: weakref.ref[Array]) -> None:
+        if self._lent.get(key) is reference:
+            del self._lent[key]
+
+    def touch(self) -> None:
+        """Say that values or states change."""
+        self._version += 1
+
+    @property
+    def version(self) -> int | None:
+        """A number that stays as it is as long as values and states do; None while others could change them."""
+        return None if self._lent else self._version
+
+    @property
+    def constants(self) -> list[Array]:
+        """The arrays that `version` tells about."""
+        return [self._values, *(array for state in self.state.values() for array in state.values())]
+
     def _fill(self, layer: Layer, name: str, first: FirstValues | None, out: Array) -> None:
         if first is not None:
             value = first(layer, name) if layer.store is None else layer.store.host_value(layer, name)
@@ -100,7 +143,7 @@ class Store:
 
     def named(self, flat: Array) -> dict[str, Array]:
         """Return the views of an array laid out as `values` by "layer.parameter": an optimizer's state, by name."""
-        start = self.values.ctypes.data
+        start = self._values.ctypes.data
         views = {}
         for layer, params in self.params.items():
             for name, value in params.items():

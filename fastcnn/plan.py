@@ -24,7 +24,7 @@ from fastcnn.steps import Step
 
 
 def run(calls: Sequence[Call]) -> None:
-    """Run bound calls in order; what overflows becomes infinite without a warning, for the trainer to find."""
+    """Run bound calls in order, one by one; what overflows becomes infinite without a warning."""
     with np.errstate(over="ignore", invalid="ignore"):
         for function, arguments in calls:
             function(*arguments)
@@ -44,10 +44,14 @@ Part: TypeAlias = tuple[Step, list[Call]]
 
 
 class Workshop:
-    """A backend as layers see it while they are bound: it counts the bytes of the arrays that they ask for."""
+    """A backend as layers see it while they are bound: it counts the bytes of the arrays that they ask for.
 
-    def __init__(self, backend: Backend) -> None:
+    `keeps` tells them that what is made of parameters alone is made once, and again when those change.
+    """
+
+    def __init__(self, backend: Backend, keeps: bool = False) -> None:
         self._backend = backend
+        self.keeps = keeps
         self.bytes = 0
 
     def __getattr__(self, name: str) -> Any:
@@ -116,22 +120,30 @@ class Plan:
         self._layout = Layout(self.steps, inputs, outputs, pixel, fuse, training, returns, needed)
         size = self._layout.size
         self.arena = arena(size) if arena else Arena(self.backend, size)
-        workshop = Workshop(self.backend)
+        self._keeps = not training and returns == "nothing"
+        workshop = Workshop(self.backend, self._keeps)
         self._bind_forward(workshop)
         self.forward_parts: list[Part] = [(step, bound.forward) for step, bound in self._bound.items()]
         self.inputs = [self._value(node) for node in inputs]
         self.outputs = [self._value(node) for node in outputs]
         self._filled: set[Layer] = set()
         self.backward_parts: list[Part] = [(way.step, self._bind_back(way, workshop)) for way in self._layout.ways]
-        self._calls, self._back = (
+        calls, back = (
             [call for _, calls in parts for call in calls] for parts in (self.forward_parts, self.backward_parts)
         )
+        self._program = self.backend.program.Program(calls, store.constants if self._keeps else None)
+        self._way_back = self.backend.program.Program(back)
         ends = () if returns == "nothing" else outputs
         starts, gradients = self._layout.starts, self._layout.gradients
         self.output_gradients = [self._array(starts[node], node) for node in ends]
         self.input_gradients = [self._array(gradients[node], node) for node in inputs if returns == "inputs"]
         self.trained = store.trained()
         self.bytes = size + workshop.bytes
+
+    @property
+    def kept_bytes(self) -> int:
+        """The bytes that prediction holds of what it made of the parameters, since the first pass or its rehearsal."""
+        return int(self._program.kept_bytes)
 
     @property
     def fused(self) -> dict[Node, list[Node]]:
@@ -181,7 +193,9 @@ class Plan:
     def forward(self) -> None:
         """Fill the outputs from the inputs."""
         self.arena.generation += 1
-        run(self._calls)
+        if self.training:
+            self.store.touch()  # running statistics move
+        self._program.run(self.store.version if self._keeps else None)
 
     def load_gradients(self, gradients: Sequence[Array]) -> None:
         """Copy gradients by the outputs in, or refuse those of other shapes."""
@@ -199,7 +213,7 @@ class Plan:
 
     def backward(self) -> None:
         """Fill all gradients from the output gradients, which are overwritten."""
-        run(self._back)
+        self._way_back.run()
 
     def first_non_finite(self) -> str | None:
         """Return what first holds an infinity or NaN: the input, or a layer by its label.

@@ -123,8 +123,8 @@ class Activated(Step):
 class Folded(Activated):
     """In prediction, a convolution or linear layer, the batch normalization after it, and what may follow.
 
-    Weights smaller than the output are folded with the normalization in each pass, for they may have changed; else the
-    normalization has a pass of its own, with all that follows.
+    Weights are folded with the normalization where that is done once. In plans that do it in each pass they are where
+    they are smaller than the output; else the normalization has a pass of its own, with all that follows.
     """
 
     def bind(self, backend: Backend, xs: Sequence[Array], y: Array, training: bool) -> Bound:
@@ -132,10 +132,10 @@ class Folded(Activated):
         layer, norm = self.layer, self.nodes[1].layer
         assert isinstance(layer, WeightedLayer)
         assert isinstance(norm, ChannelNorm)
-        own = None if layer.scaled is None else layer.params[layer.scaled]
-        if own is not None and own.size <= y.size:
+        own = None if layer.scaled is None else layer.own_params[layer.scaled]
+        if own is not None and (own.size <= y.size or getattr(backend, "keeps", False)):
             weights = backend.empty(own.shape, own.dtype), backend.empty(layer.bias_shape, own.dtype)
-            fold = norm.fold_call(backend, own, layer.params.get("bias"), *weights)
+            fold = norm.fold_call(backend, own, layer.own_params.get("bias"), *weights)
             bound = layer.bind(backend, xs[:1], y, training, self.epilogue(backend, xs, y), weights)
             return Bound(bound.backward, [fold, *bound.forward])
         bound = layer.bind(backend, xs[:1], y, training)

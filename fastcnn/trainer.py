@@ -206,7 +206,7 @@ class Trainer:
         return self.net.predict(*listed(images, len(self.net.inputs)), batch_size=batch_size)
 
     def _check_learns(self) -> None:
-        if self.net.parameter_count and not self.net.trainable_count:
+        if not any(layer.learns for layer in self.net.layers) and self.net.parameter_count:
             raise ArgumentError(f"all layers of {self.net!r} are frozen: let some learn, as by net.unfreeze().")
 
     def _check(self, data: LabelledImages, what: str) -> tuple[Arrays, Targets]:

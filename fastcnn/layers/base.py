@@ -199,6 +199,11 @@ class Layer(ABC):
     @property
     def params(self) -> dict[str, Array]:
         """The parameters by name; drawn at the first look, and assigned in place."""
+        return self.own_store().lend(self.own_params)
+
+    @property
+    def own_params(self) -> dict[str, Array]:
+        """The parameters as the library holds them; what others take from `params` is watched for changes."""
         return self.own_store().params[self]
 
     @property
@@ -209,6 +214,11 @@ class Layer(ABC):
     @property
     def state(self) -> dict[str, Array]:
         """What a forward pass in training changes and none learns, by name, such as running means."""
+        return self.own_store().lend(self.own_state)
+
+    @property
+    def own_state(self) -> dict[str, Array]:
+        """The state as the library holds it; see `own_params`."""
         return self.own_store().state[self]
 
     def train(self, mode: bool = True) -> Layer:

@@ -11,7 +11,7 @@ The variance is the biased one, over m, not m - 1; the running one is over m - 1
 variance, except through running ones.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from math import prod
 from typing import Any, ClassVar
 
@@ -96,17 +96,19 @@ class ChannelNorm(GroupedNorm):
         bound, mean, variance = self.grouped(backend, xs, y, C, shape, bounds, fixed)
         if fixed:
             running = (("running_mean", mean), ("running_var", variance))
-            fill: list[Call] = [(backend.copy, (self.state[name], own[0])) for name, own in running]
+            fill: list[Call] = [(backend.copy, (self.own_state[name], own[0])) for name, own in running]
             return Bound(bound.backward, [*fill, *bound.forward])
         if self.tracks and y.size:
-            track = (backend.norm, mean, variance, shape[1], dict(self.state))
-            return Bound(bound.backward, [*bound.forward, (self._track, track)])
+            held = self.own_state
+            moved = held["num_batches_tracked"], held["running_mean"], held["running_var"]
+            track: Call = (backend.norm.update_running, (mean, variance, shape[1], self.momentum, *moved))
+            return Bound(bound.backward, [*bound.forward, track])
         return bound
 
     def fold_call(self, backend: Backend, w: Array, b: Array | None, folded: Array, bias: Array) -> Call:
         """Return the call that fills weights (..., C), which do what w, b and then this layer do in prediction."""
         gamma, beta = self.affine(backend)
-        running = self.state["running_mean"], self.state["running_var"]
+        running = self.own_state["running_mean"], self.own_state["running_var"]
         rows = (-1, self.num_features)
         return backend.norm.fold_norm, (w.reshape(rows), b, gamma, beta, *running, self.eps, folded.reshape(rows), bias)
 
@@ -118,13 +120,6 @@ class ChannelNorm(GroupedNorm):
                 f"{self.label} got an array of shape {shape} in training, with one {what}, which has no deviation: "
                 + advice
             )
-
-    def _track(self, kernels: Any, mean: Array, variance: Array, count: int, state: Mapping[str, Array]) -> None:
-        """Move the running statistics towards the batch's."""
-        batches = state["num_batches_tracked"]
-        batches += 1
-        momentum = 1 / float(batches[0]) if self.momentum is None else self.momentum
-        kernels.update_running(mean, variance, count, momentum, state["running_mean"], state["running_var"])
 
 
 class BatchNorm(ChannelNorm):

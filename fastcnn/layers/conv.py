@@ -129,7 +129,7 @@ class FilterLayer(WeightedLayer):
         )
         algorithm = resolve_algorithm(self.algorithm)
         padded, y5 = PaddedInput(backend, five_axes(xs[0]), pairs, self.padding_mode), five_axes(y)
-        weight, bias = weights or (self.params["weight"], self.params.get("bias"))
+        weight, bias = weights or (self.own_params["weight"], self.own_params.get("bias"))
         w5, geometry = filter_axes(weight), (stride, padded.pairs, dilation, self.groups)
 
         def backward(
@@ -228,7 +228,7 @@ class Conv(SlidingLayer):
         """Return the calls of convolution, ReLU and max-pooling by windows side by side, in one kernel."""
         kernels, y5, (stride, pairs, dilation) = backend.conv_pool, five_axes(y), self.geometry()
         padded = PaddedInput(backend, five_axes(x), pairs, self.padding_mode)
-        w5, bias = filter_axes(self.params["weight"]), self.params.get("bias")
+        w5, bias = filter_axes(self.own_params["weight"]), self.own_params.get("bias")
         winner = backend.empty(y5.shape, np.dtype(np.uint8))
         geometry = (stride, padded.pairs, dilation, window)
 

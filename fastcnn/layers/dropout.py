@@ -89,7 +89,7 @@ class Dropout(Layer):
         def backward(dy: Array, dxs: Sequence[Array | None], grads: Mapping[str, Array]) -> list[Call]:
             return [] if dxs[0] is None else [(dropout.dropout_forward, (dy, self.p, key, dxs[0]))]
 
-        draw: Call = (dropout.draw_key, (self.state["seed"], self.state["step"], key))
+        draw: Call = (dropout.draw_key, (self.own_state["seed"], self.own_state["step"], key))
         return Bound(backward, [draw, (dropout.dropout_forward, (xs[0], self.p, key, y))])
 
 

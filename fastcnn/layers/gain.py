@@ -66,7 +66,7 @@ class Gain(Layer):
 
     def bind(self, backend: Backend, xs: Sequence[Array], y: Array, training: bool = True) -> Bound:
         """Return the calls; the weight's gradient needs the input."""
-        room, x, weight = backend.activation, xs[0], self.params["weight"]
+        room, x, weight = backend.activation, xs[0], self.own_params["weight"]
 
         def backward(dy: Array, dxs: Sequence[Array | None], grads: Mapping[str, Array]) -> list[Call]:
             calls: list[Call] = []

@@ -81,7 +81,7 @@ class Linear(WeightedLayer):
     ) -> Bound:
         """Return the matrix products."""
         linear, x = backend.linear, xs[0]
-        w, b = weights or (self.params["weight"], self.params.get("bias"))
+        w, b = weights or (self.own_params["weight"], self.own_params.get("bias"))
 
         def backward(dy: Array, dxs: Sequence[Array | None], grads: Mapping[str, Array]) -> list[Call]:
             calls: list[Call] = []

@@ -72,7 +72,7 @@ class NormLayer(Layer):
         """Return weight and bias, each in one axis; ones and zeros in place of those that the layer lacks."""
         plain = backend.zeros((2, prod(self.weight_shape)), self.dtype)
         plain[0] += 1
-        held = (self.params.get("weight"), self.params.get("bias"))
+        held = (self.own_params.get("weight"), self.own_params.get("bias"))
         gamma, beta = (own if mine is None else mine.reshape(-1) for own, mine in zip(plain, held, strict=True))
         return gamma, beta
 

@@ -109,8 +109,8 @@ class SeparableConv(SlidingLayer):
         conv, (stride, pairs, dilation) = backend.conv, self.geometry()
         algorithm = resolve_algorithm(self.algorithm)
         padded, y5 = PaddedInput(backend, five_axes(xs[0]), pairs, self.padding_mode), five_axes(y)
-        pointwise, bias = weights or (self.params["pointwise_weight"], self.params.get("bias"))
-        wd, wp = filter_axes(self.params["depthwise_weight"]), filter_axes(pointwise)
+        pointwise, bias = weights or (self.own_params["pointwise_weight"], self.own_params.get("bias"))
+        wd, wp = filter_axes(self.own_params["depthwise_weight"]), filter_axes(pointwise)
         depthwise = (stride, padded.pairs, dilation, self.in_channels)
         middle = backend.empty((*y5.shape[:4], self.middle), y.dtype)
 

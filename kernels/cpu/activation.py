@@ -37,6 +37,7 @@ from fastcnn.kernels.cpu.softmax import (
     softmax_backward_input,
     softmax_forward,
 )
+from fastcnn.kernels.cpu.threads import repeatable
 
 __all__ = [
     "gain_backward_input",
@@ -64,81 +65,97 @@ def add_epilogue(residual, y, bounds):
     return epilogue_of(CLIP.address("g", y.dtype), *bounds, away=next(address) - next(address))
 
 
+@repeatable
 def relu_forward(x, y):
     """Fill y with max(x, 0)."""
     apply(RELU, x, y)
 
 
+@repeatable
 def relu_backward_input(y, dy, dx):
     """Fill dx with dy where y > 0, else with 0."""
     apply_gradient(RELU, y, dy, dx)
 
 
+@repeatable
 def relu6_forward(x, y):
     """Fill y with min(max(x, 0), 6)."""
     apply(RELU6, x, y)
 
 
+@repeatable
 def relu6_backward_input(y, dy, dx):
     """Fill dx with dy where 0 < y < 6, else with 0."""
     apply_gradient(RELU6, y, dy, dx)
 
 
+@repeatable
 def leaky_relu_forward(x, slope, y):
     """Fill y with x where it is positive, else with slope * x."""
     apply(LEAKY_RELU, x, y, slope)
 
 
+@repeatable
 def leaky_relu_backward_input(x, dy, slope, dx):
     """Fill dx with dy where x is positive, else with slope * dy."""
     apply_gradient(LEAKY_RELU, x, dy, dx, slope)
 
 
+@repeatable
 def elu_forward(x, alpha, y):
     """Fill y with x where it is positive, else with alpha * (exp(x) - 1)."""
     apply(ELU, x, y, alpha)
 
 
+@repeatable
 def elu_backward_input(x, dy, alpha, dx):
     """Fill dx with dy where x is positive, else with alpha * exp(x) * dy."""
     apply_gradient(ELU, x, dy, dx, alpha)
 
 
+@repeatable
 def sigmoid_forward(x, y):
     """Fill y with 1 / (1 + exp(-x))."""
     apply(SIGMOID, x, y)
 
 
+@repeatable
 def sigmoid_backward_input(y, dy, dx):
     """Fill dx with dy * y * (1 - y)."""
     apply_gradient(SIGMOID, y, dy, dx)
 
 
+@repeatable
 def tanh_forward(x, y):
     """Fill y with tanh(x)."""
     apply(TANH, x, y)
 
 
+@repeatable
 def tanh_backward_input(y, dy, dx):
     """Fill dx with dy * (1 - y^2)."""
     apply_gradient(TANH, y, dy, dx)
 
 
+@repeatable
 def silu_forward(x, y):
     """Fill y with x * s(x)."""
     apply(SILU, x, y)
 
 
+@repeatable
 def silu_backward_input(x, dy, dx):
     """Fill dx with dy * (s + x s (1 - s)), s = s(x)."""
     apply_gradient(SILU, x, dy, dx)
 
 
+@repeatable
 def gelu_forward(x, y):
     """Fill y with x * P(x)."""
     apply(GELU, x, y)
 
 
+@repeatable
 def gelu_backward_input(x, dy, dx):
     """Fill dx with dy * (P(x) + x p(x)), p the normal density."""
     apply_gradient(GELU, x, dy, dx)
@@ -154,11 +171,13 @@ def gelu_tanh_backward_input(x, dy, dx):
     apply_gradient(GELU_TANH, x, dy, dx)
 
 
+@repeatable
 def hardswish_forward(x, y):
     """Fill y with x * min(max(x + 3, 0), 6) / 6."""
     apply(HARDSWISH, x, y)
 
 
+@repeatable
 def hardswish_backward_input(x, dy, dx):
     """Fill dx with dy * (x / 3 + 1 / 2) between -3 and 3, below with 0 and above with dy."""
     apply_gradient(HARDSWISH, x, dy, dx)

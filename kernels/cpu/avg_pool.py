@@ -9,6 +9,7 @@ from math import prod
 from fastcnn.kernels.cpu.permute import subsample
 from fastcnn.kernels.cpu.sweep import sweep
 from fastcnn.kernels.cpu.sweep_code import EACH, MEAN, PLACE, SUM, WEIGH
+from fastcnn.kernels.cpu.threads import repeatable
 from fastcnn.kernels.cpu.windows import Axis, Tables, adaptive_axis, tables, window_axis
 from fastcnn.kernels.reference.spans import gaussian_weights
 
@@ -67,6 +68,7 @@ def _inside(x, stride, y) -> bool:
     return all((outputs - 1) * step < size for size, step, outputs in axes)
 
 
+@repeatable
 def avg_pool_forward(x, window, stride, padding, count_include_pad, divisor, y):
     """Fill y with the sum of every window over its number of pixels, or over `divisor` if not 0.
 
@@ -80,17 +82,20 @@ def avg_pool_forward(x, window, stride, padding, count_include_pad, divisor, y):
     sweep(*_forward(_window_axes, x.shape[4], *geometry), x, y)
 
 
+@repeatable
 def avg_pool_backward_input(dy, window, stride, padding, count_include_pad, divisor, dx):
     """Fill dx: every pixel collects dy over the divisor from the windows that hold it."""
     geometry = dx.shape[1:4], dy.shape[1:4], window, stride, padding, count_include_pad, divisor
     sweep(*_backward(_window_axes, dx.shape[4], *geometry), dy, dx)
 
 
+@repeatable
 def adaptive_avg_pool_forward(x, y):
     """Fill y with the means of adaptive windows."""
     sweep(*_forward(_adaptive_axes, x.shape[4], x.shape[1:4], y.shape[1:4]), x, y)
 
 
+@repeatable
 def adaptive_avg_pool_backward_input(dy, dx):
     """Fill dx: every pixel collects dy over the window's pixels from the windows that hold it."""
     sweep(*_backward(_adaptive_axes, dx.shape[4], dx.shape[1:4], dy.shape[1:4]), dy, dx)
@@ -111,12 +116,14 @@ def _gaussian(transposed, C, image, output, window, stride, padding, sigma) -> T
     return tables(axes, C, codes=False)
 
 
+@repeatable
 def gaussian_pool_forward(x, window, stride, padding, sigma, y):
     """Fill y with the weighted mean of every window, over its pixels inside the image."""
     geometry = x.shape[1:4], y.shape[1:4], window, stride, padding, sigma
     sweep(WEIGH, _gaussian(False, x.shape[4], *geometry), x, y)
 
 
+@repeatable
 def gaussian_pool_backward_input(dy, window, stride, padding, sigma, dx):
     """Fill dx: every pixel collects dy from the windows that hold it, by its weight in each."""
     geometry = dx.shape[1:4], dy.shape[1:4], window, stride, padding, sigma

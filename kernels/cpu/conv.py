@@ -25,6 +25,7 @@ from fastcnn.kernels.cpu.depthwise_gradient import lanewise_gradient
 from fastcnn.kernels.cpu.gather import clear, gather
 from fastcnn.kernels.cpu.geometry import Padding, Triple, forward_gather, input_gradient_gathers
 from fastcnn.kernels.cpu.reduce import sum_pixels
+from fastcnn.kernels.cpu.threads import repeatable
 from fastcnn.kernels.cpu.tile import tiles
 from fastcnn.kernels.cpu.weight_gradient import weight_gradient
 
@@ -106,6 +107,7 @@ def scatters(
     return plan.cycles < SCATTER_GAIN * scatter.gather_cycles(plans, target, lanes)
 
 
+@repeatable
 def conv_forward(
     x: np.ndarray, w: np.ndarray, b: np.ndarray | None, stride: Triple, padding: Padding, dilation: Triple, groups: int,
     epilogue: int, y: np.ndarray, algorithm: str = "auto",
@@ -133,6 +135,7 @@ def conv_forward(
     gather(block, x, w, b, plan, False, epilogue, y)
 
 
+@repeatable
 def conv_backward_input(
     dy: np.ndarray, w: np.ndarray, stride: Triple, padding: Padding, dilation: Triple, groups: int, dx: np.ndarray,
     algorithm: str = "auto", epilogue: int = 0,
@@ -170,6 +173,7 @@ def conv_adjoint(
         gather(block, dy, w, b, plan, True, epilogue, dx)
 
 
+@repeatable
 def conv_backward_weight(
     x: np.ndarray, dy: np.ndarray, stride: Triple, padding: Padding, dilation: Triple, groups: int, dw: np.ndarray,
     algorithm: str = "auto",
@@ -189,6 +193,7 @@ def conv_backward_weight(
     weight_gradient(tiles(x.dtype), x, dy, stride, padding, dilation, groups, dw)
 
 
+@repeatable
 def conv_backward_bias(dy: np.ndarray, db: np.ndarray) -> None:
     """Fill db (K,) with the sum of dy over all axes but the last."""
     sum_pixels(dy.reshape(-1, db.size), db)

@@ -23,7 +23,7 @@ from fastcnn.kernels.cpu.gather import pack_filter
 from fastcnn.kernels.cpu.geometry import Padding, Triple
 from fastcnn.kernels.cpu.max_pool import max_pool_forward
 from fastcnn.kernels.cpu.tasks import share
-from fastcnn.kernels.cpu.threads import call_parallel, threads_for
+from fastcnn.kernels.cpu.threads import call_parallel, repeatable, threads_for
 from fastcnn.kernels.cpu.tile import RELU, call_tile, tiles
 from fastcnn.kernels.cpu.workspace import scratch
 
@@ -133,6 +133,7 @@ def _full_shape(
     return (source[0], *sizes, filters[4])
 
 
+@repeatable
 def conv_pool_forward(
     x: np.ndarray, w: np.ndarray, b: np.ndarray | None, stride: Triple, padding: Padding, dilation: Triple,
     window: Triple, y: np.ndarray, winner: np.ndarray, algorithm: str = "auto",

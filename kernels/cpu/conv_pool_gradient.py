@@ -16,7 +16,7 @@ from fastcnn.kernels.cpu.compiler import jit
 from fastcnn.kernels.cpu.conv_pool_plan import plan_conv_pool, source_address
 from fastcnn.kernels.cpu.geometry import Padding, Triple
 from fastcnn.kernels.cpu.tasks import share
-from fastcnn.kernels.cpu.threads import call_parallel, threads_for
+from fastcnn.kernels.cpu.threads import call_parallel, call_serial, repeatable, threads_for
 from fastcnn.kernels.cpu.tile import (
     MAX_PATCH_ROWS,
     MAX_PATCH_VECTORS,
@@ -237,6 +237,7 @@ def _add_chunks(team, partial_w, partial_b, dw, db):
             db[k] += partial_b[chunk, k]
 
 
+@repeatable
 def conv_pool_backward(
     x: np.ndarray, w: np.ndarray, dy: np.ndarray, winner: np.ndarray, stride: Triple, padding: Padding,
     dilation: Triple, window: Triple, dx: np.ndarray | None, dw: np.ndarray, db: np.ndarray | None,
@@ -255,7 +256,7 @@ def conv_pool_backward(
     runs, run, K = plan.batch.size, plan.run, w.shape[4]
     wide = -(-run // code.lanes) * code.lanes
     packed = scratch("weights", K * runs * wide, x.dtype)
-    _rows_by_channel(w.reshape(runs, run, K), wide, packed)
+    call_serial(_rows_by_channel, w.reshape(runs, run, K), wide, packed)
     threads = threads_for(plan.parallel)
     held = 2 * plan.image if plan.padded else 0
     buffers = scratch("source", threads * held, x.dtype)[: threads * held].reshape(threads, held)

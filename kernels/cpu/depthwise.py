@@ -29,9 +29,9 @@ from fastcnn.kernels.cpu.lanewise import (
     sources_of,
 )
 from fastcnn.kernels.cpu.tasks import share
-from fastcnn.kernels.cpu.threads import call_parallel, threads_for
+from fastcnn.kernels.cpu.threads import call_parallel, call_serial, threads_for
 from fastcnn.kernels.cpu.vector import vector_registers
-from fastcnn.kernels.cpu.workspace import scratch
+from fastcnn.kernels.cpu.workspace import packed, scratch
 
 SOURCE_BYTES = 512 * 1024  # of the rows that a row of outputs meets, in one task's channels
 FETCH_BYTES = 16 * 1024 * 1024  # of both arrays: more does not stay in caches, and is fetched ahead
@@ -338,13 +338,13 @@ def lanewise(
     plan = plan_lanewise(source.shape, target.shape, w.shape[:3], stride, padding, dilation, groups, transposed, lanes,
                          dtype)  # fmt: skip
     reduce = source.shape[4] // groups
-    packed = scratch("weights", -(-K // lanes) * lanes * w[..., 0, 0].size * reduce, dtype)
-    _pack(w.reshape(-1, w.shape[3], w.shape[4]), reduce, w.shape[2], transposed, lanes, packed)
+    vectors = packed("weights", w, -(-K // lanes) * lanes * w[..., 0, 0].size * reduce, dtype)
+    call_serial(_pack, w.reshape(-1, w.shape[3], w.shape[4]), reduce, w.shape[2], transposed, lanes, vectors, packs=w)
     add = np.zeros(K, dtype) if bias is None else bias
     # Vectors align where channels fill them.
     past = not plan.ragged and source.nbytes + target.nbytes > cache_bytes().L3 and past_caches(target, lanes)
     epilogue = stored(epilogue, past)
     threads = threads_for(plan.parallel)
     tables = scratch("rows", threads * plan.table, np.dtype(np.int64))[: threads * plan.table]
-    call_parallel(plan.parallel, _tasks, plan.tasks, lanes, source, packed, add, epilogue, plan.numbers, plan.segments,
+    call_parallel(plan.parallel, _tasks, plan.tasks, lanes, source, vectors, add, epilogue, plan.numbers, plan.segments,
                   plan.depths, plan.heights, plan.bands, tables.reshape(threads, plan.table), target)  # fmt: skip

@@ -14,7 +14,7 @@ from fastcnn.kernels.cpu.epilogue import finish, stored
 from fastcnn.kernels.cpu.geometry import Gather
 from fastcnn.kernels.cpu.host import cache_bytes
 from fastcnn.kernels.cpu.tasks import share
-from fastcnn.kernels.cpu.threads import call_parallel, threads_for
+from fastcnn.kernels.cpu.threads import call_parallel, call_serial, threads_for
 from fastcnn.kernels.cpu.tile import (
     DOT_ROWS,
     MAX_VECTORS,
@@ -28,7 +28,7 @@ from fastcnn.kernels.cpu.tile import (
     copy_bytes,
     zero_bytes,
 )
-from fastcnn.kernels.cpu.workspace import scratch
+from fastcnn.kernels.cpu.workspace import packed, scratch
 
 CLEARED = 16384  # elements that one task sets to zero
 PARALLEL_CLEARED = 8  # such tasks that one thread does as fast
@@ -91,10 +91,10 @@ def pack_weights(team, addresses, w, taps, groups, transposed, panels, block, pa
 
 
 @jit
-def pack_merged(w, taps, columns, step, merge, transposed, block, packed):
+def pack_merged(w, bias, taps, columns, step, merge, transposed, block, packed, repeated):
     """Fill one panel (rows of taps, widened run, block) whose lanes are (pixel, channel) of `merge` pixels.
 
-    Pixel g's filter starts g * step columns further on; the other places are zero.
+    Pixel g's filter starts g * step columns further on; the other places are zero. The bias is `repeated` for each.
     """
     C, K = w.shape[1], w.shape[2]
     reduce, out = (K, C) if transposed else (C, K)
@@ -107,6 +107,8 @@ def pack_merged(w, taps, columns, step, merge, transposed, block, packed):
                 value = w[taps[i], k, j] if transposed else w[taps[i], j, k]
                 for g in range(merge):
                     packed[(row * run + (column + g * step) * reduce + j) * block + g * out + k] = value
+    for i in range(repeated.size):
+        repeated[i] = bias[i % bias.size]
 
 
 @jit
@@ -240,14 +242,15 @@ def pack_filter(
     given = np.empty(0, w.dtype) if bias is None else bias
     if merge > 1:
         columns = taps.size // runs
-        packed = scratch("weights", runs * (columns + (merge - 1) * step) * reduced * block, w.dtype)
-        pack_merged(flat, taps, columns, step, merge, transposed, block, packed)
-        return packed, np.tile(given, merge)
+        panel = packed("weights", w, runs * (columns + (merge - 1) * step) * reduced * block, w.dtype)
+        repeated = packed("bias", w, merge * given.size, w.dtype)[: merge * given.size]
+        call_serial(pack_merged, flat, given, taps, columns, step, merge, transposed, block, panel, repeated, packs=w)
+        return panel, repeated
     panels = groups * -(-out // block)
-    packed = scratch("weights", panels * taps.size * reduced * block, w.dtype)
+    rows = packed("weights", w, panels * taps.size * reduced * block, w.dtype)
     call_parallel(w.size > SERIAL_WEIGHTS, pack_weights, tiles.addresses, flat, taps, groups, transposed, panels, block,
-                  packed)  # fmt: skip
-    return packed, given
+                  rows, packs=w)  # fmt: skip
+    return rows, given
 
 
 def gather(
@@ -257,15 +260,15 @@ def gather(
     """Run a planned gather of source through the filter w (or its transpose) into target."""
     dtype = source.dtype
     if plan.dot:
-        packed, given = scratch("weights", w.size, dtype), np.empty(0, dtype) if bias is None else bias
-        pack_rows(w.reshape(-1, w.shape[3], w.shape[4]), plan.taps, transposed, packed)
+        rows, given = packed("weights", w, w.size, dtype), np.empty(0, dtype) if bias is None else bias
+        call_serial(pack_rows, w.reshape(-1, w.shape[3], w.shape[4]), plan.taps, transposed, rows, packs=w)
     else:
-        packed, given = pack_filter(tiles, w, bias, plan.taps, plan.groups, transposed, plan.batch.size, plan.merge,
+        rows, given = pack_filter(tiles, w, bias, plan.taps, plan.groups, transposed, plan.batch.size, plan.merge,
                                     plan.merge_step)  # fmt: skip
     whole = plan.merge == 1 and not plan.dot and target.shape[4] // plan.groups % tiles.lanes == 0
     epilogue = stored(epilogue, whole and past_caches(target, tiles.lanes))
     threads = threads_for(plan.parallel)
     buffers = scratch("source", threads * plan.scratch, dtype)[: threads * plan.scratch].reshape(threads, plan.scratch)
     call_parallel(plan.parallel, _gather_tasks, plan.tasks, tiles.addresses, tiles.dots, plan.dot, tiles.lanes, source,
-                  packed, given, epilogue, plan.numbers, plan.batch, plan.a_rows, plan.c_rows, plan.lines, buffers,
+                  rows, given, epilogue, plan.numbers, plan.batch, plan.a_rows, plan.c_rows, plan.lines, buffers,
                   target)  # fmt: skip

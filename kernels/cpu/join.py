@@ -15,7 +15,7 @@ from fastcnn.kernels.cpu.compiler import jit
 from fastcnn.kernels.cpu.elementwise import Pair, call
 from fastcnn.kernels.cpu.gain import PRODUCT
 from fastcnn.kernels.cpu.tasks import share
-from fastcnn.kernels.cpu.threads import call_parallel
+from fastcnn.kernels.cpu.threads import call_parallel, repeatable
 from fastcnn.kernels.cpu.workspace import scratch
 
 BLOCK = 1 << 14  # elements of a task: with those of two inputs they stay in the second cache
@@ -61,6 +61,7 @@ def plus(x, z, a, b):
 SUM = Pair(None, plus)
 
 
+@repeatable
 def add_forward(xs, y):
     """Fill y with the sum of the xs, added up in their order; y may be the first."""
     if len(xs) == 2 and y is not xs[0]:
@@ -146,11 +147,13 @@ def concat_blocks(team, addresses, widths, joining, past_caches, y):
         share(team, (y.size + BLOCK - 1) // BLOCK, concat_block, given)
 
 
+@repeatable
 def concat_forward(xs, y):
     """Fill the rows of y (A, sum of L_i) with those of the xs (A, L_i), side by side."""
     concat(addresses_of(xs), [x.shape[1] for x in xs], True, y)
 
 
+@repeatable
 def concat_backward_input(dy, widths, dxs):
     """Fill dxs (A, L_i), of these widths, with their parts of dy's rows; None is left out."""
     concat(addresses_of(dxs), widths, False, dy)

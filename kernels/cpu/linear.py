@@ -9,6 +9,7 @@ import numpy as np
 
 from fastcnn.kernels.cpu import conv, matrix_product
 from fastcnn.kernels.cpu.reduce import sum_pixels
+from fastcnn.kernels.cpu.threads import repeatable
 
 ONE = (1, 1, 1)
 UNPADDED = ((0, 0), (0, 0), (0, 0))
@@ -19,6 +20,7 @@ def _rows(a: np.ndarray) -> np.ndarray:
     return a.reshape(1, 1, a.shape[0], 1, a.shape[1])
 
 
+@repeatable
 def linear_forward(x: np.ndarray, w: np.ndarray, b: np.ndarray | None, epilogue: int, y: np.ndarray) -> None:
     """Fill y with x w + b, after an epilogue (1, or True, is ReLU; see `epilogue.py`)."""
     if y.size and w.size and matrix_product.suits(x.shape[0]):
@@ -27,6 +29,7 @@ def linear_forward(x: np.ndarray, w: np.ndarray, b: np.ndarray | None, epilogue:
     conv.conv_forward(_rows(x), w[None, None, None], b, ONE, UNPADDED, ONE, 1, epilogue, _rows(y))
 
 
+@repeatable
 def linear_backward_input(dy: np.ndarray, w: np.ndarray, dx: np.ndarray) -> None:
     """Fill dx with dy w'."""
     if dx.size and w.size and matrix_product.suits(dy.shape[0]):
@@ -35,11 +38,13 @@ def linear_backward_input(dy: np.ndarray, w: np.ndarray, dx: np.ndarray) -> None
     conv.conv_backward_input(_rows(dy), w[None, None, None], ONE, UNPADDED, ONE, 1, _rows(dx))
 
 
+@repeatable
 def linear_backward_weight(x: np.ndarray, dy: np.ndarray, dw: np.ndarray) -> None:
     """Fill dw with x' dy."""
     conv.conv_backward_weight(_rows(x), _rows(dy), ONE, UNPADDED, ONE, 1, dw[None, None, None])
 
 
+@repeatable
 def linear_backward_bias(dy: np.ndarray, db: np.ndarray) -> None:
     """Fill db with the column sums of dy."""
     sum_pixels(dy, db)

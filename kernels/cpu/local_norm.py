@@ -11,7 +11,7 @@ import numpy as np
 
 from fastcnn.kernels.cpu.compiler import jit
 from fastcnn.kernels.cpu.tasks import share
-from fastcnn.kernels.cpu.threads import call_parallel
+from fastcnn.kernels.cpu.threads import call_parallel, repeatable
 
 BLOCK = 1 << 12  # elements of a block of pixels: its few buffers stay in L1 and L2
 SMALL = 1 << 14  # elements: for fewer no second thread wakes
@@ -148,6 +148,7 @@ def _settings(C, before, after, kappa, lam, mu):
     return C, window, (float(kappa), float(lam), float(mu)), POWERS.get(mu, ANY)
 
 
+@repeatable
 def local_response_forward(x, before, after, kappa, lam, mu, y):
     """Fill y (M, C)."""
     if x.size:
@@ -185,6 +186,7 @@ def respond_all_back(team, x, dy, C, window, numbers, how, dx):
     share(team, (x.size + window[2] * C - 1) // (window[2] * C), respond_back, (x, dy, C, window, numbers, how, dx))
 
 
+@repeatable
 def local_response_backward_input(x, dy, before, after, kappa, lam, mu, dx):
     """Fill dx (M, C)."""
     if x.size:

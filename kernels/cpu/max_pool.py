@@ -7,6 +7,7 @@ from functools import lru_cache
 
 from fastcnn.kernels.cpu.sweep import sweep
 from fastcnn.kernels.cpu.sweep_code import MAX, PICK, PLACE_WINNERS
+from fastcnn.kernels.cpu.threads import repeatable
 from fastcnn.kernels.cpu.windows import Axis, Tables, adaptive_axis, coded, tables, window_axis
 from fastcnn.kernels.reference.spans import adaptive_window
 
@@ -34,6 +35,7 @@ def _backward(axes, C, *geometry) -> tuple[int, Tables]:
     return PICK, tables([axis.transpose() for axis in found], C, codes=True)
 
 
+@repeatable
 def max_pool_forward(x, window, stride, padding, dilation, y, winner):
     """Fill y with the maxima and winner with the tap (t * R + r) * S + s of the first maximum.
 
@@ -44,17 +46,20 @@ def max_pool_forward(x, window, stride, padding, dilation, y, winner):
     sweep(MAX, _forward(_window_axes, x.shape[4], *geometry), x, y, winner)
 
 
+@repeatable
 def max_pool_backward_input(dy, winner, window, stride, padding, dilation, dx):
     """Fill dx: every pixel collects dy from the windows that it won."""
     geometry = dx.shape[1:4], dy.shape[1:4], window, stride, padding, dilation
     sweep(*_backward(_window_axes, dx.shape[4], *geometry), dy, dx, winner)
 
 
+@repeatable
 def adaptive_max_pool_forward(x, y, winner):
     """Fill y with the maxima of adaptive windows, and winner with taps as numbered in the largest of them."""
     sweep(MAX, _forward(_adaptive_axes, x.shape[4], x.shape[1:4], y.shape[1:4]), x, y, winner)
 
 
+@repeatable
 def adaptive_max_pool_backward_input(dy, winner, dx):
     """Fill dx: every pixel collects dy from the windows that it won."""
     sweep(*_backward(_adaptive_axes, dx.shape[4], dx.shape[1:4], dy.shape[1:4]), dy, dx, winner)

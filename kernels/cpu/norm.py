@@ -39,7 +39,8 @@ from fastcnn.kernels.cpu.compiler import jit
 from fastcnn.kernels.cpu.norm_gradient import group_norm_backward
 from fastcnn.kernels.cpu.row_norm import apart, layer_norm_backward, layer_norm_forward
 from fastcnn.kernels.cpu.tasks import share
-from fastcnn.kernels.cpu.threads import call_parallel
+from fastcnn.kernels.cpu.threads import call_parallel, call_serial, repeatable
+from fastcnn.kernels.cpu.workspace import keep
 
 FOLDED = 64  # rows of a filter a task
 
@@ -158,6 +159,7 @@ def after_norm(x, residual, bounds):
     return x if residual is None else residual.reshape(x.shape), residual is not None, np.array(bounds, x.dtype)
 
 
+@repeatable
 def group_norm_forward(x, gamma, beta, groups, eps, y, mean, variance, residual=None, bounds=UNBOUNDED):
     """Fill y, and the mean and biased variance of every group of every image.
 
@@ -173,6 +175,7 @@ def group_norm_forward(x, gamma, beta, groups, eps, y, mean, variance, residual=
     call_parallel(x.size > SMALL, normalize, code, x, gamma, beta, *how)
 
 
+@repeatable
 def fixed_norm_forward(x, gamma, beta, mean, variance, eps, y, residual=None, bounds=UNBOUNDED):
     """Fill y (M, C) by statistics (C,) that are given: inference from running means; the rest as above."""
     if x.size == 0:
@@ -205,18 +208,22 @@ def _fold(team, w, b, gamma, beta, mean, variance, eps, folded, bias):
     share(team, tasks, _fold_rows, (w, b, gamma, beta, mean, variance, eps, folded, bias))
 
 
+@repeatable
 def fold_norm(w, b, gamma, beta, mean, variance, eps, folded, bias):
     """Fill `folded` (T, K) and `bias` (K,): filters w (T, K) plus b, and the normalization after them, as one map.
 
     gamma * (w x + b - mean) / sqrt(variance + eps) + beta = folded x + bias
     """
     given = np.empty(0, w.dtype) if b is None else b
-    call_parallel(w.size > SMALL, _fold, w, given, gamma, beta, mean, variance, float(eps), folded, bias)
+    call_parallel(w.size > SMALL, _fold, w, given, gamma, beta, mean, variance, float(eps), folded, bias, packs=w)
+    keep(w, folded, bias)
 
 
 @jit
-def _move(mean, variance, unbiased, momentum, running_mean, running_var):
+def _move(mean, variance, unbiased, momentum, batches, running_mean, running_var):
     N, C = mean.shape
+    batches[0] += 1
+    momentum = 1 / batches[0] if momentum < 0 else momentum
     for c in range(C):
         centre, spread = 0.0, 0.0
         for n in range(N):
@@ -226,9 +233,12 @@ def _move(mean, variance, unbiased, momentum, running_mean, running_var):
         running_var[c] = (1 - momentum) * running_var[c] + momentum * (spread / N * unbiased)
 
 
-def update_running(mean, variance, count, momentum, running_mean, running_var):
-    """Move running statistics (C,) by `momentum` towards those of a batch (N, C), the images' average.
+@repeatable
+def update_running(mean, variance, count, momentum, batches, running_mean, running_var):
+    """Move running statistics (C,) by `momentum` towards those of a batch (N, C), the images' average; count batches.
 
-    The variance is taken unbiased, by the factor count / (count - 1) for the `count` numbers of each mean.
+    Without a momentum (None) they become the averages of all batches. The variance is taken unbiased, by the factor
+    count / (count - 1) for the `count` numbers of each mean.
     """
-    _move(mean, variance, count / max(count - 1, 1), float(momentum), running_mean, running_var)
+    given = -1.0 if momentum is None else float(momentum)
+    call_serial(_move, mean, variance, count / max(count - 1, 1), given, batches, running_mean, running_var)

@@ -18,7 +18,7 @@ from fastcnn.kernels.cpu.channel_sums import (
 )
 from fastcnn.kernels.cpu.compiler import jit
 from fastcnn.kernels.cpu.tasks import share
-from fastcnn.kernels.cpu.threads import call_parallel
+from fastcnn.kernels.cpu.threads import call_parallel, repeatable
 
 UNTOLD, BY_X, BY_Y = 0, 1, 2  # what tells which of dy the clip let pass: nothing (all), x, or y
 
@@ -146,6 +146,7 @@ def normalize_backward(
         dgamma[c] = sums[1, c]
 
 
+@repeatable
 def group_norm_backward(
     x, dy, gamma, mean, variance, groups, eps, constant, dx, dgamma, dbeta, beta=None, y=None, bounds=UNBOUNDED
 ):

@@ -14,7 +14,7 @@ import numpy as np
 from fastcnn.kernels.cpu.addresses import copy_run, exceeds_caches, stream_run
 from fastcnn.kernels.cpu.compiler import jit
 from fastcnn.kernels.cpu.tasks import share
-from fastcnn.kernels.cpu.threads import call_parallel
+from fastcnn.kernels.cpu.threads import call_parallel, repeatable
 
 MODES = {"constant": 0, "reflect": 1, "replicate": 2, "circular": 3}
 CONSTANT, REFLECT, REPLICATE, CIRCULAR = range(4)
@@ -113,6 +113,7 @@ def pad_all(team, x, padding, mode, value, past_caches, y):
     share(team, tasks, pad_rows, (x.reshape(-1), (D, H, W), C, left, deep, low, wide, fill, past_caches, flat))
 
 
+@repeatable
 def pad_forward(x, padding, mode, value, y):
     """Fill y with x inside its padding; `value` is the constant one's."""
     if y.size:
@@ -163,6 +164,7 @@ def collect_all(team, dy, padding, mode, past_caches, dx):
     share(team, tasks, collect_rows, (dy.reshape(-1), (O, P, Q), C, left, deep, low, wide, W, past_caches, flat))
 
 
+@repeatable
 def pad_backward_input(dy, padding, mode, dx):
     """Fill dx: every pixel collects dy from all places where it stands."""
     if dx.size:

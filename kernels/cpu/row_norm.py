@@ -18,7 +18,7 @@ from fastcnn.kernels.cpu.compiler import jit
 from fastcnn.kernels.cpu.row_code import row_code
 from fastcnn.kernels.cpu.short_rows import gradient_short, normalize_short
 from fastcnn.kernels.cpu.tasks import share
-from fastcnn.kernels.cpu.threads import call_parallel
+from fastcnn.kernels.cpu.threads import call_parallel, repeatable
 from fastcnn.kernels.cpu.workspace import scratch
 
 PIECE = 1 << 12  # elements that are summed in the dtype of x
@@ -131,6 +131,7 @@ def normalize_rows(team, x, gamma, beta, eps, rows, y, mean, variance):
     share(team, (x.shape[0] + rows - 1) // rows, normalize_band, (x, gamma, beta, eps, rows, y, mean, variance))
 
 
+@repeatable
 def layer_norm_forward(x, gamma, beta, eps, y, mean, variance):
     """Fill y (M, F), and the mean and biased variance of every row."""
     if x.size == 0:
@@ -254,6 +255,7 @@ def short_rows_backward(team, code, x, dy, gamma, mean, variance, eps, rows, ste
     share(team, 1, add_bands, (sums, dgamma, dbeta))
 
 
+@repeatable
 def layer_norm_backward(x, dy, gamma, mean, variance, eps, dx, dgamma, dbeta):
     """Fill dx (M, F), dgamma and dbeta (F,)."""
     M, F = x.shape

@@ -34,7 +34,7 @@ from fastcnn.kernels.cpu.tile import (
     call_transpose,
     zero_bytes,
 )
-from fastcnn.kernels.cpu.workspace import scratch
+from fastcnn.kernels.cpu.workspace import packed, scratch
 
 PRODUCT_BYTES = 192 * 1024  # of a block of products: with the weights' panel and the target's rows they stay in L2
 FEW_PIXELS = 28  # two tiles: a task of fewer takes several images
@@ -296,12 +296,12 @@ def scatter(
     dtype, block = source.dtype, 2 * tiles.lanes
     flat = w.reshape(-1, w.shape[3], w.shape[4])
     reduce = source.shape[4] // groups
-    packed = scratch("weights", groups * plan.panels * reduce * block, dtype)
+    panels = packed("weights", w, groups * plan.panels * reduce * block, dtype)
     call_parallel(plan.parallel, _pack, groups * plan.panels, tiles.addresses[0, 0], flat, groups, transposed, block,
-                  packed)  # fmt: skip
+                  panels, packs=w)  # fmt: skip
     threads = threads_for(plan.parallel)
     buffers = scratch("source", threads * plan.held, dtype)[: threads * plan.held].reshape(threads, plan.held)
     given = np.empty(0, dtype) if bias is None else bias
     call_parallel(plan.parallel, _scatter_tasks, plan.tasks, tiles.addresses, tiles.patches, tiles.lanes,
-                  source.reshape(-1), packed, given, int(epilogue), plan.numbers, plan.tables, buffers,
+                  source.reshape(-1), panels, given, int(epilogue), plan.numbers, plan.tables, buffers,
                   target.reshape(-1))  # fmt: skip

@@ -7,12 +7,18 @@ their work by shape alone, so the count changes the speed and not one bit of a r
 import math
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
 
 from fastcnn.kernels.cpu.compiler import config
 from fastcnn.kernels.cpu.helpers import Pool
-from fastcnn.kernels.cpu.workspace import rehearses
+from fastcnn.kernels.cpu.workspace import keeps, rehearses
+
+Door = TypeVar("Door", bound=Callable[..., None])
 
 LAYER = "pool"  # the helpers of `helpers.py`, in reports
 
@@ -71,23 +77,64 @@ def threads_for(worth: bool) -> int:
     return _setting.threads if worth else 1
 
 
-def call_parallel(worth: bool, kernel: Callable[..., None], *arguments: object) -> None:
-    """Call a kernel with its team (threads, address of the pool of helpers) before its other arguments.
-
-    In a rehearsal (see `workspace.py`) nothing is called.
-    """
-    if rehearses():
-        return
-    threads = threads_for(worth)
+def ensure_helpers(threads: int) -> None:
+    """Have helpers for kernels on so many threads: a process has none at first, and a forked child again none."""
     if _pool.helpers < threads - 1:
         _pool.grow(threads - 1)
-    kernel((threads, _pool.address), *arguments)
+
+
+def call_parallel(worth: bool, kernel: Any, *arguments: Any, packs: np.ndarray | None = None) -> None:
+    """Call a kernel with its team (threads, address of the pool of helpers) before its other arguments.
+
+    `packs` is what its results depend on alone, where they stand in memory that was asked for by `packed` (see
+    `workspace.py`, for rehearsals, too: nothing is called in one).
+    """
+    threads = threads_for(worth)
+    ensure_helpers(threads)
+    call_serial(kernel, (threads, _pool.address), *arguments, packs=packs)
+
+
+def call_serial(kernel: Any, *arguments: Any, packs: np.ndarray | None = None) -> None:
+    """Call a kernel that has no team; the rest as in `call_parallel`."""
+    if rehearses():
+        return
+    kernel(*arguments)
+    if _setting.launches is not None:
+        _setting.launches.append(Launch(kernel, arguments, packs is not None and keeps(packs)))
+
+
+class Launch(NamedTuple):
+    """A kernel that a door has called, its arguments, and whether these stay as they are with a program's constants."""
+
+    kernel: Any
+    arguments: tuple[Any, ...]
+    constant: bool
+
+
+@contextmanager
+def recording() -> Iterator[list[Launch]]:
+    """Note the launches that this thread makes."""
+    launches: list[Launch] = []
+    _setting.launches = launches
+    try:
+        yield launches
+    finally:
+        _setting.launches = None
+
+
+def repeatable(door: Door) -> Door:
+    """Mark a door all of whose effects are launches, with arguments that follow from its own shapes and numbers."""
+    door.repeatable = True  # type: ignore[attr-defined]
+    return door
 
 
 class _Setting(threading.local):
-    """The number of threads, of each Python thread by itself: it must not change between a buffer's making and use."""
+    """What each Python thread has by itself: its number of threads, which must not change between a buffer's making
+    and use, and the launches that it notes.
+    """
 
     threads = min(_requested_threads() or thread_limit(), available_cores(), thread_limit())
+    launches: list[Launch] | None = None
 
 
 _setting = _Setting()

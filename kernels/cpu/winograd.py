@@ -27,7 +27,7 @@ from fastcnn.kernels.cpu.tasks import share
 from fastcnn.kernels.cpu.threads import call_parallel, threads_for
 from fastcnn.kernels.cpu.tile import Tiles, call_tile, call_transpose, zero_bytes
 from fastcnn.kernels.cpu.transforms import call_output, call_to_points, transforms
-from fastcnn.kernels.cpu.workspace import scratch
+from fastcnn.kernels.cpu.workspace import packed, scratch
 
 ERROR_BOUND = 2e-5
 POINTS = 36  # products a patch
@@ -337,7 +337,6 @@ def winograd(
     pitch = -(-plan.chunk // tiles.lanes) * tiles.lanes
     turned = scratch("turned filters", taps * taps * C * pitch * transposed, x.dtype)
     turned = turned[: taps * taps * C * pitch * transposed].reshape(-1, C, pitch)
-    U = scratch("weights", POINTS * plan.u_pitch, x.dtype)
     threads = threads_for(plan.blocks > 1 or not plan.fused)
     points, source = POINTS * (plan.v_pitch + plan.m_pitch), 6 * (7 * min(plan.block, plan.across) + 6) * C
     held = source + (points if plan.fused else 0)
@@ -349,11 +348,11 @@ def winograd(
         channels = min(plan.chunk, K - first)
         column = group * K + first
         if transposed:
-            call_parallel(
-                large, _turn, tiles.addresses[0, 0], filters, tiles.lanes, first, channels, group * C, C, turned
-            )
+            call_parallel(large, _turn, tiles.addresses[0, 0], filters, tiles.lanes, first, channels, group * C, C,
+                          turned, packs=w)  # fmt: skip
         how = (turned, taps, C, 0) if transposed else (filters, taps, C, column)
-        call_parallel(large, _filters, code.filter, *how, channels, 2 * tiles.lanes, U, plan.u_pitch)
+        U = packed("weights", w, POINTS * plan.u_pitch, x.dtype)
+        call_parallel(large, _filters, code.filter, *how, channels, 2 * tiles.lanes, U, plan.u_pitch, packs=w)
         common = (tiles.addresses, codes, tiles.lanes, x, group * C, C, 7 - taps, top, left, U, plan.u_pitch, add,
                   epilogue, plan.down, plan.across, plan.block, plan.patch_pitch, plan.v_pitch, plan.m_pitch, plan.rows,
                   plan.products, plan.lines)  # fmt: skip

@@ -4,7 +4,7 @@ Kernels allocate nothing themselves: a fresh allocation of this size would cost 
 """
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeAlias
 
@@ -31,6 +31,8 @@ class _Buffers(threading.local):
         self.held: dict[tuple[str, np.dtype], np.ndarray] = {}
         self.allocate: Allocate = aligned_empty
         self.rehearses = False
+        self.state = object()  # another one whenever a buffer takes the place of another
+        self.keeper: Keeper | None = None
 
 
 _buffers = _Buffers()
@@ -41,7 +43,71 @@ def scratch(purpose: str, elements: int, dtype: np.dtype) -> np.ndarray:
     buffer = _buffers.held.get((purpose, dtype))
     if buffer is None or buffer.size < elements:
         buffer = _buffers.held[purpose, dtype] = _buffers.allocate(elements, dtype)
+        _buffers.state = object()
     return buffer
+
+
+def memory() -> object:
+    """Return what stays the same object as long as this thread's buffers stay where they are."""
+    return _buffers.state
+
+
+class Keeper:
+    """Memory for what is made of constant arrays alone; what is made of that is constant, too."""
+
+    def __init__(self, constants: Sequence[np.ndarray]) -> None:
+        self._stretches = [_stretch(array) for array in constants]
+        self.bytes = 0
+
+    def holds(self, array: np.ndarray) -> bool:
+        """Say whether an array is constant; one without elements is."""
+        start, stop = _stretch(array)
+        return array.size == 0 or any(first <= start and stop <= after for first, after in self._stretches)
+
+    def add(self, *arrays: np.ndarray) -> None:
+        """Take arrays for constant ones."""
+        self._stretches += [_stretch(array) for array in arrays]
+
+    def take(self, elements: int, dtype: np.dtype) -> np.ndarray:
+        """Return memory that is constant, for the caller to fill."""
+        array = _buffers.allocate(elements, dtype)
+        self.bytes += array.nbytes
+        self.add(array)
+        return array
+
+
+def _stretch(array: np.ndarray) -> tuple[int, int]:
+    """Return the addresses from which and below which the elements of a contiguous array stand."""
+    start = array.ctypes.data
+    return start, start + array.nbytes
+
+
+def packed(purpose: str, source: np.ndarray, elements: int, dtype: np.dtype) -> np.ndarray:
+    """Return memory for what is made of `source` alone: scratch memory, or a keeper's where `source` is constant."""
+    keeper = _buffers.keeper
+    return keeper.take(elements, dtype) if keeper and keeper.holds(source) else scratch(purpose, elements, dtype)
+
+
+def keeps(source: np.ndarray) -> bool:
+    """Say whether what is made of `source` alone is kept."""
+    return _buffers.keeper is not None and _buffers.keeper.holds(source)
+
+
+def keep(source: np.ndarray, *made: np.ndarray) -> None:
+    """Take arrays that are made of `source` alone for constant where that is."""
+    if keeps(source):
+        assert _buffers.keeper is not None
+        _buffers.keeper.add(*made)
+
+
+@contextmanager
+def keeping(keeper: Keeper | None) -> Iterator[None]:
+    """Let doors that this thread calls keep what they make of constants."""
+    _buffers.keeper, before = keeper, _buffers.keeper
+    try:
+        yield
+    finally:
+        _buffers.keeper = before
 
 
 def held_bytes() -> int:
@@ -57,6 +123,7 @@ def release() -> None:
     0
     """
     _buffers.held.clear()
+    _buffers.state = object()
 
 
 def rehearses() -> bool:

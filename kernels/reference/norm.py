@@ -184,12 +184,16 @@ def layer_norm_backward(
 
 
 def update_running(
-    mean: Statistics, variance: Statistics, count: int, momentum: float, running_mean: Array, running_var: Array
-) -> None:
-    """Move running statistics (C,) by `momentum` towards those of a batch (N, C), the images' average.
+    mean: Statistics, variance: Statistics, count: int, momentum: float | None, batches: Array, running_mean: Array,
+    running_var: Array,
+) -> None:  # fmt: skip
+    """Move running statistics (C,) by `momentum` towards those of a batch (N, C), the images' average; count batches.
 
-    The variance is taken unbiased, by the factor count / (count - 1) for the `count` numbers of each mean.
+    Without a momentum (None) they become the averages of all batches. The variance is taken unbiased, by the factor
+    count / (count - 1) for the `count` numbers of each mean.
     """
+    batches += 1
+    momentum = 1 / float(batches[0]) if momentum is None else momentum
     unbiased = variance.mean(0) * (count / max(count - 1, 1))
     running_mean[...] = (1 - momentum) * running_mean + momentum * mean.mean(0)
     running_var[...] = (1 - momentum) * running_var + momentum * unbiased

@@ -71,11 +71,17 @@ def test_prediction_folds_norms_with_running_statistics(norm, batch, device):
     assert ("Folded" in kinds) == tracks
 
 
-def test_weights_larger_than_the_output_are_not_folded():
-    net = fc.Sequential(fc.Conv2d(40, 50, 3), fc.BatchNorm2d(50), fc.ReLU(), input_shape=(4, 4, 40)).astype("float64")
+def test_large_weights_are_folded_where_that_is_done_once():
+    net = fc.Sequential(fc.Conv2d(40, 50, 3), fc.BatchNorm2d(50), fc.ReLU(), fc.Flatten(), fc.Linear(200, 3),
+                        input_shape=(4, 4, 40)).astype("float64")  # fmt: skip
     x = np.random.default_rng(0).standard_normal((1, 4, 4, 40))
     plain = fc.Sequential(*net, input_shape=(4, 4, 40), fuse=False).astype("float64")
     expected = plain.predict(x)
     np.testing.assert_allclose(net.predict(x), expected, rtol=1e-12, atol=1e-12)
-    kernels = [function.__name__ for _, calls in net.plan(1, training=False).forward_parts for function, _ in calls]
-    assert kernels[-1] == "fixed_norm_forward"
+    net.freeze(*net[:3])
+    net[1].eval()
+    np.testing.assert_allclose(net.forward(x), expected, rtol=1e-12, atol=1e-12)
+    plans = net.plan(1, training=False), net.plan(1, training=True, returns="parameters")
+    kernels = [{function.__name__ for _, calls in plan.forward_parts for function, _ in calls} for plan in plans]
+    assert ["fold_norm" in names for names in kernels] == [True, False]
+    assert ["fixed_norm_forward" in names for names in kernels] == [False, True]

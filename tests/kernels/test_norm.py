@@ -239,11 +239,14 @@ def test_the_gradients_bound(cpu, fill, count, deviation, seed):
 
 
 def test_running_statistics(room):
-    running_mean, running_var = np.array([1.0, 2.0]), np.array([1.0, 1.0])
     mean, variance = np.array([[3.0, 4.0], [5.0, 8.0]]), np.array([[2.0, 4.0], [4.0, 8.0]])
-    room.norm.update_running(mean, variance, 4, 0.25, running_mean, running_var)
-    np.testing.assert_allclose(running_mean, [0.75 * 1 + 0.25 * 4, 0.75 * 2 + 0.25 * 6])
-    np.testing.assert_allclose(running_var, [0.75 + 0.25 * 3 * 4 / 3, 0.75 + 0.25 * 6 * 4 / 3])
+    for momentum, weight in ((0.25, 0.25), (None, 1 / 3)):
+        batches, running_mean, running_var = np.array([2.0]), np.array([1.0, 2.0]), np.array([1.0, 1.0])
+        room.norm.update_running(mean, variance, 4, momentum, batches, running_mean, running_var)
+        assert batches == 3
+        rest = 1 - weight
+        np.testing.assert_allclose(running_mean, [rest * 1 + weight * 4, rest * 2 + weight * 6])
+        np.testing.assert_allclose(running_var, [rest + weight * 3 * 4 / 3, rest + weight * 6 * 4 / 3])
 
 
 @pytest.mark.parametrize(("shape", "groups"), [((1, 20_000, 16), 16), ((5, 900, 64), 8), ((40, 200, 32), 32)], ids=str)
