@@ -9,9 +9,9 @@ from functools import lru_cache
 import numba
 from numba.core.errors import NumbaError
 
+from fastcnn.kernels.cpu import clip
 from fastcnn.kernels.cpu.compiler import OPTIONS
 from fastcnn.kernels.cpu.elementwise import Pair, apply, apply_gradient
-from fastcnn.kernels.cpu.epilogue import RELU as RELU_BIT
 from fastcnn.kernels.cpu.epilogue import epilogue_of
 from fastcnn.kernels.cpu.functions import (
     ABS,
@@ -50,10 +50,13 @@ __all__ = [
 ]
 
 
+CLIPS = {"relu": clip.RELU, "relu6": clip.RELU | clip.CAP}  # what kernels do in registers
+
+
 def epilogue(kernel, numbers, dtype):
     """Return what convolutions take to apply `<kernel>_forward(x, *numbers, y)` to their outputs."""
-    if kernel == "relu":
-        return RELU_BIT
+    if kernel in CLIPS:
+        return CLIPS[kernel]
     if kernel == "elementwise":
         return epilogue_of(users_f(*numbers).address("f", dtype))
     return epilogue_of(PAIRS[kernel].address("f", dtype), *numbers)

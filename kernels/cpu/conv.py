@@ -28,6 +28,7 @@ from fastcnn.kernels.cpu.reduce import sum_pixels
 from fastcnn.kernels.cpu.threads import repeatable
 from fastcnn.kernels.cpu.tile import tiles
 from fastcnn.kernels.cpu.weight_gradient import weight_gradient
+from fastcnn.kernels.cpu.workspace import keeps
 
 DIRECT = ("auto", "direct")
 ALGORITHMS = ("auto", "direct", "depthwise", "scatter", "winograd")
@@ -117,7 +118,7 @@ def conv_forward(
         return
     block, filters = tiles(x.dtype), w.shape[:3]
     how = (x.shape, y.shape, filters, stride, padding, dilation, groups)
-    if algorithm in DIRECT and few_pixels.suits(*how):
+    if algorithm in DIRECT and few_pixels.suits(*how) and not keeps(w):
         few_pixels.convolve(x, w, b, stride, padding, dilation, epilogue, y)
         return
     used = algorithm_of("forward", *how, x.dtype, algorithm)

@@ -16,6 +16,7 @@ from math import prod
 import numpy as np
 
 from fastcnn.kernels.cpu import conv, planes
+from fastcnn.kernels.cpu.clip import RELU
 from fastcnn.kernels.cpu.compiler import jit
 from fastcnn.kernels.cpu.conv_pool_gradient import conv_pool_backward
 from fastcnn.kernels.cpu.conv_pool_plan import plan_conv_pool, source_address
@@ -24,7 +25,7 @@ from fastcnn.kernels.cpu.geometry import Padding, Triple
 from fastcnn.kernels.cpu.max_pool import max_pool_forward
 from fastcnn.kernels.cpu.tasks import share
 from fastcnn.kernels.cpu.threads import call_parallel, repeatable, threads_for
-from fastcnn.kernels.cpu.tile import RELU, call_tile, tiles
+from fastcnn.kernels.cpu.tile import call_tile, tiles
 from fastcnn.kernels.cpu.workspace import scratch
 
 __all__ = ["conv_pool_backward", "conv_pool_forward", "suits"]

@@ -1,7 +1,7 @@
 """What a convolution does to the outputs it has just finished, while they are in cache.
 
-An epilogue is one int64, so that every kernel takes it as it takes a number. Its two lowest bits are `RELU` and
-`PAST_CACHES` of `tile.py`, which act in registers. What is left without them is 0, or the address of four words: of
+An epilogue is one int64, so that every kernel takes it as it takes a number. Its three lowest bits are those of
+`clip.py`, which act in registers. What is left without them is 0, or the address of four words: of
 the machine code of a loop over a run of elements (`elementwise.py`), of the function's numbers a and b, and how far
 from the outputs another array stands that the function takes, too, element by element; 0 is none.
 """
@@ -14,11 +14,11 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from fastcnn.kernels.cpu.clip import BITS, PAST_CACHES
 from fastcnn.kernels.cpu.compiler import jit
 from fastcnn.kernels.cpu.elementwise import call_run
-from fastcnn.kernels.cpu.tile import PAST_CACHES, RELU, copy_bytes
+from fastcnn.kernels.cpu.tile import copy_bytes
 
-BITS = RELU | PAST_CACHES
 RUN_BYTES = 4096  # of finished outputs that a function takes at once, out of a buffer that stays in L1
 
 Words = tuple[int, float, float, int]

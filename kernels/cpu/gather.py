@@ -18,7 +18,6 @@ from fastcnn.kernels.cpu.threads import call_parallel, call_serial, threads_for
 from fastcnn.kernels.cpu.tile import (
     DOT_ROWS,
     MAX_VECTORS,
-    RELU,
     Tiles,
     call_copy,
     call_copy_rows,
@@ -163,7 +162,7 @@ def _gather_task(task, thread, addresses, dots, dot, lanes, source, packed, bias
         for m in range(0, pixels, DOT_ROWS):
             call_dot(dots[min(DOT_ROWS, pixels - m), K], a, a_table + 8 * m, batch.ctypes.data, packed.ctypes.data,
                      batch.size * run, c, c_table + 8 * m, run, batch.size, bias.ctypes.data if bias.size > 0 else 0,
-                     epilogue & RELU)  # fmt: skip
+                     epilogue)  # fmt: skip
         finish(epilogue, c, rows, out_step_h * Q * K, columns, out_step_w * K, K, itemsize)
         return
     # While this block is computed, the source of the next one is asked for: most likely this thread will take it.

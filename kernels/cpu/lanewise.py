@@ -22,7 +22,8 @@ from llvmlite import ir
 from llvmlite.ir import Value
 from numba.extending import intrinsic
 
-from fastcnn.kernels.cpu.tile import PAST_CACHES, RELU, caller, tile_shape
+from fastcnn.kernels.cpu.clip import PAST_CACHES, Clip
+from fastcnn.kernels.cpu.tile import caller, tile_shape
 from fastcnn.kernels.cpu.vector import VectorFunction, i32, i64, load_functions, load_once, vector_registers
 
 PRODUCT_ARGUMENTS, GRADIENT_ARGUMENTS = 23, 15
@@ -135,7 +136,7 @@ def emit_products(module: ir.Module, pattern: Pattern, dtype: np.dtype, lanes: i
     period, outputs, by_column = period_of(pattern.group_out, lanes), len(pattern.outputs), _by_place(pattern.outputs)
     by_row, height = _by_place(pattern.rows), max(1, len(pattern.rows))
     taps = sorted({tap for met in pattern.outputs for tap, _ in met})
-    wanted = f.splat(b.icmp_signed("!=", b.and_(epilogue, i64(RELU)), i64(0)))
+    clip = Clip(f, epilogue)
     past = b.icmp_signed("!=", b.and_(epilogue, i64(PAST_CACHES)), i64(0))
     exist = [
         b.zext(b.and_(b.icmp_signed("<=", first_row, i64(r)), b.icmp_signed("<=", i64(r), last_row)), i64)
@@ -189,9 +190,7 @@ def emit_products(module: ir.Module, pattern: Pattern, dtype: np.dtype, lanes: i
         def store(i: int, *_: object) -> list[Value]:
             y_p, values = b.gep(y_v, [b.mul(y_row, i64(i))]), []
             for total in sums[i * outputs : (i + 1) * outputs]:
-                # A NaN is not below zero and stays.
-                cut = b.and_(b.fcmp_ordered("<", total, f.zero), wanted)
-                values.append(b.select(cut, f.zero, total))
+                values.append(clip.vector(total))
             with b.if_else(past) as branches:
                 for past_caches, branch in zip((True, False), branches, strict=True):
                     with branch:

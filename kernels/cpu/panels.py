@@ -7,6 +7,7 @@ import numpy as np
 from llvmlite import ir
 from llvmlite.ir import Value
 
+from fastcnn.kernels.cpu.clip import Clip
 from fastcnn.kernels.cpu.vector import VectorFunction, i64
 
 COPY_ARGUMENTS, ROWS_ARGUMENTS, PATCH_ARGUMENTS, DOT_ARGUMENTS, TRANSPOSE_ARGUMENTS = 5, 6, 8, 11, 6
@@ -94,9 +95,9 @@ class Dot:
         self.MR, self.NK = MR, NK
 
     def emit(self) -> None:
-        """Dot products, sums over the lanes, bias and ReLU."""
+        """Dot products, sums over the lanes, bias and clip."""
         f, b = self.f, self.f.b
-        a, a_rows, a_batch, bb, b_step, c, c_rows, run, R, bias, relu = f.function.args
+        a, a_rows, a_batch, bb, b_step, c, c_rows, run, R, bias, epilogue = f.function.args
         a, bb, c = f.pointer(a), f.pointer(bb), f.pointer(c)
         a_rows, a_batch, c_rows = (f.pointer(p, i64) for p in (a_rows, a_batch, c_rows))
         self.a_offsets = [b.load(b.gep(a_rows, [i64(m)])) for m in range(self.MR)]
@@ -115,11 +116,10 @@ class Dot:
 
         sums = f.loop(R, [bb, *[f.zero] * (self.MR * self.NK)], batch)[1:]
         biases = self._biases(bias)
-        cut = b.icmp_signed("!=", relu, i64(0))
+        clip = Clip(f, epilogue)
         for n, (total, place) in enumerate(zip(sums, places, strict=True)):
             value = b.fadd(f.sum_lanes(total), biases[n % self.NK])
-            zero = ir.Constant(f.element, 0.0)
-            b.store(b.select(b.and_(cut, b.fcmp_ordered("<", value, zero)), zero, value), place)
+            b.store(clip.number(value), place)
         b.ret_void()
 
     def _step(self, carried: list[Value], mask: Value | None) -> list[Value]:

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from numba.np.unsafe.ndarray import to_fixed_tuple
 
+from fastcnn.kernels.cpu.clip import CAP, RELU, SIX
 from fastcnn.kernels.cpu.compiler import jit
 from fastcnn.kernels.cpu.epilogue import finish
 from fastcnn.kernels.cpu.geometry import LINE, MIN_TASKS, SERIAL_FLOPS, Gather, Triple, blocks_of
@@ -26,7 +27,6 @@ from fastcnn.kernels.cpu.threads import call_parallel, threads_for
 from fastcnn.kernels.cpu.tile import (
     MAX_PATCH_ROWS,
     MAX_PATCH_VECTORS,
-    RELU,
     Tiles,
     call_copy_rows,
     call_patches,
@@ -274,7 +274,8 @@ def _scatter_task(task, thread, addresses, functions, lanes, source, packed, bia
         at = (slice_ * P + h_first) * Q * K
         for i in range(at, at + own * K if epilogue & RELU else 0):
             value = target[np.uintp(i)]
-            target[np.uintp(i)] = 0 if value < 0 else value
+            value = 0 if value < 0 else value
+            target[np.uintp(i)] = SIX if epilogue & CAP and value > SIX else value
         finish(epilogue, target.ctypes.data + size * at, 1, 0, 1, own * K, own * K, size)
 
 

@@ -5,7 +5,7 @@
 for m < MR rows and v < NV vectors of lanes: a batch-reduce matrix product whose MR x NV accumulators stay in vector
 registers from the first product to the store. `a_rows`, `a_batch` and `c_rows` are tables of offsets, so the rows of
 a tile may be any pixels (of several image rows, of a strided grid) and the batch any filter taps. `init` is zero, C
-itself (accumulate) or the bias; the epilogue may apply ReLU, and store past the caches a C that would not fit them.
+itself (accumulate) or the bias; the epilogue may clip it, and store past the caches a C that would not fit them.
 Lanes of the last vector from `tail` on are neither loaded from C and the bias nor stored; B is padded to whole vectors.
 
 While a tile computes, it asks for the cache lines that will be needed next: one a step, at `fetch` + fetch_table[i]
@@ -28,6 +28,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from fastcnn.kernels.cpu.clip import PAST_CACHES, Clip
 from fastcnn.kernels.cpu.geometry import DOT_CHANNELS
 from fastcnn.kernels.cpu.panels import (
     COPY_ARGUMENTS,
@@ -56,7 +57,6 @@ MAX_VECTORS = 2  # B's panels are two vectors wide: two loads feed 2 * MR multip
 MAX_PATCH_ROWS, MAX_PATCH_VECTORS = 5, 4  # of a patch taken at once; larger ones are taken in parts
 DOT_ROWS = 8  # of a tile of dot products: at most 8 * 3 accumulators
 MIN_FETCH = 64  # steps from which on a tile has the time to ask for the lines of C before it stores them
-RELU, PAST_CACHES = 1, 2  # bits of the epilogue: cut at zero; store whole vectors past the caches
 TILE_ARGUMENTS = 18
 
 
@@ -115,9 +115,8 @@ class _Tile:
             return [b.gep(b_i, [b_batch]), *self._run(a_i, a_step, b_i, b_step, J, carried)]
 
         _, _, *total = f.loop(R, [bb, f.pointer(fetch_table, i64), *start], batch)
-        wanted = f.splat(b.icmp_signed("!=", b.and_(epilogue, i64(RELU)), i64(0)))
-        # A NaN is not below zero and stays.
-        cut = [b.select(b.and_(b.fcmp_ordered("<", v, f.zero), wanted), f.zero, v) for v in total]
+        clip = Clip(f, epilogue)
+        cut = [clip.vector(value) for value in total]
         past, through = (f.function.append_basic_block(name) for name in ("past", "through"))
         b.cbranch(past_caches, past, through)
         for block in (past, through):
@@ -290,7 +289,7 @@ def call_transpose(typingctx, address, source, step, target, panel, rows, column
 
 
 @intrinsic
-def call_dot(typingctx, address, a, a_rows, a_batch, b, b_step, c, c_rows, run, R, bias, relu):
+def call_dot(typingctx, address, a, a_rows, a_batch, b, b_step, c, c_rows, run, R, bias, epilogue):
     """Call the tile of dot products at `address`."""
     return caller(DOT_ARGUMENTS)
 

@@ -5,7 +5,7 @@ pixels of the output and r x r taps make m + r = 7. Every lane is a channel.
 
     input    V = B' x B    6x6 pixels to 36 points
     filter   U = G w G'    r x r taps to 36 points
-    output   y = A' m A    36 points to m x m pixels, plus bias, cut at zero for ReLU
+    output   y = A' m A    36 points to m x m pixels, plus bias, clipped
     gradient Y = A dy A'   m x m pixels of the output's gradient to 36 points
     weights  w = G' m G    36 points to the gradient by r x r taps
 
@@ -23,7 +23,8 @@ from llvmlite import ir
 from llvmlite.ir import Value
 from numba.extending import intrinsic
 
-from fastcnn.kernels.cpu.tile import PAST_CACHES, RELU, caller, tile_shape
+from fastcnn.kernels.cpu.clip import PAST_CACHES, Clip
+from fastcnn.kernels.cpu.tile import caller, tile_shape
 from fastcnn.kernels.cpu.vector import VectorFunction, i64, load_functions, load_once
 
 POINT_ARGUMENTS, WEIGHT_ARGUMENTS, OUTPUT_ARGUMENTS = 6, 6, 10
@@ -180,7 +181,7 @@ class _Transform:
         f, b = self.f, self.f.b
         M, step, bias, epilogue, y, row_pitch, pixel_pitch, channels, high, wide = self.arguments
         M, bias, y = f.pointer(M), f.pointer(bias), f.pointer(y)
-        cut, nothing = f.splat(b.icmp_signed("!=", b.and_(epilogue, i64(RELU)), i64(0))), f.mask_below(i64(0))
+        clip, nothing = Clip(f, epilogue), f.mask_below(i64(0))
         whole = b.icmp_signed("==", b.add(high, wide), i64(2 * size))
         past_caches = b.and_(whole, b.icmp_signed("!=", b.and_(epilogue, i64(PAST_CACHES)), i64(0)))
 
@@ -189,8 +190,7 @@ class _Transform:
             add, pixels = f.load(f.at(bias, first), mask), []
             for r, row in enumerate(self.both(partial(self.along_output, size), points)):
                 for s, pixel in enumerate(row):
-                    value = b.fadd(pixel, add)
-                    value = b.select(b.and_(cut, b.fcmp_ordered("<", value, f.zero)), f.zero, value)
+                    value = clip.vector(b.fadd(pixel, add))
                     inside = b.and_(b.icmp_signed("<", i64(r), high), b.icmp_signed("<", i64(s), wide))
                     offset = b.add(b.mul(row_pitch, i64(r)), b.mul(pixel_pitch, i64(s)))
                     pixels.append((value, f.at(y, b.add(first, offset)), b.select(inside, mask, nothing)))
