@@ -106,16 +106,21 @@ class Activated(Step):
         return self.activation.epilogue(backend, y.dtype) if self.activation else 0
 
     def bind(self, backend: Backend, xs: Sequence[Array], y: Array, training: bool) -> Bound:
-        """Return the calls; the way back takes the gradient through the activation in place."""
+        """Return the calls; the way back takes the gradient through the activation in place, and sums it at once."""
         layer, activation = self.layer, self.activation
         assert isinstance(layer, WeightedLayer)
         inner = layer.bind(backend, xs[:1], y, training, self.epilogue(backend, xs, y))
 
         def backward(dy: Array, dxs: Sequence[Array | None], grads: Mapping[str, Array], *total: Array) -> list[Call]:
-            calls = inner.backward(dy, dxs[:1], grads, *total)
             if activation is None:
-                return calls
-            return [(activation.kernels(backend)[1], (y, dy, *activation.numbers(), dy)), *calls]
+                return inner.backward(dy, dxs[:1], grads, *total)
+            if "bias" not in grads:
+                through: Call = (activation.kernels(backend)[1], (y, dy, *activation.numbers(), dy))
+            else:
+                given = (activation.kernel, y, dy, activation.numbers(), grads["bias"])
+                through = (backend.activation.backward_with_sums, given)
+            others = {name: gradient for name, gradient in grads.items() if name != "bias"}
+            return [through, *inner.backward(dy, dxs[:1], others, *total)]
 
         return Bound(backward, inner.forward)
 

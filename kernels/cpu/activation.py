@@ -31,6 +31,7 @@ from fastcnn.kernels.cpu.functions import (
     TANH,
 )
 from fastcnn.kernels.cpu.gain import gain_backward_input, gain_backward_weight, gain_forward
+from fastcnn.kernels.cpu.gradient_sums import apply_gradient_sums
 from fastcnn.kernels.cpu.softmax import (
     log_softmax_backward_input,
     log_softmax_forward,
@@ -66,6 +67,15 @@ def add_epilogue(residual, y, bounds):
     """Return what convolutions with output y take to add `residual` (as many elements), and bring it between bounds."""
     address = (a.__array_interface__["data"][0] for a in (residual, y))
     return epilogue_of(CLIP.address("g", y.dtype), *bounds, away=next(address) - next(address))
+
+
+@repeatable
+def backward_with_sums(kernel, kept, dy, numbers, db):
+    """Fill dy with what `<kernel>_backward_input(kept, dy, *numbers, dy)` makes of it, and db (K,) with its sums."""
+    if kernel == "elementwise":
+        apply_gradient_sums(users_df(*numbers), kept, dy, db)
+    else:
+        apply_gradient_sums(PAIRS[kernel], kept, dy, db, *numbers)
 
 
 @repeatable

@@ -1,18 +1,29 @@
-"""What kernels do to their outputs in registers, before they store them: ReLU and ReLU6, as bits of the epilogue.
+"""What kernels do to outputs in registers, mostly before they store them: ReLU and ReLU6, as bits of the epilogue.
 
 The rest of an epilogue is in `epilogue.py`.
 """
 
 from math import inf
 
+import numpy as np
 from llvmlite import ir
 from llvmlite.ir import Value
 
+from fastcnn.kernels.cpu.compiler import jit
 from fastcnn.kernels.cpu.vector import VectorFunction, i64
 
 RELU, PAST_CACHES, CAP = 1, 2, 4  # cut at zero; store whole vectors past the caches; cut what is above six, too
 BITS = RELU | PAST_CACHES | CAP
 SIX = 6.0
+
+
+@jit(inner=True)
+def clip_run(run, first, after, epilogue):
+    """Make the cuts that an epilogue asks for in the elements of a run that are back in memory; a NaN stays."""
+    for i in range(first, after if epilogue & RELU else first):
+        value = run[np.uintp(i)]
+        value = 0 if value < 0 else value
+        run[np.uintp(i)] = SIX if epilogue & CAP and value > SIX else value
 
 
 class Clip:

@@ -20,6 +20,8 @@ import llvmlite
 import llvmlite.binding as llvm
 import numba
 from numba.core import caching
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler import Compiler
 from numba.core.serialize import dumps
 
 config: Any = numba.config  # its names come from the environment when Numba is imported
@@ -34,16 +36,56 @@ def jit(function: Callable[..., Any] | None = None, *, inner: bool = False, reor
     """Compile a kernel: no GIL, fused multiply-adds allowed, NaN and infinity kept, code cached on disk.
 
     `inner` functions are called by kernels alone: they get no entry from Python, which would cost half of their
-    compile time. In functions compiled with `reorder` the compiler may sum in the order of vector lanes, one order for
-    good once it is compiled; what they call keeps its own order.
+    compile time, and no machine code of their own (`_Inlined`). In functions compiled with `reorder` the compiler may
+    sum in the order of vector lanes, one order for good once it is compiled; what they call keeps its own order.
     """
     if function is None:
         return lambda f: jit(f, inner=inner, reorder=reorder)
     options = OPTIONS | {"fastmath": {"contract", "reassoc"}} if reorder else OPTIONS
     njit: Any = numba.njit
-    dispatcher: Any = njit(**options, no_cpython_wrapper=inner, no_cfunc_wrapper=True)(function)
+    compiler = _InnerCompiler if inner else Compiler
+    dispatcher: Any = njit(**options, no_cpython_wrapper=inner, no_cfunc_wrapper=True, pipeline_class=compiler)(
+        function
+    )
     dispatcher._cache = KernelCache(function)
     return dispatcher
+
+
+class _Inlined(JITCodeLibrary):
+    """The code of an inner function, as kernels take it in: they optimize it in full and compile it, with their own.
+
+    A body of tasks, its functions and theirs would else be turned into machine code once at every level.
+    """
+
+    def _optimize_final_module(self) -> None:
+        passes, builder = self._codegen._module_pass_manager(
+            loop_vectorize=self._codegen._loopvect, slp_vectorize=False, opt=self._codegen._opt_level, cost="cheap"
+        )
+        passes.run(self._final_module, builder)
+
+    def _finalize_final_module(self) -> None:
+        self._finalize_dynamic_globals()
+        self._verify_declare_only_symbols()
+        self._finalized = True
+
+    @property
+    def codegen(self) -> "_Inlined":
+        return self
+
+    def set_env(self, name: str, env: object) -> None:
+        """Leave the environment of Python objects alone: no code holds it."""
+
+    def serialize_using_object_code(self) -> Any:
+        return self.serialize_using_bitcode()
+
+
+class _InnerCompiler(Compiler):
+    """Numba's compiler, for inner functions."""
+
+    def define_pipelines(self) -> Any:
+        codegen = self.state.targetctx.codegen()
+        self.state.library = _Inlined(codegen, self.state.func_id.func_qualname)
+        return super().define_pipelines()
 
 
 def host() -> tuple[str, str]:

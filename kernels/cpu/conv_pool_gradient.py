@@ -29,6 +29,7 @@ from fastcnn.kernels.cpu.workspace import scratch
 
 GRADIENT_CHUNKS = 32  # groups of images that sum dw by themselves: enough for 16 threads, few enough to add up
 LISTED = 1 << 12  # patches of a list, which stays in the caches
+LISTED_BY_TAP = 1 << 14  # places in the lists of some windows, of which most stay empty
 HELD_BYTES = 1 << 15  # of filters that stay in L1 while patches of dx add them up
 MIN_PATCH_VECTORS = 2  # fewer sums than that would wait for each other
 SERIAL_SUMS = 1 << 15  # elements of such sums that one thread adds as fast
@@ -54,20 +55,21 @@ def _list_by_channel(first, last, taps, patches, windows, winner, dy, counts, of
 
 
 @jit(inner=True)
-def _list_by_tap(first, last, taps, K, filter_size, winner, dy, ends, offsets, scales):
-    """List the channels of some windows of one image, window by window and tap by tap, as `ends` cuts the list.
+def _list_by_tap(first, last, taps, K, filter_size, winner, dy, counts, offsets, scales):
+    """List the channels of some windows of one image by the tap that won, in one pass: `counts` of each list.
 
-    Of each: where its filter stands, and the gradient.
+    Of each channel: where its filter stands, and the gradient. Every list has room for all channels; the last of a
+    window holds those that ReLU cut.
     """
-    count = 0
-    for i in range(first, last):
-        for tap in range(taps):
-            for k in range(K):
-                at = np.uintp(i * K + k)
-                offsets[np.uintp(count)] = k * filter_size
-                scales[np.uintp(count)] = dy[at]
-                count += winner[at] == tap
-            ends[np.uintp((i - first) * taps + tap)] = count
+    for i in range(last - first):
+        counts[i * (taps + 1) : (i + 1) * (taps + 1)] = 0
+        for k in range(K):
+            at = np.uintp((first + i) * K + k)
+            here = np.uintp(i * (taps + 1) + winner[at])
+            to = here * np.uintp(K) + np.uintp(counts[here])
+            offsets[to] = k * filter_size
+            scales[to] = dy[at]
+            counts[here] += 1
 
 
 @jit(inner=True)
@@ -92,7 +94,7 @@ def _add_weight_gradient(functions, lanes, a, winner, dy, numbers, batch, rows, 
 
 
 @jit(inner=True)
-def _add_input_gradient(functions, lanes, dx, w, winner, dy, numbers, batch, rows, patches, windows, ends, offsets,
+def _add_input_gradient(functions, lanes, dx, w, winner, dy, numbers, batch, rows, patches, windows, counts, offsets,
                         scales):  # fmt: skip
     """Add one image's part to dx, an address: for each window tap, the filters of the channels that won there.
 
@@ -101,24 +103,24 @@ def _add_input_gradient(functions, lanes, dx, w, winner, dy, numbers, batch, row
     run, taps, size, K = numbers[0], numbers[1], dy.itemsize, w.shape[0]
     most = HELD_BYTES // (K * min(MAX_PATCH_ROWS, batch.size) * lanes * size)
     group = max(MIN_PATCH_VECTORS, min(MAX_PATCH_VECTORS, most)) * lanes
-    block = max(1, LISTED // K)
+    block = max(1, offsets.size // (K * (taps + 1)))
     for first in range(0, windows.size, block):
         last = min(windows.size, first + block)
-        _list_by_tap(first, last, taps, K, w.shape[1], winner, dy, ends, offsets, scales)
+        _list_by_tap(first, last, taps, K, w.shape[1], winner, dy, counts, offsets, scales)
         for row in range(0, batch.size, MAX_PATCH_ROWS):
             height = min(MAX_PATCH_ROWS, batch.size - row)
             for j in range(0, run, group):
                 length = min(group, run - j)
                 vectors = (length + lanes - 1) // lanes
-                start = 0
-                for i in range((last - first) * taps):
-                    if ends[i] > start:
-                        patch = windows[first + i // taps] + patches[i % taps] + j
-                        call_patches(functions[height, vectors], dx + size * patch, batch.ctypes.data + 8 * row,
-                                     w.ctypes.data + size * j, rows.ctypes.data + 8 * row,
-                                     offsets.ctypes.data + 8 * start, scales.ctypes.data + size * start,
-                                     ends[i] - start, length - (vectors - 1) * lanes)  # fmt: skip
-                    start = ends[i]
+                for i in range(last - first):
+                    for tap in range(taps):
+                        at = i * (taps + 1) + tap
+                        if counts[at] > 0:
+                            patch = windows[first + i] + patches[tap] + j
+                            call_patches(functions[height, vectors], dx + size * patch, batch.ctypes.data + 8 * row,
+                                         w.ctypes.data + size * j, rows.ctypes.data + 8 * row,
+                                         offsets.ctypes.data + 8 * at * K, scales.ctypes.data + size * at * K,
+                                         counts[at], length - (vectors - 1) * lanes)  # fmt: skip
 
 
 @jit(inner=True)
@@ -264,8 +266,9 @@ def conv_pool_backward(
     partial = scratch("partial", chunks * K * (runs * wide + 1), x.dtype)
     partial_w = partial[: chunks * K * runs * wide].reshape(chunks, K, runs * wide)
     partial_b = partial[partial_w.size : partial_w.size + chunks * K].reshape(chunks, K)
-    listed = max(LISTED, plan.windows.size, K) + 1
-    counted = max(K, LISTED * plan.patches.size)
+    window_lists = K * plan.patches.size
+    listed = max(LISTED, plan.windows.size, window_lists, min(LISTED_BY_TAP, plan.windows.size * window_lists))
+    counted = max(K, listed // K)
     counts = scratch("counts", threads * counted, np.dtype(np.int64))[: threads * counted].reshape(threads, counted)
     offsets = scratch("offsets", threads * listed, np.dtype(np.int64))[: threads * listed].reshape(threads, listed)
     scales = scratch("scales", threads * listed, x.dtype)[: threads * listed].reshape(threads, listed)

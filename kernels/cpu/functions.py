@@ -253,6 +253,7 @@ ABS = Pair(absolute, absolute_gradient)
 SOFT_ABS = Pair(soft_abs, soft_abs_gradient)
 
 PAIRS = {
-    "relu6": RELU6, "leaky_relu": LEAKY_RELU, "elu": ELU, "sigmoid": SIGMOID, "tanh": TANH, "silu": SILU, "gelu": GELU,
-    "gelu_tanh": GELU_TANH, "hardswish": HARDSWISH, "softplus": SOFTPLUS, "abs": ABS, "soft_abs": SOFT_ABS,
+    "relu": RELU, "relu6": RELU6, "leaky_relu": LEAKY_RELU, "elu": ELU, "sigmoid": SIGMOID, "tanh": TANH, "silu": SILU,
+    "gelu": GELU, "gelu_tanh": GELU_TANH, "hardswish": HARDSWISH, "softplus": SOFTPLUS, "abs": ABS,
+    "soft_abs": SOFT_ABS,
 }  # fmt: skip

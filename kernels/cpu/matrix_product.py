@@ -7,7 +7,7 @@ The parts t of a row of x stand anywhere, as the pixels under a filter do.
 A task takes some panels of columns and some rows, and goes along f in blocks: each block of w is copied, or transposed,
 into a cache as it comes in long runs from memory, and every tile of rows is multiplied by it there; the sums stay in
 the caches all the while. A convolution, which has many pixels, packs its whole filter first: with few rows that would
-be most of the time.
+be most of the time. With very few even a copied block is too much: `matrix_vector.py` reads w where it lies.
 """
 
 from functools import lru_cache
@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fastcnn.kernels.cpu import matrix_vector
 from fastcnn.kernels.cpu.compiler import jit
 from fastcnn.kernels.cpu.epilogue import finish
 from fastcnn.kernels.cpu.geometry import LINE, SERIAL_FLOPS
@@ -152,6 +153,12 @@ def product(
     """
     code, (M, K) = tiles(x.dtype), y.shape
     F = w.shape[2] if transposed else w.shape[1]
+    if matrix_vector.suits(M, F, K, transposed):
+        if transposed:
+            matrix_vector.product_transposed(x, rows.places, rows.parts, w[0], dense_rows(M, K).places, y)
+        else:
+            matrix_vector.product(x, rows.places, rows.parts, w, b, epilogue, y)
+        return
     made = cut(M, F, K, transposed, code.rows, MAX_VECTORS * code.lanes, x.itemsize)
     parallel = made.tasks > 1 and 2 * M * w.size > SERIAL_FLOPS
     threads = threads_for(parallel)

@@ -252,8 +252,8 @@ def _join_chunks(partial_w, partial_b, dw, db):
             partial_b[0, k] += partial_b[chunk, k]
             for f in range(count):
                 partial_w[0, k, f] += partial_w[chunk, k, f]
-    db[:] = partial_b[0]
     for k in range(K):
+        db[k] = partial_b[0, k]
         for f in range(count):
             dw[f, k] = partial_w[0, k, f]
 

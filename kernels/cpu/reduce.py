@@ -21,7 +21,8 @@ def _sum_chunk(chunk, thread, a, partial):
 
 
 @jit(inner=True)
-def _add_chunks(k, thread, partial, total):
+def add_chunks(k, thread, partial, total):
+    """Fill total[k] with the sum of partial (chunks, K), in double precision."""
     exact = 0.0
     for chunk in range(partial.shape[0]):
         exact += partial[chunk, k]
@@ -31,12 +32,17 @@ def _add_chunks(k, thread, partial, total):
 @jit
 def _sum_rows(team, a, chunks, partial, total):
     share(team, chunks, _sum_chunk, (a, partial))
-    share((1, team[1]), total.size, _add_chunks, (partial, total))
+    share((1, team[1]), total.size, add_chunks, (partial, total))
+
+
+def chunks_of(a: np.ndarray) -> int:
+    """Return into how many chunks the rows of an array are cut."""
+    return max(1, a.size // CHUNK)
 
 
 def sum_pixels(a: np.ndarray, total: np.ndarray) -> None:
     """Fill total (K,) with the column sums of a (M, K): chunks cut by shape, added in order in double precision."""
-    chunks = max(1, a.size // CHUNK)
+    chunks = chunks_of(a)
     partial = scratch("sums", chunks * total.size, a.dtype)[: chunks * total.size].reshape(chunks, total.size)
     call_parallel(a.size > SERIAL_ELEMENTS, _sum_rows, a, chunks, partial, total)
 

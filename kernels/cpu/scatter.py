@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from numba.np.unsafe.ndarray import to_fixed_tuple
 
-from fastcnn.kernels.cpu.clip import CAP, RELU, SIX
+from fastcnn.kernels.cpu.clip import clip_run
 from fastcnn.kernels.cpu.compiler import jit
 from fastcnn.kernels.cpu.epilogue import finish
 from fastcnn.kernels.cpu.geometry import LINE, MIN_TASKS, SERIAL_FLOPS, Gather, Triple, blocks_of
@@ -272,10 +272,7 @@ def _scatter_task(task, thread, addresses, functions, lanes, source, packed, bia
             m = after
     for slice_ in range(n_first * O, n_after * O):
         at = (slice_ * P + h_first) * Q * K
-        for i in range(at, at + own * K if epilogue & RELU else 0):
-            value = target[np.uintp(i)]
-            value = 0 if value < 0 else value
-            target[np.uintp(i)] = SIX if epilogue & CAP and value > SIX else value
+        clip_run(target, at, at + own * K, epilogue)
         finish(epilogue, target.ctypes.data + size * at, 1, 0, 1, own * K, own * K, size)
 
 

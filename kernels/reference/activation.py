@@ -32,6 +32,7 @@ from fastcnn.kernels.reference.taps import Array
 __all__ = [
     "abs_backward_input",
     "abs_forward",
+    "backward_with_sums",
     "elementwise_backward_input",
     "elementwise_check",
     "elementwise_forward",
@@ -263,3 +264,9 @@ def elementwise_forward(x: Array, f: ScalarFunction, y: Array) -> None:
 def elementwise_backward_input(x: Array, dy: Array, df: ScalarFunction, dx: Array) -> None:
     """Fill dx with dy * df(x), one element after another."""
     dx[...] = dy * np.vectorize(df, otypes=[dx.dtype])(x) if x.size else x
+
+
+def backward_with_sums(kernel: str, kept: Array, dy: Array, numbers: tuple[Any, ...], db: Array) -> None:
+    """Fill dy with what `<kernel>_backward_input(kept, dy, *numbers, dy)` makes of it, and db (K,) with its sums."""
+    globals()[f"{kernel}_backward_input"](kept, dy, *numbers, dy)
+    db[...] = dy.reshape(-1, db.size).sum(axis=0)

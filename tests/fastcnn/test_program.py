@@ -24,7 +24,9 @@ def results(net, plan, images, gradients, as_program):
     if as_program:
         plan.forward()
     else:
-        run([call for _, calls in plan.forward_parts for call in calls])
+        keeper = workspace.Keeper(plan.store.constants) if plan._keeps else None  # kept filters take other kernels
+        with workspace.keeping(keeper):
+            run([call for _, calls in plan.forward_parts for call in calls])
     found = [y.copy() for y in plan.outputs]
     if plan.output_gradients:
         plan.load_gradients(gradients)

@@ -290,3 +290,21 @@ def test_outputs_past_the_caches(cpu, monkeypatch, integers, dtype, lead, size):
     assert np.isnan([*room[:lead], room[-1]]).all()
     cpu.activation.relu_forward(x, x)
     np.testing.assert_array_equal(x, np.maximum(integers(0, (size,), dtype), 0))
+
+
+@pytest.mark.parametrize(
+    "shape", [(0, 3), (1, 1), (5, 7, 3), (2, 40, 41, 20), (130, 501), (7, 3000), (3000, 64)], ids=str
+)
+@pytest.mark.parametrize(("kernel", "numbers"), [("relu", ()), ("relu6", ()), ("leaky_relu", (0.1,))])
+def test_gradient_with_sums_is_both_passes(room, with_threads, dtype, shape, kernel, numbers):
+    """The same bits as the gradient, then its sums, for any number of threads."""
+    rng = np.random.default_rng(0)
+    kept, dy = (rng.normal(size=shape, scale=4).astype(dtype) for _ in range(2))
+    want, sums = np.empty_like(dy), np.full(shape[-1], np.nan, dtype)
+    getattr(room.activation, f"{kernel}_backward_input")(kept, dy, *numbers, want)
+    room.linear.linear_backward_bias(want.reshape(-1, shape[-1]), sums)
+    for threads in (1, 2):
+        dx, db = dy.copy(), np.full(shape[-1], np.nan, dtype)
+        with_threads(threads, lambda dx=dx, db=db: room.activation.backward_with_sums(kernel, kept, dx, numbers, db))
+        assert dx.tobytes() == want.tobytes()
+        assert db.tobytes() == sums.tobytes()

@@ -219,6 +219,7 @@ def test_thread_count_changes_no_bit(cpu, fill, with_threads, fit, name):
         ((3, 4, 5), (2, 3, 3), (1, 1, 2), 1, (1, 1, 1), 40, 70),
         ((1, 5, 5), (1, 1, 1), (1, 2, 2), 0, (1, 1, 1), 300, 1100),
         ((1, 4, 4), (1, 4, 4), (1, 1, 1), 0, (1, 1, 1), 130, 65),
+        ((1, 3, 3), (1, 3, 3), (1, 1, 1), 0, (1, 1, 1), 37, 501),
     ],
 )
 def test_few_pixels_are_rows_of_a_product(
@@ -238,7 +239,8 @@ def test_few_pixels_are_rows_of_a_product(
 
 @pytest.mark.parametrize("function", ["relu", "relu6"])
 @pytest.mark.parametrize(("algorithm", "image", "N", "C", "K", "groups"), [
-    ("direct", 12, 3, 20, 35, 1), ("direct", 12, 2, 3, 5, 1), ("direct", 12, 2, 40, 2, 1), ("auto", 5, 1, 40, 50, 1),
+    ("auto", 1, 2, 90, 70, 1), ("direct", 12, 3, 20, 35, 1), ("direct", 12, 2, 3, 5, 1), ("direct", 12, 2, 40, 2, 1),
+    ("auto", 5, 1, 40, 50, 1),
     ("depthwise", 12, 2, 19, 19, 19), ("scatter", 12, 2, 20, 35, 1), ("winograd", 12, 2, 20, 35, 1),
 ])  # fmt: skip
 def test_clips_in_registers(reference, cpu, integers, dtype, function, algorithm, image, N, C, K, groups):

@@ -36,7 +36,10 @@ def test_rooms_agree_exactly(reference, cpu, fill, integers, dtype, N, F, K, see
         np.testing.assert_array_equal(got[name], value, name)
 
 
-@pytest.mark.parametrize(("N", "F", "K"), [(1, 700, 1300), (37, 1300, 700), (128, 300, 1100), (129, 70, 300)])
+@pytest.mark.parametrize(
+    ("N", "F", "K"),
+    [(1, 700, 1300), (2, 1100, 65), (3, 40, 9001), (5, 501, 4097), (37, 1300, 700), (128, 300, 1100), (129, 70, 300)],
+)
 def test_matrices_of_several_blocks_are_exact(reference, cpu, fill, integers, dtype, N, F, K):
     x, w, b, dy = (integers(3, s, dtype) for s in ((N, F), (F, K), (K,), (N, K)))
     got = passes(cpu.linear, fill, True, x, w, b, dy)
@@ -89,14 +92,16 @@ def test_gradients_are_finite_differences(room, fill, differences):
 
 
 def test_relu_passes_nan(room, fill):
-    x, w = np.array([[1.0], [-2.0], [np.nan]]), np.ones((1, 1))
-    y = fill(room.linear.linear_forward, x, w, None, True, shapes=[(3, 1)], dtype=x.dtype)
-    np.testing.assert_array_equal(y.ravel(), [1.0, 0.0, np.nan])
+    for K in (1, 100):
+        x, w = np.array([[1.0], [-2.0], [np.nan]]), np.ones((1, K))
+        y = fill(room.linear.linear_forward, x, w, None, True, shapes=[(3, K)], dtype=x.dtype)
+        np.testing.assert_array_equal(y, np.repeat([[1.0], [0.0], [np.nan]], K, axis=1))
 
 
-def test_thread_count_changes_no_bit(cpu, fill, with_threads):
+@pytest.mark.parametrize("N", [1, 4, 130])
+def test_thread_count_changes_no_bit(cpu, fill, with_threads, N):
     rng = np.random.default_rng(0)
-    x, w, b, dy = (rng.normal(size=s).astype("float32") for s in ((130, 801), (801, 333), (333,), (130, 333)))
+    x, w, b, dy = (rng.normal(size=s).astype("float32") for s in ((N, 801), (801, 333), (333,), (N, 333)))
     one, two = (with_threads(n, lambda: passes(cpu.linear, fill, True, x, w, b, dy)) for n in (1, 2))
     for name, value in one.items():
         assert value.tobytes() == two[name].tobytes(), name

@@ -50,6 +50,11 @@ def pooled():
     return [w, b], [x], y, [(conv_pool.conv_pool_forward, (x, w, b, ONE, NONE, ONE, (1, 2, 2), y, winner))]
 
 
+def one_row():
+    (w, b), (x,), y, _ = dense()
+    return [w, b], [x], y[:1], [(linear.linear_forward, (x[:1], w, b, 1, y[:1]))]
+
+
 CASES = {
     "gather": lambda: convolution(24, 20, 3, 9),
     "merged": lambda: convolution(3, 4, 5, 17),
@@ -60,6 +65,7 @@ CASES = {
     "few pixels": lambda: convolution(64, 70, 3, 4),
     "folded": folded,
     "dense": dense,
+    "one row": one_row,
     "pooled": pooled,
 }
 
