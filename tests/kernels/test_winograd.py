@@ -131,6 +131,8 @@ def test_auto_takes_the_faster_way_and_direct_stays_exact(cpu, reference, fill, 
     assert choose("forward", shape, target, "float64") == "direct"
     assert choose("forward", shape, target, "float32", "direct") == "direct"
     assert choose("forward", (1, 1, 4, 4, 32), (1, 1, 4, 4, 48), "float32") == "direct"
+    few = (64, 1, 32, 32, 8)
+    assert [choose(name, few, few, "float32") for name in ("forward", "backward_weight")] == ["winograd"] * 2
     x, w = integers(0, shape, "float32"), integers(1, filters, "float32")
     forward = lambda *inputs: cpu.conv.conv_forward(*inputs, "direct")  # noqa: E731
     y = fill(forward, x, w, None, *how, False, shapes=[target], dtype="float32")
