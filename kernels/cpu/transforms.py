@@ -9,7 +9,8 @@ pixels of the output and r x r taps make m + r = 7. Every lane is a channel.
     gradient Y = A dy A'   m x m pixels of the output's gradient to 36 points
     weights  w = G' m G    36 points to the gradient by r x r taps
 
-Point e = 6 * r + s of a patch stands at e * step from its first. Written on `VectorFunction`, as the tile is.
+Point e = 6 * r + s of a patch stands at e * step from its first, its vectors of channels vector_pitch
+apart. Written on `VectorFunction`, as the tile is.
 
 Source: Lavin, Gray, "Fast Algorithms for Convolutional Neural Networks", 2016.
 """
@@ -23,11 +24,11 @@ from llvmlite import ir
 from llvmlite.ir import Value
 from numba.extending import intrinsic
 
-from fastcnn.kernels.cpu.clip import PAST_CACHES, Clip
+from fastcnn.kernels.cpu.clip import Clip
 from fastcnn.kernels.cpu.tile import caller, tile_shape
 from fastcnn.kernels.cpu.vector import VectorFunction, i64, load_functions, load_once
 
-POINT_ARGUMENTS, WEIGHT_ARGUMENTS, OUTPUT_ARGUMENTS = 6, 6, 10
+POINT_ARGUMENTS, WEIGHT_ARGUMENTS, OUTPUT_ARGUMENTS = 7, 6, 11
 
 
 SCALES = (1 / 4, -1 / 6, -1 / 6, 1 / 24, 1 / 24, 1.0)  # of the points of a filter
@@ -130,26 +131,26 @@ class _Transform:
         f.loop(b.sdiv(b.add(channels, i64(f.lanes - 1)), i64(f.lanes)), [], step)
         b.ret_void()
 
-    def emit_to_points(self, along: Callable[[Sequence[Value]], list[Value]], size: int, whole: bool) -> None:
-        """f(source, row pitch, pitch, points, step, channels): a size x size patch to its points.
+    def emit_to_points(self, along: Callable[[Sequence[Value]], list[Value]], size: int) -> None:
+        """f(source, row pitch, pitch, points, step, vector pitch, channels): a size x size patch to its points.
 
-        With `whole`, whole vectors are stored, zeros in the lanes past `channels`: the layout of a tile's B.
+        Whole vectors are stored, zeros in the lanes past `channels`.
         """
         f, b = self.f, self.f.b
-        source, row_pitch, pitch, points, step, channels = self.arguments
+        source, row_pitch, pitch, points, step, vector_pitch, channels = self.arguments
         source, points = f.pointer(source), f.pointer(points)
         offsets = [[b.add(b.mul(row_pitch, i64(r)), b.mul(pitch, i64(s))) for s in range(size)] for r in range(size)]
 
         def body(first: Value, mask: Value) -> None:
             patch = [[f.load(f.at(source, b.add(first, offset)), mask) for offset in row] for row in offsets]
+            target = b.mul(b.sdiv(first, i64(f.lanes)), vector_pitch)
             for r, row in enumerate(self.both(along, patch)):
                 for s, point in enumerate(row):
-                    place = f.at(points, b.add(first, b.mul(step, i64(6 * r + s))))
-                    f.store(point, place, None if whole else mask)
+                    f.store(point, f.at(points, b.add(target, b.mul(step, i64(6 * r + s)))))
 
         self.over_channels(channels, body)
 
-    def load_points(self, points: Value, first: Value, step: Value, mask: Value) -> list[list[Value]]:
+    def load_points(self, points: Value, first: Value, step: Value, mask: Value | None) -> list[list[Value]]:
         """Return the 6x6 points of a vector of channels."""
         f, b = self.f, self.f.b
         return [
@@ -177,30 +178,33 @@ class _Transform:
         self.over_channels(channels, body)
 
     def emit_output(self, size: int) -> None:
-        """output(M, step, bias, epilogue, y, row pitch, pixel pitch, channels, high, wide): high x wide of a patch."""
+        """output(M, step, vector pitch, bias, epilogue, y, row pitch, pixel pitch, channels, high, wide).
+
+        It stores high x wide pixels of a patch.
+        """
         f, b = self.f, self.f.b
-        M, step, bias, epilogue, y, row_pitch, pixel_pitch, channels, high, wide = self.arguments
+        M, step, vector_pitch, bias, epilogue, y, row_pitch, pixel_pitch, channels, high, wide = self.arguments
         M, bias, y = f.pointer(M), f.pointer(bias), f.pointer(y)
         clip, nothing = Clip(f, epilogue), f.mask_below(i64(0))
         whole = b.icmp_signed("==", b.add(high, wide), i64(2 * size))
-        past_caches = b.and_(whole, b.icmp_signed("!=", b.and_(epilogue, i64(PAST_CACHES)), i64(0)))
 
         def body(first: Value, mask: Value) -> None:
-            points = self.load_points(M, first, step, mask)
+            points = self.load_points(M, b.mul(b.sdiv(first, i64(f.lanes)), vector_pitch), step, None)
+            full = b.and_(whole, b.icmp_signed("<=", b.add(first, i64(f.lanes)), channels))
             add, pixels = f.load(f.at(bias, first), mask), []
             for r, row in enumerate(self.both(partial(self.along_output, size), points)):
                 for s, pixel in enumerate(row):
                     value = clip.vector(b.fadd(pixel, add))
                     inside = b.and_(b.icmp_signed("<", i64(r), high), b.icmp_signed("<", i64(s), wide))
                     offset = b.add(b.mul(row_pitch, i64(r)), b.mul(pixel_pitch, i64(s)))
-                    pixels.append((value, f.at(y, b.add(first, offset)), b.select(inside, mask, nothing)))
-            with b.if_else(past_caches) as (past, through):
-                with past:
+                    pixels.append((value, f.at(y, b.add(first, offset)), inside))
+            with b.if_else(full) as (plain, edge):
+                with plain:
                     for value, place, _ in pixels:
-                        f.store(value, place, past_caches=True)
-                with through:
-                    for value, place, kept in pixels:
-                        f.store(value, place, kept)
+                        f.store(value, place)
+                with edge:
+                    for value, place, inside in pixels:
+                        f.store(value, place, b.select(inside, mask, nothing))
 
         self.over_channels(channels, body)
 
@@ -219,11 +223,10 @@ def _load(dtype: np.dtype, taps: int) -> Transforms:
 
     def emit(module: ir.Module) -> None:
         new = lambda name, arguments: _Transform(module, name, arguments, dtype, lanes)  # noqa: E731
-        for name, along, size, whole in (("input", _Transform.along_input, 6, False),
-                                         ("filter", _Transform.along_filter, taps, True),
-                                         ("gradient", _Transform.along_gradient, pixels, True)):  # fmt: skip
+        for name, along, size in (("input", _Transform.along_input, 6), ("filter", _Transform.along_filter, taps),
+                                  ("gradient", _Transform.along_gradient, pixels)):  # fmt: skip
             transform = new(name, POINT_ARGUMENTS)
-            transform.emit_to_points(partial(along, transform), size, whole)
+            transform.emit_to_points(partial(along, transform), size)
         new("output", OUTPUT_ARGUMENTS).emit_output(pixels)
         new("weights", WEIGHT_ARGUMENTS).emit_weights(taps)
 
@@ -232,7 +235,7 @@ def _load(dtype: np.dtype, taps: int) -> Transforms:
 
 
 @intrinsic
-def call_to_points(typingctx, address, source, row_pitch, pitch, points, step, channels):
+def call_to_points(typingctx, address, source, row_pitch, pitch, points, step, vector_pitch, channels):
     """Call the input, filter or gradient transform: addresses in bytes, pitches and steps in elements."""
     return caller(POINT_ARGUMENTS)
 
@@ -244,6 +247,7 @@ def call_weights(typingctx, address, points, step, w, tap_pitch, channels, accum
 
 
 @intrinsic
-def call_output(typingctx, address, M, step, bias, epilogue, y, row_pitch, pixel_pitch, channels, high, wide):
+def call_output(typingctx, address, M, step, vector_pitch, bias, epilogue, y, row_pitch, pixel_pitch, channels,
+                high, wide):  # fmt: skip
     """Call the output transform at `address`."""
     return caller(OUTPUT_ARGUMENTS)

@@ -2,10 +2,12 @@
 
     y = A' [ (G w G') * (B' x B) ] A     for every 6x6 patch x of the input, r x r filter w and m x m patch y
 
-with m + r = 7. Transformed patches V (36, patches, C) and filters U (36, C, K) meet in 36 matrix products on the
-register tile. A task takes a block of patches through all three steps while V and the products stay in L2; where U
-outgrows the caches, all threads take a group of patches through them step by step, so that U is read once for many. The
-gradient by the input is the same pass with turned, transposed filters; groups of channels are passes of their own.
+with m + r = 7. Transformed patches V and filters U (36, C, K) meet in 36 matrix products (`point_products.py`). A task
+takes a block of patches through all three steps while V and the products stay in L2: a small block where U stays there,
+too. While it multiplies, it asks for the next block's source and for the lines of its outputs, so that memory works in
+that time as well. Where U outgrows the caches, all threads take a group of patches through the steps together, so that
+U is read once for many. The gradient by the input is the same pass with turned, transposed filters; groups of channels
+are passes of their own.
 
 Sums are rounded as those of larger numbers: against exact results the error's root mean square stays below
 `ERROR_BOUND` times the output's (normal data, up to 1024 input channels), some eight times that of direct sums.
@@ -20,12 +22,13 @@ from typing import NamedTuple
 import numpy as np
 
 from fastcnn.kernels.cpu.compiler import jit
-from fastcnn.kernels.cpu.epilogue import finish, stored
-from fastcnn.kernels.cpu.gather import copy_padded, past_caches
-from fastcnn.kernels.cpu.geometry import LINE, Padding, Triple
+from fastcnn.kernels.cpu.epilogue import finish
+from fastcnn.kernels.cpu.gather import copy_padded
+from fastcnn.kernels.cpu.geometry import LINE, MIN_TASKS, Padding, Triple, blocks_of
+from fastcnn.kernels.cpu.point_products import call_products, point_products
 from fastcnn.kernels.cpu.tasks import share
 from fastcnn.kernels.cpu.threads import call_parallel, threads_for
-from fastcnn.kernels.cpu.tile import Tiles, call_tile, call_transpose, zero_bytes
+from fastcnn.kernels.cpu.tile import Tiles, call_transpose, zero_bytes
 from fastcnn.kernels.cpu.transforms import call_output, call_to_points, transforms
 from fastcnn.kernels.cpu.workspace import packed, scratch
 
@@ -33,10 +36,13 @@ ERROR_BOUND = 2e-5
 POINTS = 36  # products a patch
 FUSED_WEIGHTS = 10 * 1024 * 1024  # bytes of U up to which a task takes its patches through all steps
 BLOCK_BYTES = 640 * 1024  # of such a task's V and products, which should stay in L2
+HELD_WEIGHTS = 256 * 1024  # bytes of U that stay in L2, too
+HELD_BLOCK_BYTES = 160 * 1024  # of a task's V and products then
 GROUP_BYTES = 12 * 1024 * 1024  # else: of the V and products of a group of patches, which should stay in L3
 WEIGHT_BYTES = 48 * 1024 * 1024  # of U and turned filters at once: more output channels are taken in chunks
+NEAR_BYTES = 12 * 1024 * 1024  # where patches are few and filters turned, so that both stay in L3 until they are read
 MIN_PATCHES = 14  # of a task: a whole tile's rows
-HELD_WEIGHTS = 256 * 1024  # bytes of U that stay in L2: tiles then ask for the next block's source, not for U
+FEW_CHANNELS = 8  # fewer are left to direct sums; 8 to 15 of them take those 1.2 to 1.7 times as long (measured)
 
 
 class Costs(NamedTuple):
@@ -69,14 +75,11 @@ class Patches(NamedTuple):
     block: int
     blocks: int
     chunk: int  # output channels at once
-    patch_pitch: int  # of V: elements between patches, and between points
-    v_pitch: int
-    m_pitch: int  # of the products: elements between points
+    together: int  # points that a call multiplies: all where U stays in L2
+    vector_pitch: int  # elements between vectors of channels of V and of the products
+    v_pitch: int  # between points of V, of the products and of U
+    m_pitch: int
     u_pitch: int
-    rows: np.ndarray  # offsets of a block's patches in V of one point
-    products: np.ndarray  # and in the products of one point
-    lines: np.ndarray  # offsets in bytes of the cache lines of a panel of U
-    ahead: np.ndarray  # and of those of the source of a block, where U is small
 
 
 def odd_lines(elements: int, itemsize: int) -> int:
@@ -86,28 +89,34 @@ def odd_lines(elements: int, itemsize: int) -> int:
 
 
 @lru_cache(maxsize=512)
-def plan_patches(N: int, P: int, Q: int, C: int, K: int, pixels: int, row: int, lanes: int, itemsize: int) -> Patches:
-    """Cut N images of P x Q outputs into blocks of patches of pixels x pixels; a row of x has `row` elements."""
+def plan_patches(
+    N: int, P: int, Q: int, C: int, K: int, pixels: int, turned: bool, lanes: int, itemsize: int
+) -> Patches:
+    """Cut N images of P x Q outputs into blocks of patches of pixels x pixels; filters may have to be turned first."""
     down, across = -(-P // pixels), -(-Q // pixels)
     wide = 2 * lanes
     panel_bytes = POINTS * C * wide * itemsize
     panels = -(-K // wide)
     fused = panels * panel_bytes <= FUSED_WEIGHTS
     turned_bytes = (7 - pixels) ** 2 * C * wide * itemsize
-    chunks = -(-panels // max(1, WEIGHT_BYTES // (panel_bytes + turned_bytes)))
+    chunks, nearer = (-(-panels // max(1, most // (panel_bytes + turned_bytes))) for most in (WEIGHT_BYTES, NEAR_BYTES))
+    if turned and 2 * (nearer - 1) * N * down * across < K:  # the points of x are made again for each chunk
+        chunks = nearer
     chunk = min(K, -(-panels // chunks) * wide)
-    patch_pitch = C if fused else odd_lines(C, itemsize)
-    fitting = (BLOCK_BYTES if fused else GROUP_BYTES) // (POINTS * (patch_pitch + chunk) * itemsize)
+    vectors_in, vectors_out = -(-C // lanes), -(-chunk // lanes)
     count = N * down * across
-    block = max(1, min(count, max(MIN_PATCHES, fitting // MIN_PATCHES * MIN_PATCHES)))
-    block = -(-count // -(-count // block))
-    source = block * pixels * row * itemsize // across if panels * panel_bytes <= HELD_WEIGHTS else 0
+    held = panels * panel_bytes <= HELD_WEIGHTS
+    most = GROUP_BYTES if not fused else HELD_BLOCK_BYTES if held else BLOCK_BYTES
+    fitting = most // (POINTS * (vectors_in + vectors_out) * lanes * itemsize)
+    if held:
+        fitting = min(fitting, count // MIN_TASKS)
+    block = blocks_of(count, max(MIN_PATCHES, fitting))[0]
+    if held:  # whole rows of patches, or equal parts of one
+        block = block // across * across or blocks_of(across, block)[0]
     return Patches(
-        down, across, fused, block, -(-count // block), chunk, patch_pitch,
-        odd_lines(block * patch_pitch, itemsize), odd_lines(block * chunk, itemsize),
+        down, across, fused, block, -(-count // block), chunk, POINTS if held else 1, block * lanes,
+        odd_lines(vectors_in * block * lanes, itemsize), odd_lines(vectors_out * block * lanes, itemsize),
         odd_lines(-(-chunk // wide) * C * wide, itemsize),
-        np.arange(block) * patch_pitch, np.arange(block) * chunk,
-        np.append(np.arange(0, C * wide * itemsize, LINE), np.zeros(C, np.int64)), np.arange(0, source, LINE),
     )  # fmt: skip
 
 
@@ -128,7 +137,7 @@ def slices_as_images(a: np.ndarray) -> np.ndarray:
 @lru_cache(maxsize=512)
 def is_faster(costs: Costs, N: int, P: int, Q: int, C: int, K: int, taps: int, lanes: int) -> bool:
     """Compare the cycles of this way, from C to K channels and N images of P x Q outputs, with those of direct sums."""
-    if min(C, K) < lanes:
+    if min(C, K) < min(lanes, FEW_CHANNELS):
         return False
     pixels, vectors_in, vectors_out = 7 - taps, -(-C // lanes), -(-K // lanes)
     patches = N * -(-P // pixels) * -(-Q // pixels)
@@ -149,7 +158,7 @@ def _filter_channel(c, thread, transform, w, taps, C, first, filters, block, U, 
         for e in range(POINTS if wide < block else 0):
             zero_bytes(target + w.itemsize * e * u_pitch, w.itemsize * block)
         source = w.ctypes.data + w.itemsize * (c * pitch + first + panel * block)
-        call_to_points(transform, source, taps * C * pitch, C * pitch, target, u_pitch, wide)
+        call_to_points(transform, source, taps * C * pitch, C * pitch, target, u_pitch, block // 2, wide)
 
 
 @jit
@@ -162,11 +171,11 @@ def _filters(team, transform, w, taps, C, first, filters, block, U, u_pitch):
 
 
 @jit(inner=True)
-def to_points(first, count, copy, transform, x, first_channel, C, pixels, top, left, down, across, V, patch_pitch,
-              v_pitch, source):  # fmt: skip
-    """Fill V (36, patches, C) with the points of C channels of `count` patches of x from patch `first` on.
+def to_points(first, count, copy, transform, x, first_channel, C, extent, pixels, top, left, down, across, patch_pitch,
+              V, vector_pitch, v_pitch, source):  # fmt: skip
+    """Fill V with the points of C channels of `count` patches of x from patch `first` on, extent x extent pixels each.
 
-    A patch stands `pixels` from the next one; source is scratch.
+    A patch stands `pixels` from the next one, its points of a vector of channels patch_pitch; source is scratch.
     """
     size, i = x.itemsize, 0
     while i < count:
@@ -174,131 +183,136 @@ def to_points(first, count, copy, transform, x, first_channel, C, pixels, top, l
         column, rest = (first + i) % across, (first + i) // across
         p, n = rest % down * pixels, rest // down
         run = min(count - i, across - column)
-        wide = pixels * (run - 1) + 6
-        copy_padded(copy, x, n, 0, p - top, pixels * column - left, first_channel, 1, 1, 1, 1, 6, wide, C, 6 * wide * C,
-                    wide * C, C, source)  # fmt: skip
+        wide = pixels * (run - 1) + extent
+        copy_padded(copy, x, n, 0, p - top, pixels * column - left, first_channel, 1, 1, 1, 1, extent, wide, C,
+                    extent * wide * C, wide * C, C, source)  # fmt: skip
         for j in range(run):
             call_to_points(transform, source + size * pixels * j * C, wide * C, C, V + size * (i + j) * patch_pitch,
-                           v_pitch, C)  # fmt: skip
+                           v_pitch, vector_pitch, C)  # fmt: skip
         i += run
 
 
 @jit(inner=True)
-def _multiply(e, panel, count, addresses, lanes, size, C, K, U, u_pitch, V, v_pitch, M, m_pitch, rows, products, fetch,
-              lines, cursor):  # fmt: skip
-    """Multiply the points e of `count` patches by one panel of U; return the cursor.
-
-    Meanwhile the lines from `cursor` on at address `fetch` are asked for; at 0, the panel after this one.
-    """
-    wide, tile_rows = 2 * lanes, addresses.shape[0] - 1
-    panels = (K + wide - 1) // wide
-    channels = min(wide, K - panel * wide)
-    vectors = (channels + lanes - 1) // lanes
-    needed = (count + tile_rows - 1) // tile_rows
-    zero = rows.ctypes.data  # its first entry is 0: the batch is one product
-    at = U + size * (e * u_pitch + panel * C * wide)
-    if fetch == 0:
-        fetch, cursor = U + size * (min(e + 1, POINTS - 1) * u_pitch), 0
-        if panel + 1 < panels:
-            fetch = at + size * C * wide
-    for i in range(needed):
-        m, m_after = count * i // needed, count * (i + 1) // needed
-        call_tile(
-            addresses[m_after - m, vectors], V + size * e * v_pitch, rows.ctypes.data + 8 * m, zero, 1, at, 0, wide,
-            M + size * (e * m_pitch + panel * wide), products.ctypes.data + 8 * m, C, 1, 0,
-            channels - (vectors - 1) * lanes, 0, 0, fetch, lines.ctypes.data + 8 * min(cursor, lines.size - C),
-            np.int64(cursor < lines.size - C),
-        )  # fmt: skip
-        cursor += C
-    return cursor
+def _multiply(e, together, panel, part, parts, count, addresses, lanes, size, C, K, U, u_pitch, V, vector_pitch,
+              v_pitch, M, m_pitch, fetch, fetch_step, store, store_step):  # fmt: skip
+    """Multiply `together` points from e on, of one of the equal parts of `count` patches, by one panel of U."""
+    wide, first = 2 * lanes, count * part // parts
+    vectors = (min(wide, K - panel * wide) + lanes - 1) // lanes
+    call_products(
+        addresses[count * (part + 1) // parts - first, vectors], V + size * (e * v_pitch + first * lanes), v_pitch,
+        vector_pitch, U + size * (e * u_pitch + panel * C * wide), u_pitch,
+        M + size * (e * m_pitch + first * lanes + 2 * panel * vector_pitch), m_pitch, C, together, fetch, fetch_step,
+        store, store_step,
+    )  # fmt: skip
 
 
 @jit(inner=True)
-def _to_pixels(first, count, transform, M, places, m_pitch, pixels, bias, epilogue, down, across, first_channel,
-               channels, y):  # fmt: skip
+def _to_pixels(first, count, transform, lanes, M, vector_pitch, m_pitch, pixels, bias, epilogue, down, across,
+               first_channel, channels, y):  # fmt: skip
     """Fill `count` patches of y, from patch `first` on, with the products' pixels plus bias."""
     _, _, P, Q, K = y.shape
-    size = y.itemsize
-    for i in range(count):
-        q, rest = (first + i) % across * pixels, (first + i) // across
+    size, i = y.itemsize, 0
+    while i < count:
+        # The patches taken of one row of patches: a function that follows takes their rows of pixels whole.
+        column, rest = (first + i) % across, (first + i) // across
         p, n = rest % down * pixels, rest // down
-        place = y.ctypes.data + size * (((n * P + p) * Q + q) * K + first_channel)
-        call_output(transform, M + size * places[i], m_pitch, bias.ctypes.data + size * first_channel, epilogue, place,
-                    Q * K, K, channels, min(pixels, P - p), min(pixels, Q - q))  # fmt: skip
-        finish(epilogue, place, min(pixels, P - p), Q * K, min(pixels, Q - q), K, channels, size)
+        run, high = min(count - i, across - column), min(pixels, P - p)
+        row = y.ctypes.data + size * (((n * P + p) * Q + pixels * column) * K + first_channel)
+        for j in range(run):
+            call_output(transform, M + size * (i + j) * lanes, m_pitch, vector_pitch,
+                        bias.ctypes.data + size * first_channel, epilogue, row + size * pixels * j * K, Q * K, K,
+                        channels, high, min(pixels, Q - pixels * (column + j)))  # fmt: skip
+        finish(epilogue, row, high, Q * K, min(pixels * run, Q - pixels * column), K, channels, size)
+        i += run
 
 
 @jit(inner=True)
-def _block(task, thread, addresses, codes, lanes, x, c0, C, pixels, top, left, U, u_pitch, bias, epilogue, down,
-           across, block, patch_pitch, v_pitch, m_pitch, rows, products, lines, ahead, k0, K, buffers, y):  # fmt: skip
+def _block(task, thread, copy, addresses, codes, lanes, x, c0, C, pixels, top, left, U, u_pitch, bias, epilogue, down,
+           across, block, vector_pitch, v_pitch, m_pitch, k0, K, together, buffers, y):  # fmt: skip
     """Take one block of patches through all steps."""
     size, first = x.itemsize, task * block
-    _, _, H, W, channels = x.shape
-    fetch, cursor, table = 0, 0, lines
-    if ahead.size > C:  # most likely this thread takes the next block, too
-        row = (first + block) // across
-        fetch = x.ctypes.data + size * ((row // down * H + max(0, row % down * pixels - top)) * W * channels)
-        table = ahead
-    count = min(block, x.shape[0] * down * across - first)
+    _, _, _, W, channels = x.shape
+    filters = y.shape[4]
+    tile_rows, panels = addresses.shape[0] - 1, (K + 2 * lanes - 1) // (2 * lanes)
+    patches = x.shape[0] * down * across
+    count = min(block, patches - first)
     V = buffers[thread].ctypes.data
     M = V + size * POINTS * v_pitch
-    to_points(first, count, addresses[1, 0], codes[0], x, c0, C, pixels, top, left, down, across, V, patch_pitch,
+    to_points(first, count, copy, codes[0], x, c0, C, 6, pixels, top, left, down, across, lanes, V, vector_pitch,
               v_pitch, M + size * POINTS * m_pitch)  # fmt: skip
-    for e in range(POINTS):
-        for panel in range((K + 2 * lanes - 1) // (2 * lanes)):
-            cursor = _multiply(e, panel, count, addresses, lanes, size, C, K, U.ctypes.data, u_pitch, V, v_pitch, M,
-                               m_pitch, rows, products, fetch, table, cursor)  # fmt: skip
-    _to_pixels(first, count, codes[1], M, products, m_pitch, pixels, bias, epilogue, down, across, k0, K, y)
+    parts = (count + tile_rows - 1) // tile_rows
+    calls, fetch_step, store_step = POINTS // together * panels * parts, 0, 0
+    steps = calls * together * ((C + lanes - 1) // lanes)
+    # While it multiplies, a task asks for the source of the patches that this thread most likely takes next, and for
+    # the lines of its outputs; where it takes a part of a row of patches, for a part of those of the row after.
+    fetch = x.ctypes.data + size * (x.size * max(first + block, first + across) // patches + (6 - pixels - top) * W * C)
+    store = y.ctypes.data + size * (y.size * (first if block >= across else first + across) // patches)
+    if channels == C:
+        fetch_step = size * x.size * block // patches // steps
+    if filters == K:
+        store_step = size * y.size * block // patches // steps
+    for call in range(calls):
+        e, panel, part = 0, call % panels, call // panels
+        if together == 1:
+            e, panel, part = call // (panels * parts), call // parts % panels, call % parts
+        done = steps * call // calls
+        _multiply(e, together, panel, part, parts, count, addresses, lanes, size, C, K, U.ctypes.data, u_pitch, V,
+                  vector_pitch, v_pitch, M, m_pitch, fetch + done * fetch_step, fetch_step, store + done * store_step,
+                  store_step)  # fmt: skip
+    _to_pixels(first, count, codes[1], lanes, M, vector_pitch, m_pitch, pixels, bias, epilogue, down, across, k0, K, y)
 
 
 @jit
-def _blocks(team, tasks, addresses, codes, lanes, x, c0, C, pixels, top, left, U, u_pitch, bias, epilogue, down,
-            across, block, patch_pitch, v_pitch, m_pitch, rows, products, lines, ahead, k0, K, buffers,
-            y):  # fmt: skip
-    share(team, tasks, _block, (addresses, codes, lanes, x, c0, C, pixels, top, left, U, u_pitch, bias, epilogue, down,
-                                across, block, patch_pitch, v_pitch, m_pitch, rows, products, lines, ahead, k0, K,
-                                buffers, y))  # fmt: skip
+def _blocks(team, tasks, copy, addresses, codes, lanes, x, c0, C, pixels, top, left, U, u_pitch, bias, epilogue, down,
+            across, block, vector_pitch, v_pitch, m_pitch, k0, K, together, buffers, y):  # fmt: skip
+    share(team, tasks, _block, (copy, addresses, codes, lanes, x, c0, C, pixels, top, left, U, u_pitch, bias, epilogue,
+                                down, across, block, vector_pitch, v_pitch, m_pitch, k0, K, together, buffers,
+                                y))  # fmt: skip
 
 
 @jit(inner=True)
-def _points_task(task, thread, first, count, run, copy, transform, x, c0, C, pixels, top, left, down, across, V,
-                 patch_pitch, v_pitch, buffers):  # fmt: skip
+def _points_task(task, thread, first, count, run, copy, transform, x, c0, C, pixels, top, left, down, across, lanes, V,
+                 vector_pitch, v_pitch, buffers):  # fmt: skip
     begin = task * run
-    to_points(first + begin, min(run, count - begin), copy, transform, x, c0, C, pixels, top, left, down, across,
-              V + x.itemsize * begin * patch_pitch, patch_pitch, v_pitch, buffers[thread].ctypes.data)  # fmt: skip
+    to_points(first + begin, min(run, count - begin), copy, transform, x, c0, C, 6, pixels, top, left, down, across,
+              lanes, V + x.itemsize * begin * lanes, vector_pitch, v_pitch, buffers[thread].ctypes.data)  # fmt: skip
 
 
 @jit(inner=True)
-def _multiply_task(task, thread, panels, count, addresses, lanes, size, C, K, U, u_pitch, V, v_pitch, M, m_pitch, rows,
-                   products, lines):  # fmt: skip
-    _multiply(task // panels, task % panels, count, addresses, lanes, size, C, K, U, u_pitch, V, v_pitch, M, m_pitch,
-              rows, products, 0, lines, 0)  # fmt: skip
+def _multiply_task(task, thread, panels, count, addresses, lanes, size, C, K, U, u_pitch, V, vector_pitch, v_pitch, M,
+                   m_pitch):  # fmt: skip
+    parts = (count + addresses.shape[0] - 2) // (addresses.shape[0] - 1)
+    e, panel, panel_bytes = task // panels, task % panels, size * C * 2 * lanes
+    fetch = U + size * (e * u_pitch + (panel + 1) * C * 2 * lanes)  # of the next panel
+    step = panel_bytes // (parts * ((C + lanes - 1) // lanes))
+    for part in range(parts):
+        _multiply(e, 1, panel, part, parts, count, addresses, lanes, size, C, K, U, u_pitch, V, vector_pitch, v_pitch,
+                  M, m_pitch, fetch + panel_bytes * part // parts, step, 0, 0)  # fmt: skip
 
 
 @jit(inner=True)
-def _pixels_task(task, thread, first, count, run, transform, M, products, m_pitch, pixels, bias, epilogue, down, across,
-                 k0, K, y):  # fmt: skip
-    begin = task * run
-    _to_pixels(first + begin, min(run, count - begin), transform, M, products[begin:], m_pitch, pixels, bias, epilogue,
-               down, across, k0, K, y)  # fmt: skip
+def _pixels_task(task, thread, first, count, run, transform, lanes, M, vector_pitch, m_pitch, pixels, bias, epilogue,
+                 down, across, k0, K, y):  # fmt: skip
+    begin, size = task * run, y.itemsize
+    _to_pixels(first + begin, min(run, count - begin), transform, lanes, M + size * begin * lanes, vector_pitch,
+               m_pitch, pixels, bias, epilogue, down, across, k0, K, y)  # fmt: skip
 
 
 @jit
-def _groups(team, groups, addresses, codes, lanes, x, c0, C, pixels, top, left, U, u_pitch, bias, epilogue, down,
-            across, block, patch_pitch, v_pitch, m_pitch, rows, products, lines, k0, K, points, buffers,
-            y):  # fmt: skip
+def _groups(team, groups, copy, addresses, codes, lanes, x, c0, C, pixels, top, left, U, u_pitch, bias, epilogue, down,
+            across, block, vector_pitch, v_pitch, m_pitch, k0, K, points, buffers, y):  # fmt: skip
     """Take group after group of patches through the steps, all threads together."""
     patches, V, size = x.shape[0] * down * across, points.ctypes.data, x.itemsize
     M, panels, run = V + size * POINTS * v_pitch, (K + 2 * lanes - 1) // (2 * lanes), min(across, block)
     for group in range(groups):
         first = group * block
         count = min(block, patches - first)
-        share(team, (count + run - 1) // run, _points_task, (first, count, run, addresses[1, 0], codes[0], x, c0, C,
-              pixels, top, left, down, across, V, patch_pitch, v_pitch, buffers))  # fmt: skip
+        share(team, (count + run - 1) // run, _points_task, (first, count, run, copy, codes[0], x, c0, C,
+              pixels, top, left, down, across, lanes, V, vector_pitch, v_pitch, buffers))  # fmt: skip
         share(team, POINTS * panels, _multiply_task, (panels, count, addresses, lanes, size, C, K, U.ctypes.data,
-              u_pitch, V, v_pitch, M, m_pitch, rows, products, lines))  # fmt: skip
-        share(team, (count + run - 1) // run, _pixels_task, (first, count, run, codes[1], M, products, m_pitch, pixels,
-                                                             bias, epilogue, down, across, k0, K, y))  # fmt: skip
+              u_pitch, V, vector_pitch, v_pitch, M, m_pitch))  # fmt: skip
+        share(team, (count + run - 1) // run, _pixels_task, (first, count, run, codes[1], lanes, M, vector_pitch,
+              m_pitch, pixels, bias, epilogue, down, across, k0, K, y))  # fmt: skip
 
 
 @jit(inner=True)
@@ -330,9 +344,8 @@ def winograd(
     """
     x, y = slices_as_images(x), slices_as_images(y)
     C, K, taps = x.shape[4] // groups, y.shape[4] // groups, w.shape[1]
-    code = transforms(x.dtype, taps)
-    plan = plan_patches(x.shape[0], y.shape[2], y.shape[3], C, K, 7 - taps, x.shape[3] * x.shape[4],
-                        tiles.lanes, x.itemsize)  # fmt: skip
+    code, products = transforms(x.dtype, taps), point_products(x.dtype).products
+    plan = plan_patches(x.shape[0], y.shape[2], y.shape[3], C, K, 7 - taps, transposed, tiles.lanes, x.itemsize)
     large, filters = w.size > 1 << 13, w.reshape(taps * taps, w.shape[3], w.shape[4])
     pitch = -(-plan.chunk // tiles.lanes) * tiles.lanes
     turned = scratch("turned filters", taps * taps * C * pitch * transposed, x.dtype)
@@ -343,7 +356,6 @@ def winograd(
     buffers = scratch("source", threads * held, x.dtype)[: threads * held].reshape(threads, held)
     add = np.zeros(y.shape[4], x.dtype) if bias is None else bias
     codes = np.array([code.input, code.output])
-    epilogue = stored(epilogue, K % tiles.lanes == 0 and past_caches(y, tiles.lanes))
     for group, first in product(range(groups), range(0, K, plan.chunk)):
         channels = min(plan.chunk, K - first)
         column = group * K + first
@@ -353,11 +365,11 @@ def winograd(
         how = (turned, taps, C, 0) if transposed else (filters, taps, C, column)
         U = packed("weights", w, POINTS * plan.u_pitch, x.dtype)
         call_parallel(large, _filters, code.filter, *how, channels, 2 * tiles.lanes, U, plan.u_pitch, packs=w)
-        common = (tiles.addresses, codes, tiles.lanes, x, group * C, C, 7 - taps, top, left, U, plan.u_pitch, add,
-                  epilogue, plan.down, plan.across, plan.block, plan.patch_pitch, plan.v_pitch, plan.m_pitch, plan.rows,
-                  plan.products, plan.lines)  # fmt: skip
+        common = (tiles.addresses[1, 0], products, codes, tiles.lanes, x, group * C, C, 7 - taps, top, left, U,
+                  plan.u_pitch, add, epilogue, plan.down, plan.across, plan.block, plan.vector_pitch, plan.v_pitch,
+                  plan.m_pitch)  # fmt: skip
         part = column, channels
         if plan.fused:
-            call_parallel(plan.blocks > 1, _blocks, plan.blocks, *common, plan.ahead, *part, buffers, y)
+            call_parallel(plan.blocks > 1, _blocks, plan.blocks, *common, *part, plan.together, buffers, y)
         else:
             call_parallel(True, _groups, plan.blocks, *common, *part, scratch("points", points, x.dtype), buffers, y)

@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastcnn.kernels.cpu import winograd
+from fastcnn.kernels.cpu import threads, winograd
 from fastcnn.kernels.cpu.tile import tiles
 from fastcnn.kernels.cpu.winograd import ERROR_BOUND, plan_patches
+from fastcnn.kernels.cpu.winograd_gradient import MIN_CHUNKS, plan_chunks
 
 ONE = (1, 1, 1)
 
@@ -73,10 +74,27 @@ def test_filters_that_outgrow_the_caches_are_taken_in_groups_and_chunks(cpu, fil
     plan_patches.cache_clear()
     for name, value in (("FUSED_WEIGHTS", 1), ("WEIGHT_BYTES", 1 << 18), ("GROUP_BYTES", 1 << 18)):
         monkeypatch.setattr(winograd, name, value)
-    plan = plan_patches(3, 11, 10, 40, 90, 7 - taps, 10 * 40, tiles(np.float32).lanes, 4)
+    plan = plan_patches(3, 11, 10, 40, 90, 7 - taps, False, tiles(np.float32).lanes, 4)
     assert (plan.fused, plan.blocks > 1, plan.chunk < 90) == (False, True, True)
     check(cpu, fill, *problem(5, 3, 11, 10, 40, 90, ((taps // 2,) * 2,) * 2, taps, groups), True)
     plan_patches.cache_clear()
+
+
+@pytest.mark.parametrize(("C", "K", "taps", "groups"), [(16, 16, 3, 1), (9, 45, 3, 1), (20, 7, 5, 1), (27, 33, 3, 2)])
+def test_few_channels_are_summed_in_chunks(cpu, fill, C, K, taps, groups):
+    """Several chunks of several blocks; the same bits with one thread."""
+    arrays, how = problem(4, 13, 31, 37, C, K, ((taps // 2,) * 2, (1, 0)), taps, groups)
+    plan = plan_chunks(13, *arrays[3].shape[2:4], C, K, 7 - taps, tiles(np.float32).lanes, 4)
+    assert MIN_CHUNKS <= plan.chunks < 13 * plan.down * plan.across // plan.block
+    check(cpu, fill, arrays, how)
+    several, before = passes(cpu.conv, fill, arrays, how, False, "float32", "winograd"), threads.thread_count()
+    try:
+        threads.set_thread_count(1)
+        alone = passes(cpu.conv, fill, arrays, how, False, "float32", "winograd")
+    finally:
+        threads.set_thread_count(before)
+    for mine, one in zip(several, alone, strict=True):
+        np.testing.assert_array_equal(mine, one)
 
 
 def test_weight_gradient_of_many_patches_stays_bounded(cpu, fill):
@@ -113,6 +131,8 @@ def test_auto_takes_the_faster_way_and_direct_stays_exact(cpu, reference, fill, 
     assert choose("forward", shape, target, "float64") == "direct"
     assert choose("forward", shape, target, "float32", "direct") == "direct"
     assert choose("forward", (1, 1, 4, 4, 32), (1, 1, 4, 4, 48), "float32") == "direct"
+    few = (64, 1, 32, 32, 8)
+    assert [choose(name, few, few, "float32") for name in ("forward", "backward_weight")] == ["winograd"] * 2
     x, w = integers(0, shape, "float32"), integers(1, filters, "float32")
     forward = lambda *inputs: cpu.conv.conv_forward(*inputs, "direct")  # noqa: E731
     y = fill(forward, x, w, None, *how, False, shapes=[target], dtype="float32")
