@@ -5,11 +5,13 @@ own are (`elementwise_forward`), and runs in the loops of `elementwise.py`.
 """
 
 from functools import lru_cache
+from math import inf
 
 import numba
 from numba.core.errors import NumbaError
 
 from fastcnn.kernels.cpu import clip
+from fastcnn.kernels.cpu.channel_sums import UNBOUNDED
 from fastcnn.kernels.cpu.compiler import OPTIONS
 from fastcnn.kernels.cpu.elementwise import Pair, apply, apply_gradient
 from fastcnn.kernels.cpu.epilogue import epilogue_of
@@ -53,6 +55,10 @@ __all__ = [
 
 CLIPS = {"relu": clip.RELU, "relu6": clip.RELU | clip.CAP}  # what kernels do in registers
 
+IN_REGISTERS = {  # bounds that kernels know how to keep after a sum
+    UNBOUNDED: clip.ADD, (0.0, inf): clip.ADD | clip.RELU, (0.0, clip.SIX): clip.ADD | clip.RELU | clip.CAP,
+}  # fmt: skip
+
 
 def epilogue(kernel, numbers, dtype):
     """Return what convolutions take to apply `<kernel>_forward(x, *numbers, y)` to their outputs."""
@@ -66,7 +72,8 @@ def epilogue(kernel, numbers, dtype):
 def add_epilogue(residual, y, bounds):
     """Return what convolutions with output y take to add `residual` (as many elements), and bring it between bounds."""
     address = (a.__array_interface__["data"][0] for a in (residual, y))
-    return epilogue_of(CLIP.address("g", y.dtype), *bounds, away=next(address) - next(address))
+    general = epilogue_of(CLIP.address("g", y.dtype), *bounds, away=next(address) - next(address))
+    return general | IN_REGISTERS.get(tuple(bounds), 0)
 
 
 @repeatable

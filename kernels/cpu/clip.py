@@ -1,8 +1,10 @@
-"""What kernels do to outputs in registers, mostly before they store them: ReLU and ReLU6, as bits of the epilogue.
+"""What kernels do to outputs in registers, before they store them: add another array, ReLU and ReLU6.
 
-The rest of an epilogue is in `epilogue.py`.
+These are bits of an epilogue, whose rest is in `epilogue.py`. Kernels that finish their outputs in memory leave the sum
+to that rest.
 """
 
+from collections.abc import Sequence
 from math import inf
 
 import numpy as np
@@ -13,7 +15,9 @@ from fastcnn.kernels.cpu.compiler import jit
 from fastcnn.kernels.cpu.vector import VectorFunction, i64
 
 RELU, PAST_CACHES, CAP = 1, 2, 4  # cut at zero; store whole vectors past the caches; cut what is above six, too
-BITS = RELU | PAST_CACHES | CAP
+ADD = 8  # first add the array that stands as far from the outputs as the epilogue's words tell
+BITS = RELU | PAST_CACHES | CAP | ADD
+AWAY = 3  # of an epilogue's words
 SIX = 6.0
 
 
@@ -27,7 +31,7 @@ def clip_run(run, first, after, epilogue):
 
 
 class Clip:
-    """Writes the cuts that an epilogue asks for, into a function whose argument it is; a NaN stays."""
+    """Writes the sum and the cuts that an epilogue asks for, into a function whose argument it is; a NaN stays."""
 
     def __init__(self, f: VectorFunction, epilogue: Value) -> None:
         self._f, b = f, f.b
@@ -35,6 +39,32 @@ class Clip:
         caps = b.icmp_signed("!=", b.and_(epilogue, i64(CAP)), i64(0))
         self._most = b.select(caps, *(ir.Constant(f.element, most) for most in (SIX, inf)))
         self._all_cuts, self._all_most = f.splat(self._cuts), f.splat(self._most)
+        self.adds = b.icmp_signed("!=", b.and_(epilogue, i64(ADD)), i64(0))
+        self._words = b.inttoptr(b.and_(epilogue, i64(~BITS)), i64.as_pointer())
+
+    def finished(self, values: Sequence[Value], places: Sequence[tuple[Value, Value | None]]) -> list[Value]:
+        """Return vectors that will be stored at places, under masks, after the sum and the cuts."""
+        f, b, before = self._f, self._f.b, self._f.b.block
+        sums, ready = (f.function.append_basic_block(name) for name in ("sums", "summed"))
+        b.cbranch(self.adds, sums, ready)
+        b.position_at_end(sums)
+        others = self.others([place for place, _ in places])
+        added = [
+            b.fadd(value, f.load(other, mask)) for value, other, (_, mask) in zip(values, others, places, strict=True)
+        ]
+        b.branch(ready)
+        b.position_at_end(ready)
+        phis = [b.phi(f.vector) for _ in values]
+        for phi, value, total in zip(phis, values, added, strict=True):
+            phi.add_incoming(value, before)
+            phi.add_incoming(total, sums)
+        return [self.vector(phi) for phi in phis]
+
+    def others(self, places: Sequence[Value]) -> list[Value]:
+        """Return where the other array's vectors stand; only where there is one."""
+        b = self._f.b
+        away = b.load(b.gep(self._words, [i64(AWAY)]))
+        return [b.inttoptr(b.add(b.ptrtoint(place, i64), away), place.type) for place in places]
 
     def vector(self, value: Value) -> Value:
         """Return a vector after the cuts."""

@@ -16,7 +16,7 @@ import numpy as np
 from numba.np.unsafe.ndarray import to_fixed_tuple
 
 from fastcnn.kernels.cpu.compiler import jit
-from fastcnn.kernels.cpu.epilogue import finish, stored
+from fastcnn.kernels.cpu.epilogue import finish, in_memory, stored
 from fastcnn.kernels.cpu.gather import past_caches
 from fastcnn.kernels.cpu.geometry import MIN_TASKS, SERIAL_FLOPS, Padding, Triple, blocks_of
 from fastcnn.kernels.cpu.host import cache_bytes
@@ -343,7 +343,7 @@ def lanewise(
     add = np.zeros(K, dtype) if bias is None else bias
     # Vectors align where channels fill them.
     past = not plan.ragged and source.nbytes + target.nbytes > cache_bytes().L3 and past_caches(target, lanes)
-    epilogue = stored(epilogue, past)
+    epilogue = stored(in_memory(epilogue), past)
     threads = threads_for(plan.parallel)
     tables = scratch("rows", threads * plan.table, np.dtype(np.int64))[: threads * plan.table]
     call_parallel(plan.parallel, _tasks, plan.tasks, lanes, source, vectors, add, epilogue, plan.numbers, plan.segments,

@@ -1,6 +1,6 @@
 """What a convolution does to the outputs it has just finished, while they are in cache.
 
-An epilogue is one int64, so that every kernel takes it as it takes a number. Its three lowest bits are those of
+An epilogue is one int64, so that every kernel takes it as it takes a number. Its four lowest bits are those of
 `clip.py`, which act in registers. What is left without them is 0, or the address of four words: of
 the machine code of a loop over a run of elements (`elementwise.py`), of the function's numbers a and b, and how far
 from the outputs another array stands that the function takes, too, element by element; 0 is none.
@@ -14,10 +14,11 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from fastcnn.kernels.cpu.clip import BITS, PAST_CACHES
+from fastcnn.kernels.cpu.clip import ADD, AWAY, BITS, PAST_CACHES
 from fastcnn.kernels.cpu.compiler import jit
 from fastcnn.kernels.cpu.elementwise import call_run
 from fastcnn.kernels.cpu.tile import copy_bytes
+from fastcnn.kernels.cpu.workspace import aligned_empty
 
 RUN_BYTES = 4096  # of finished outputs that a function takes at once, out of a buffer that stays in L1
 
@@ -32,7 +33,8 @@ def epilogue_of(run: int, a: float = 0.0, b: float = 0.0, away: int = 0) -> int:
     """
     key = run, float(a), float(b), away
     if key not in _words:
-        words = np.frombuffer(struct.pack("=qddq", *key), np.int64).copy()
+        words = aligned_empty(4, np.dtype(np.int64))
+        words[...] = np.frombuffer(struct.pack("=qddq", *key), np.int64)
         _words.setdefault(key, words)
     address: int = _words[key].ctypes.data
     return address
@@ -40,7 +42,13 @@ def epilogue_of(run: int, a: float = 0.0, b: float = 0.0, away: int = 0) -> int:
 
 def stored(epilogue: int, past_caches: bool) -> int:
     """Return an epilogue whose outputs may go past the caches: not where a function still has to read them."""
-    return int(epilogue) | (PAST_CACHES if past_caches and not epilogue & ~BITS else 0)
+    in_registers = epilogue & ADD or not epilogue & ~BITS
+    return int(epilogue) | (PAST_CACHES if past_caches and in_registers else 0)
+
+
+def in_memory(epilogue: int) -> int:
+    """Return an epilogue for a kernel that adds nothing in registers: its function adds, and cuts."""
+    return int(epilogue) & ~BITS if epilogue & ADD else int(epilogue)
 
 
 @intrinsic
@@ -75,13 +83,20 @@ def _number(typingctx, address):
 
 
 @jit(inner=True)
+def added_away(epilogue):
+    """Return how far from the outputs the array stands that kernels add in registers, or 0."""
+    return _word((epilogue & ~BITS) + 8 * AWAY) if epilogue & ADD else 0
+
+
+@jit(inner=True)
 def finish(epilogue, place, rows, row_pitch, columns, column_pitch, channels, size):
     """Apply an epilogue's function to rows x columns pixels of `channels` elements of `size` bytes, from `place` on.
 
-    Pitches are in elements. Nothing happens where the epilogue has no function.
+    Pitches are in elements. Nothing happens where the epilogue has no function, or one that was applied in
+    registers.
     """
     words = epilogue & ~BITS
-    if words == 0:
+    if words == 0 or epilogue & ADD:
         return
     run, a, b, away, buffer = _word(words), _number(words + 8), _number(words + 16), _word(words + 24), _buffer()
     together = column_pitch == channels

@@ -10,7 +10,7 @@ import numpy as np
 from numba.np.unsafe.ndarray import to_fixed_tuple
 
 from fastcnn.kernels.cpu.compiler import jit
-from fastcnn.kernels.cpu.epilogue import finish, stored
+from fastcnn.kernels.cpu.epilogue import finish, in_memory, stored
 from fastcnn.kernels.cpu.geometry import Gather
 from fastcnn.kernels.cpu.host import cache_bytes
 from fastcnn.kernels.cpu.tasks import share
@@ -264,6 +264,7 @@ def gather(
     else:
         rows, given = pack_filter(tiles, w, bias, plan.taps, plan.groups, transposed, plan.batch.size, plan.merge,
                                     plan.merge_step)  # fmt: skip
+    epilogue = in_memory(epilogue) if plan.dot else epilogue
     whole = plan.merge == 1 and not plan.dot and target.shape[4] // plan.groups % tiles.lanes == 0
     epilogue = stored(epilogue, whole and past_caches(target, tiles.lanes))
     threads = threads_for(plan.parallel)

@@ -17,7 +17,7 @@ from numba.extending import intrinsic
 
 from fastcnn.kernels.cpu.clip import clip_run
 from fastcnn.kernels.cpu.compiler import jit
-from fastcnn.kernels.cpu.epilogue import finish
+from fastcnn.kernels.cpu.epilogue import finish, in_memory
 from fastcnn.kernels.cpu.geometry import DOT_CHANNELS, DOT_MIN_RUN
 from fastcnn.kernels.cpu.tasks import share
 from fastcnn.kernels.cpu.threads import call_parallel
@@ -175,7 +175,7 @@ def product(
     sums = scratch("parts of sums", parts * y.size, dtype)[: parts * y.size].reshape(parts, M, K)
     bias = np.empty(0, dtype) if b is None else b
     call_parallel(w.size > SERIAL_ELEMENTS, _product, addresses[M], x.reshape(-1), F, w.reshape(-1), places, starts,
-                  (each, wide, blocks), sums, bias, int(epilogue), y)  # fmt: skip
+                  (each, wide, blocks), sums, bias, in_memory(epilogue), y)  # fmt: skip
 
 
 @jit(inner=True)

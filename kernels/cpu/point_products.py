@@ -9,7 +9,8 @@ channels lie side by side, so that all rows of a tile stand at constants from on
 of K, lanes). No lane is masked: those past the last channel are zeros, in M and S products of zeros.
 
 On the way they ask for cache lines: of two streams, one step of so many bytes a vector of channels (`products`) or a
-point (`sums`). Written on `VectorFunction`, as the tile is.
+point (`sums`). Products will be stored in the lines of the second one, and what stands `away` from these will be read.
+Written on `VectorFunction`, as the tile is.
 """
 
 from collections.abc import Callable
@@ -24,7 +25,7 @@ from fastcnn.kernels.cpu.geometry import LINE
 from fastcnn.kernels.cpu.tile import MAX_VECTORS, caller, tile_shape
 from fastcnn.kernels.cpu.vector import VectorFunction, i8, i64, load_functions, load_once
 
-PRODUCT_ARGUMENTS, SUM_ARGUMENTS = 13, 14
+PRODUCT_ARGUMENTS, SUM_ARGUMENTS = 14, 14
 UNROLL = 2  # channels at a time: with more, the loads of U made early would not leave registers for the largest tile
 
 Body = Callable[[Value, list[Value]], list[Value]]
@@ -49,7 +50,7 @@ class _Points:
         """Write products(V, V's pitches of points and vectors, U, U's pitch, M, M's pitch, C, points, streams)."""
         f, b = self.f, self.f.b
         (V, v_pitch, vector_pitch, U, u_pitch, M, m_pitch, C, points, fetch, fetch_step, store,
-         store_step) = f.function.args  # fmt: skip
+         store_step, away) = f.function.args  # fmt: skip
         vectors = b.sdiv(b.add(C, i64(f.lanes - 1)), i64(f.lanes))
 
         def point(_: Value, carried: list[Value]) -> list[Value]:
@@ -58,7 +59,7 @@ class _Points:
             def vector(i: Value, carried: list[Value]) -> list[Value]:
                 a, panel, *rest = carried
                 asked, sums = rest[:4], rest[4:]
-                asked = [*self._ask(asked[:2], fetch_step), *self._ask(asked[2:], store_step, write=True)]
+                asked = [*self._ask(asked[:2], fetch_step), *self._ask(asked[2:], store_step, away)]
                 left = b.sub(C, b.mul(i, i64(f.lanes)))
                 count = b.select(b.icmp_signed("<", left, i64(f.lanes)), left, i64(f.lanes))
                 after, panel, *sums = f.loop(b.sdiv(count, i64(UNROLL)), [a, panel, *sums], self._channels(UNROLL))
@@ -120,13 +121,18 @@ class _Points:
             result += [b.call(f.fma, [scalar, outputs[j], sums[r * self.NV + j]]) for j in range(self.NV)]
         return result
 
-    def _ask(self, asked: list[Value], step: Value, write: bool = False) -> list[Value]:
-        """Ask for the lines of the next `step` bytes; `asked`, returned for the next time, is (next line, end)."""
+    def _ask(self, asked: list[Value], step: Value, away: Value | None = None) -> list[Value]:
+        """Ask for the lines of the next `step` bytes; `asked`, returned for the next time, is (next line, end).
+
+        With `away` they will be written, and those that many bytes from them read.
+        """
         f, b = self.f, self.f.b
         place, due = asked[0], b.add(asked[1], step)
 
         def line(_: Value, carried: list[Value]) -> list[Value]:
-            f.prefetch(f.pointer(carried[0], i8), write)
+            f.prefetch(f.pointer(carried[0], i8), away is not None)
+            if away is not None:
+                f.prefetch(f.pointer(b.add(carried[0], away), i8))
             return [b.add(carried[0], i64(LINE))]
 
         return [*f.loop(b.sdiv(b.add(b.sub(due, place), i64(LINE - 1)), i64(LINE)), [place], line), due]
@@ -163,7 +169,7 @@ def _load(dtype: np.dtype) -> PointProducts:
 
 @intrinsic
 def call_products(typingctx, address, V, v_pitch, vector_pitch, U, u_pitch, M, m_pitch, C, points, fetch, fetch_step,
-                  store, store_step):  # fmt: skip
+                  store, store_step, away):  # fmt: skip
     """Call the products at `address`: addresses and steps in bytes, pitches in elements."""
     return caller(PRODUCT_ARGUMENTS)
 

@@ -20,7 +20,7 @@ from numba.np.unsafe.ndarray import to_fixed_tuple
 
 from fastcnn.kernels.cpu.clip import clip_run
 from fastcnn.kernels.cpu.compiler import jit
-from fastcnn.kernels.cpu.epilogue import finish
+from fastcnn.kernels.cpu.epilogue import finish, in_memory
 from fastcnn.kernels.cpu.geometry import LINE, MIN_TASKS, SERIAL_FLOPS, Gather, Triple, blocks_of
 from fastcnn.kernels.cpu.tasks import share
 from fastcnn.kernels.cpu.threads import call_parallel, threads_for
@@ -301,5 +301,5 @@ def scatter(
     buffers = scratch("source", threads * plan.held, dtype)[: threads * plan.held].reshape(threads, plan.held)
     given = np.empty(0, dtype) if bias is None else bias
     call_parallel(plan.parallel, _scatter_tasks, plan.tasks, tiles.addresses, tiles.patches, tiles.lanes,
-                  source.reshape(-1), panels, given, int(epilogue), plan.numbers, plan.tables, buffers,
+                  source.reshape(-1), panels, given, in_memory(epilogue), plan.numbers, plan.tables, buffers,
                   target.reshape(-1))  # fmt: skip

@@ -5,7 +5,7 @@
 for m < MR rows and v < NV vectors of lanes: a batch-reduce matrix product whose MR x NV accumulators stay in vector
 registers from the first product to the store. `a_rows`, `a_batch` and `c_rows` are tables of offsets, so the rows of
 a tile may be any pixels (of several image rows, of a strided grid) and the batch any filter taps. `init` is zero, C
-itself (accumulate) or the bias; the epilogue may clip it, and store past the caches a C that would not fit them.
+itself (accumulate) or the bias; the epilogue may add to C, clip it, and store past the caches one that would not fit.
 Lanes of the last vector from `tail` on are neither loaded from C and the bias nor stored; B is padded to whole vectors.
 
 While a tile computes, it asks for the cache lines that will be needed next: one a step, at `fetch` + fetch_table[i]
@@ -107,7 +107,8 @@ class _Tile:
         ]
         past_caches = b.icmp_signed("!=", b.and_(epilogue, i64(PAST_CACHES)), i64(0))
         waits = b.select(past_caches, i64(0), b.mul(J, R))
-        start = self._initial(places, bias_row, bias, accumulate, waits)
+        clip = Clip(f, epilogue)
+        start = self._initial(places, bias_row, bias, accumulate, waits, clip)
 
         def batch(i: Value, carried: list[Value]) -> list[Value]:
             b_i, *carried = carried
@@ -115,13 +116,12 @@ class _Tile:
             return [b.gep(b_i, [b_batch]), *self._run(a_i, a_step, b_i, b_step, J, carried)]
 
         _, _, *total = f.loop(R, [bb, f.pointer(fetch_table, i64), *start], batch)
-        clip = Clip(f, epilogue)
-        cut = [clip.vector(value) for value in total]
+        finished = clip.finished(total, places)
         past, through = (f.function.append_basic_block(name) for name in ("past", "through"))
         b.cbranch(past_caches, past, through)
         for block in (past, through):
             b.position_at_end(block)
-            for value, (place, mask) in zip(cut, places, strict=True):
+            for value, (place, mask) in zip(finished, places, strict=True):
                 f.store(value, place, mask, block is past)
             b.ret_void()
 
@@ -129,7 +129,9 @@ class _Tile:
         """Return the mask of vector v of C: whole vectors but for the last."""
         return self.last if v == self.NV - 1 else None
 
-    def _initial(self, places: list, bias_row: Value, bias: Value, accumulate: Value, steps: Value) -> list[Value]:
+    def _initial(
+        self, places: list, bias_row: Value, bias: Value, accumulate: Value, steps: Value, clip: Clip
+    ) -> list[Value]:
         """Return C where `accumulate`, else the bias where there is one, else zero."""
         f, b = self.f, self.f.b
         old_block, fresh, biased, ready = (
@@ -145,6 +147,11 @@ class _Tile:
         b.position_at_end(asked)
         for place, _ in places:
             f.prefetch(place, write=True)
+        others = f.function.append_basic_block("others")
+        b.cbranch(clip.adds, others, bare)
+        b.position_at_end(others)
+        for other in clip.others([place for place, _ in places]):
+            f.prefetch(other)
         b.branch(bare)
         b.position_at_end(bare)
         b.cbranch(b.icmp_signed("!=", bias, i64(0)), biased, ready)

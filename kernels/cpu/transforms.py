@@ -194,17 +194,19 @@ class _Transform:
             add, pixels = f.load(f.at(bias, first), mask), []
             for r, row in enumerate(self.both(partial(self.along_output, size), points)):
                 for s, pixel in enumerate(row):
-                    value = clip.vector(b.fadd(pixel, add))
                     inside = b.and_(b.icmp_signed("<", i64(r), high), b.icmp_signed("<", i64(s), wide))
                     offset = b.add(b.mul(row_pitch, i64(r)), b.mul(pixel_pitch, i64(s)))
-                    pixels.append((value, f.at(y, b.add(first, offset)), inside))
+                    place, kept = f.at(y, b.add(first, offset)), b.select(inside, mask, nothing)
+                    pixels.append((b.fadd(pixel, add), (place, kept)))
+            places = [place for _, place in pixels]
+            values = clip.finished([value for value, _ in pixels], places)
             with b.if_else(full) as (plain, edge):
                 with plain:
-                    for value, place, _ in pixels:
+                    for value, (place, _) in zip(values, places, strict=True):
                         f.store(value, place)
                 with edge:
-                    for value, place, inside in pixels:
-                        f.store(value, place, b.select(inside, mask, nothing))
+                    for value, (place, kept) in zip(values, places, strict=True):
+                        f.store(value, place, kept)
 
         self.over_channels(channels, body)
 

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fastcnn.kernels.cpu.compiler import jit
-from fastcnn.kernels.cpu.epilogue import finish
+from fastcnn.kernels.cpu.epilogue import added_away, finish
 from fastcnn.kernels.cpu.gather import copy_padded
 from fastcnn.kernels.cpu.geometry import LINE, MIN_TASKS, Padding, Triple, blocks_of
 from fastcnn.kernels.cpu.point_products import call_products, point_products
@@ -194,7 +194,7 @@ def to_points(first, count, copy, transform, x, first_channel, C, extent, pixels
 
 @jit(inner=True)
 def _multiply(e, together, panel, part, parts, count, addresses, lanes, size, C, K, U, u_pitch, V, vector_pitch,
-              v_pitch, M, m_pitch, fetch, fetch_step, store, store_step):  # fmt: skip
+              v_pitch, M, m_pitch, fetch, fetch_step, store, store_step, away):  # fmt: skip
     """Multiply `together` points from e on, of one of the equal parts of `count` patches, by one panel of U."""
     wide, first = 2 * lanes, count * part // parts
     vectors = (min(wide, K - panel * wide) + lanes - 1) // lanes
@@ -202,7 +202,7 @@ def _multiply(e, together, panel, part, parts, count, addresses, lanes, size, C,
         addresses[count * (part + 1) // parts - first, vectors], V + size * (e * v_pitch + first * lanes), v_pitch,
         vector_pitch, U + size * (e * u_pitch + panel * C * wide), u_pitch,
         M + size * (e * m_pitch + first * lanes + 2 * panel * vector_pitch), m_pitch, C, together, fetch, fetch_step,
-        store, store_step,
+        store, store_step, away,
     )  # fmt: skip
 
 
@@ -241,7 +241,7 @@ def _block(task, thread, copy, addresses, codes, lanes, x, c0, C, pixels, top, l
     to_points(first, count, copy, codes[0], x, c0, C, 6, pixels, top, left, down, across, lanes, V, vector_pitch,
               v_pitch, M + size * POINTS * m_pitch)  # fmt: skip
     parts = (count + tile_rows - 1) // tile_rows
-    calls, fetch_step, store_step = POINTS // together * panels * parts, 0, 0
+    calls, fetch_step, store_step, away = POINTS // together * panels * parts, 0, 0, added_away(epilogue)
     steps = calls * together * ((C + lanes - 1) // lanes)
     # While it multiplies, a task asks for the source of the patches that this thread most likely takes next, and for
     # the lines of its outputs; where it takes a part of a row of patches, for a part of those of the row after.
@@ -258,7 +258,7 @@ def _block(task, thread, copy, addresses, codes, lanes, x, c0, C, pixels, top, l
         done = steps * call // calls
         _multiply(e, together, panel, part, parts, count, addresses, lanes, size, C, K, U.ctypes.data, u_pitch, V,
                   vector_pitch, v_pitch, M, m_pitch, fetch + done * fetch_step, fetch_step, store + done * store_step,
-                  store_step)  # fmt: skip
+                  store_step, away)  # fmt: skip
     _to_pixels(first, count, codes[1], lanes, M, vector_pitch, m_pitch, pixels, bias, epilogue, down, across, k0, K, y)
 
 
@@ -287,7 +287,7 @@ def _multiply_task(task, thread, panels, count, addresses, lanes, size, C, K, U,
     step = panel_bytes // (parts * ((C + lanes - 1) // lanes))
     for part in range(parts):
         _multiply(e, 1, panel, part, parts, count, addresses, lanes, size, C, K, U, u_pitch, V, vector_pitch, v_pitch,
-                  M, m_pitch, fetch + panel_bytes * part // parts, step, 0, 0)  # fmt: skip
+                  M, m_pitch, fetch + panel_bytes * part // parts, step, 0, 0, 0)  # fmt: skip
 
 
 @jit(inner=True)

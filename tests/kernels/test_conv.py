@@ -237,25 +237,33 @@ def test_few_pixels_are_rows_of_a_product(
     np.testing.assert_array_equal(got, want)
 
 
-@pytest.mark.parametrize("function", ["relu", "relu6"])
+ADDED = {"sum": (-np.inf, np.inf), "sum, relu": (0, np.inf), "sum, relu6": (0, 6), "sum, clip": (-1, 2)}
+
+
+@pytest.mark.parametrize("function", ["relu", "relu6", *ADDED])
 @pytest.mark.parametrize(("algorithm", "image", "N", "C", "K", "groups"), [
     ("auto", 1, 2, 90, 70, 1), ("direct", 12, 3, 20, 35, 1), ("direct", 12, 2, 3, 5, 1), ("direct", 12, 2, 40, 2, 1),
     ("auto", 5, 1, 40, 50, 1),
     ("depthwise", 12, 2, 19, 19, 19), ("scatter", 12, 2, 20, 35, 1), ("winograd", 12, 2, 20, 35, 1),
 ])  # fmt: skip
-def test_clips_in_registers(reference, cpu, integers, dtype, function, algorithm, image, N, C, K, groups):
+def test_adds_and_clips_as_it_stores(reference, cpu, integers, dtype, function, algorithm, image, N, C, K, groups):
     if algorithm == "winograd" and dtype != "float32":
         pytest.skip("for float32")
     x, w, b = (integers(i, s, dtype) for i, s in enumerate(((N, 1, image, image, C), (1, 3, 3, C // groups, K), (K,))))
     x[0, 0, 0, 0, 0] = np.nan
-    found = []
+    added, found = integers(5, (N, 1, image, image, K), dtype), []
     for room, used in ((cpu, algorithm), (reference, "direct")):
         y = np.empty((N, 1, image, image, K), dtype)
-        how = ((1, 1, 1), ((0, 0), (1, 1), (1, 1)), (1, 1, 1), groups, room.activation.epilogue(function, (), y.dtype))
-        room.conv.conv_forward(x, w, b, *how, y, used)
+        how = ((1, 1, 1), ((0, 0), (1, 1), (1, 1)), (1, 1, 1), groups)
+        if function in ADDED:
+            epilogue = room.activation.add_epilogue(added, y, ADDED[function])
+        else:
+            epilogue = room.activation.epilogue(function, (), y.dtype)
+        room.conv.conv_forward(x, w, b, *how, epilogue, y, used)
         found.append(y)
     told = ~np.isnan(found[1])
     assert (np.isnan(found[0]) >= ~told).all()
     told &= ~np.isnan(found[0])
     np.testing.assert_allclose(found[0][told], found[1][told], atol=1e-3 if algorithm == "winograd" else 0)
-    assert found[1][told].max() > 6 if function == "relu" else found[1][told].max() == 6
+    most = found[1][told].max()
+    assert most == ADDED.get(function, (0, 6))[1] or (most > 6 and not function.endswith(("6", "clip")))
