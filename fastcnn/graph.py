@@ -20,6 +20,7 @@ from fastcnn.arrays import Array, as_float, float_dtype
 from fastcnn.backend import check_device, get
 from fastcnn.errors import ArgumentError
 from fastcnn.inputs import Inputs, check_inputs, listed
+from fastcnn.layers.base import Layer
 from fastcnn.layout import Returns
 from fastcnn.node import Node
 from fastcnn.parameters import FirstValues, Store, drawn
@@ -78,6 +79,7 @@ class Graph(Structure):
         self.dtype = common_dtype(self.layers)
         self.device = common_device(self.layers)
         self._store: Store | None = None
+        self._seen, self._modes = -1, modes(())  # what `Layer.changes` and the modes were when the store was looked at
         self.training = True
         self._plans: OrderedDict[tuple[int, bool, Returns, Modes, tuple[Node, ...]], Plan] = OrderedDict()
         self._arenas: dict[bool, Arena] = {}
@@ -125,12 +127,14 @@ class Graph(Structure):
 
     def own_store(self, first: FirstValues | None = None) -> Store:
         """Return the store of all parameters; take back layers that another network has claimed."""
-        if self._store is None or not self._store.owns(self.layers):
-            for layer, name in self.names.items():
-                layer.name = name
-            self._store = Store(self.layers, get(self.device), self.dtype, first or drawn(default_generator()))
-            self._plans.clear()
-            self._arenas.clear()
+        if self._store is None or self._seen != Layer.changes:
+            if self._store is None or not self._store.owns(self.layers):
+                for layer, name in self.names.items():
+                    layer.name = name
+                self._store = Store(self.layers, get(self.device), self.dtype, first or drawn(default_generator()))
+                self._plans.clear()
+                self._arenas.clear()
+            self._seen, self._modes = Layer.changes, modes(self.layers)
         return self._store
 
     def astype(self, dtype: DTypeLike) -> Graph:
@@ -193,8 +197,8 @@ class Graph(Structure):
         for its backward is left alone by predictions.
         """
         ends = tuple(self.outputs if outputs is None else outputs)
-        key = batch, training, returns, modes(self.layers), ends
         store = self.own_store()
+        key = batch, training, returns, self._modes, ends
         plan = self._plans.pop(key, None)
         if plan is None:
             arena = partial(self._arena, returns != "nothing")
@@ -287,15 +291,21 @@ class Graph(Structure):
         """Return the values of some nodes in prediction."""
         whole(batch_size, 1, "batch_size")
         total = arrays[0].shape[0]
+        if 0 < total <= batch_size:
+            return self._values_of_batch(nodes, arrays)
         results = [np.empty((total, *node.shape), self.dtype) for node in nodes]
         for start in range(0, total, batch_size):
             rows = slice(start, min(start + batch_size, total))
-            plan = self.plan(rows.stop - start, training=False, outputs=nodes)
-            plan.load([array[rows] for array in arrays])
-            plan.forward()
-            for result, y in zip(results, plan.outputs, strict=True):
-                result[rows] = plan.backend.to_host(y)
+            values = self._values_of_batch(nodes, [array[rows] for array in arrays])
+            for result, y in zip(results, values, strict=True):
+                result[rows] = y
         return results
+
+    def _values_of_batch(self, nodes: Sequence[Node], arrays: Sequence[Array]) -> list[Array]:
+        plan = self.plan(len(arrays[0]), training=False, outputs=nodes)
+        plan.load(arrays)
+        plan.forward()
+        return [plan.backend.to_host(y) for y in plan.outputs]
 
     def check_inputs(self, *xs: Inputs) -> list[Array]:
         """Return the inputs as float arrays, or refuse those that do not fit the network."""

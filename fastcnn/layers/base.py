@@ -93,6 +93,14 @@ class Layer(ABC):
     in_place: ClassVar[bool] = False
     """`y` may be the first of the `xs`, and its gradient `dxs[0]` may be `dy`."""
 
+    changes: ClassVar[int] = 0
+    """How often the mode or the store of any layer was set: what a network found out about them holds until then."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in ("training", "_trainable", "store"):
+            Layer.changes += 1
+        super().__setattr__(name, value)
+
     def __init__(self, *, name: str | None = None, dtype: DTypeLike = "float32", device: str = "cpu") -> None:
         self.name = name
         self.dtype = float_dtype(dtype)
