@@ -150,6 +150,8 @@ class LabelLoss(Loss):
                 f"labels of dtype {labels.dtype} were given: they must be whole numbers, from 0 to {classes - 1}."
             )
         known = np.ascontiguousarray(labels, LABEL)
+        if known.size and self.ignore_index not in range(classes) and known.view(np.uint64).max() < classes:
+            return known  # none is negative or too large: the common case, in one pass
         ignored = None if self.ignore_index is None else known == self.ignore_index
         outside = (known < 0) | (known >= classes)
         wrong = np.argwhere(outside if ignored is None else outside & ~ignored)
