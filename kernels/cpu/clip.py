@@ -35,10 +35,13 @@ class Clip:
 
     def __init__(self, f: VectorFunction, epilogue: Value) -> None:
         self._f, b = f, f.b
-        self._cuts = b.icmp_signed("!=", b.and_(epilogue, i64(RELU)), i64(0))
-        caps = b.icmp_signed("!=", b.and_(epilogue, i64(CAP)), i64(0))
-        self._most = b.select(caps, *(ir.Constant(f.element, most) for most in (SIX, inf)))
-        self._all_cuts, self._all_most = f.splat(self._cuts), f.splat(self._most)
+        self._least, self._most = (
+            b.select(
+                b.icmp_signed("!=", b.and_(epilogue, i64(bit)), i64(0)), *(ir.Constant(f.element, n) for n in either)
+            )
+            for bit, either in ((RELU, (0.0, -inf)), (CAP, (SIX, inf)))
+        )
+        self._all_least, self._all_most = f.splat(self._least), f.splat(self._most)
         self.adds = b.icmp_signed("!=", b.and_(epilogue, i64(ADD)), i64(0))
         self._words = b.inttoptr(b.and_(epilogue, i64(~BITS)), i64.as_pointer())
 
@@ -68,13 +71,13 @@ class Clip:
 
     def vector(self, value: Value) -> Value:
         """Return a vector after the cuts."""
-        return self._cut(value, self._all_cuts, self._all_most, self._f.zero)
+        return self._cut(value, self._all_least, self._all_most)
 
     def number(self, value: Value) -> Value:
         """Return a number after the cuts."""
-        return self._cut(value, self._cuts, self._most, ir.Constant(self._f.element, 0.0))
+        return self._cut(value, self._least, self._most)
 
-    def _cut(self, value: Value, cuts: Value, most: Value, zero: Value) -> Value:
+    def _cut(self, value: Value, least: Value, most: Value) -> Value:
         b = self._f.b
-        value = b.select(b.and_(b.fcmp_ordered("<", value, zero), cuts), zero, value)
+        value = b.select(b.fcmp_ordered("<", value, least), least, value)
         return b.select(b.fcmp_ordered(">", value, most), most, value)
