@@ -2,12 +2,16 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from random_networks import networks
 
 import fastcnn as fc
 from fastcnn.kernels.cpu import workspace
 from fastcnn.plan import run
 
 BATCH = 2
+RETURNS = ["nothing", "inputs", "parameters"]
 
 
 def poison():
@@ -41,6 +45,29 @@ def results(net, plan, images, gradients, as_program):
     return found
 
 
+def check_programs(net, plan, rng):
+    """Compare a plan's passes with its calls one by one, for several contents of all arrays."""
+    for _ in range(4):
+        images, gradients = (
+            [rng.standard_normal((BATCH, *shape), dtype=net.dtype) for shape in shapes]
+            for shapes in (net.input_shapes, net.output_shapes)
+        )
+        as_program, by_calls = (results(net, plan, images, gradients, way) for way in (True, False))
+        for ours, expected in zip(as_program, by_calls, strict=True):
+            np.testing.assert_array_equal(ours, expected)
+        for layer in net.layers:
+            for name in layer.params:
+                layer.params[name] *= net.dtype.type(1.01)
+
+
+@given(networks(), st.sampled_from(["float32", "float64"]), st.sampled_from(RETURNS), st.integers(0, 5))
+@settings(max_examples=30, deadline=None)
+def test_programs_of_random_networks_repeat_what_calls_do(ends, dtype, returns, seed):
+    net, rng = fc.Graph(*ends).astype(dtype), np.random.default_rng(seed)
+    net.initialize(seed)
+    check_programs(net, net.plan(BATCH, returns != "nothing", returns), rng)
+
+
 NETWORKS = {
     "lenet": lambda: fc.models.lenet(),
     "resnet20": lambda: fc.models.resnet20(input_shape=(12, 12, 3)),
@@ -52,7 +79,7 @@ NETWORKS = {
 }
 
 
-@pytest.mark.parametrize("returns", ["nothing", "inputs", "parameters"])
+@pytest.mark.parametrize("returns", RETURNS)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_programs_repeat_what_calls_do(name, returns):
     net, rng = NETWORKS[name](), np.random.default_rng(0)
@@ -60,17 +87,7 @@ def test_programs_repeat_what_calls_do(name, returns):
     plan = net.plan(BATCH, returns != "nothing", returns)
     for layer in net.layers:
         layer.eval() if isinstance(layer, fc.Dropout) else None
-    for _ in range(4):
-        images, gradients = (
-            [rng.standard_normal((BATCH, *shape), dtype=np.float32) for shape in shapes]
-            for shapes in (net.input_shapes, net.output_shapes)
-        )
-        as_program, by_calls = (results(net, plan, images, gradients, way) for way in (True, False))
-        for ours, expected in zip(as_program, by_calls, strict=True):
-            np.testing.assert_array_equal(ours, expected)
-        for layer in net.layers:
-            for name in layer.params:
-                layer.params[name] *= np.float32(1.01)
+    check_programs(net, plan, rng)
     assert plan._program._tape is not None
 
 
