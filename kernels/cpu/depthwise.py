@@ -18,7 +18,7 @@ from numba.np.unsafe.ndarray import to_fixed_tuple
 from fastcnn.kernels.cpu.compiler import jit
 from fastcnn.kernels.cpu.epilogue import finish, in_memory, stored
 from fastcnn.kernels.cpu.gather import past_caches
-from fastcnn.kernels.cpu.geometry import MIN_TASKS, SERIAL_FLOPS, Padding, Triple, blocks_of
+from fastcnn.kernels.cpu.geometry import MIN_TASKS, Padding, Triple, blocks_of
 from fastcnn.kernels.cpu.host import cache_bytes
 from fastcnn.kernels.cpu.lanewise import (
     Pattern,
@@ -37,6 +37,8 @@ SOURCE_BYTES = 512 * 1024  # of the rows that a row of outputs meets, in one tas
 FETCH_BYTES = 16 * 1024 * 1024  # of both arrays: more does not stay in caches, and is fetched ahead
 MOST_CHANNELS = 2  # of groups that tiles of several rows are made for: code grows with vectors that differ
 BLOCK_VECTORS = 64  # of output channels of a task, at most
+FEW_TASKS, FEWEST_VECTORS = 8, 4  # below so many tasks their channels are cut, down to so many vectors
+SERIAL_PRODUCTS = 250_000  # below this a second thread costs more to wake than it saves
 
 Met = tuple[tuple[int, int], ...]  # (tap, source pixel) pairs that an output of an axis meets
 
@@ -226,6 +228,10 @@ def plan_lanewise(
     while images * -(-target[2] // rows) < MIN_TASKS and rows >= 4 * high:
         rows = blocks_of(-(-rows // 2), high)[1] * high
     rows_blocks = -(-target[2] // rows)
+    if images * rows_blocks < FEW_TASKS:  # few images of few rows: vectors of channels are what is left to share
+        parts = -(-units // held) * -(-FEW_TASKS // (images * rows_blocks))
+        held = blocks_of(units, max(min(held, FEWEST_VECTORS), -(-units // parts)))[0]
+        images = source[0] * target[1] * -(-units // held)
     values = dict(
         reduce=reduce, taps_h=filters[1], taps_w=filters[2], rows_block=rows, rows_blocks=rows_blocks,
         units_block=held, units=units, units_blocks=-(-units // held), period=period, unit_in=unit_in,
@@ -241,7 +247,7 @@ def plan_lanewise(
         bands,
         2 * filters[0] * filters[1] * reduce,
         images * rows_blocks,
-        2 * int(products) > SERIAL_FLOPS,
+        int(products) > SERIAL_PRODUCTS,
         ragged,
     )
 
