@@ -82,7 +82,11 @@ def test_products_are_those_of_the_layer(layer):
     expected = 2 * 3 * layer.multiply_adds(layer.output_shape((12, 11, 8)))
     for parts, times in ((plan.forward_parts, 1), (plan.backward_parts, 2)):
         name = "forward" if times == 1 else "backward"
-        stages = [stage for stage in profile.layer_stages(parts, name) if stage.layer != "before"]
+        stages = [
+            stage
+            for stage in profile.layer_stages(parts, name, plan.backend.program.Program)
+            if stage.layer != "before"
+        ]
         assert sum(stage.flops for stage in stages) == times * expected
         assert all(stage.kind == type(layer).__name__ for stage in stages)
 
