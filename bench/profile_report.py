@@ -1,7 +1,4 @@
-"""What a profile looks like: a table by step, a table by kind of layer, CSV."""
-
-import csv
-import io
+"""What a profile looks like: a table by step, a table by kind of layer."""
 
 from rich.console import Console
 
@@ -57,13 +54,3 @@ def _cells(row: Row) -> dict[str, str]:
 def _signed(value: float) -> str:
     """Return a time; what is left over of a run may be negative where the machine is noisy."""
     return number(value) if value >= 0 else f"-{number(-value)}"
-
-
-def as_csv(found: Profile) -> str:
-    """Return the rows as CSV text, under the names of their JSON keys."""
-    rows = [row.as_dict() for row in found.rows]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()

@@ -11,6 +11,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from fastcnn.bench.profile import Profile
 from fastcnn.bench.ratios import PERCENTILES, distribution, geometric_mean, lowest, total_ms
 from fastcnn.bench.run import Report, Row
 
@@ -199,7 +200,7 @@ def as_json(report: Report) -> str:
     return json.dumps(report.as_dict(), indent=2) + "\n"
 
 
-def as_csv(report: Report) -> str:
+def as_csv(report: Report | Profile) -> str:
     """Return the rows as CSV text, under the names of their JSON keys."""
     rows = [row.as_dict() for row in report.rows]
     text = io.StringIO()

@@ -237,7 +237,7 @@ def _profile(
     found = profile(name, selection["batch"] or model.BATCH, describe(selection["dtype"]), effort)
     profile_report.show(found, report.console())
     write_json(json_file, found.as_dict())
-    _write_csv(csv_file, profile_report.as_csv(found))
+    _write_csv(csv_file, report.as_csv(found))
 
 
 def _model_cases(name: str, selection: dict[str, Any]) -> Iterator["Case"]:

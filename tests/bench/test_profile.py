@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import fastcnn as fc
-from fastcnn.bench import model, profile, profile_report
+from fastcnn.bench import model, profile, profile_report, report
 from fastcnn.bench.profile import Stage
 from fastcnn.bench.timing import Effort
 from fastcnn.layers.base import Call
@@ -60,7 +60,7 @@ def test_a_table_and_csv_hold_every_row(found, printed):
     text = printed(profile_report.show, found)
     assert "lenet5, batch 4, training step" in text
     assert "conv_pool_backward" in text
-    rows = list(csv.DictReader(io.StringIO(profile_report.as_csv(found))))
+    rows = list(csv.DictReader(io.StringIO(report.as_csv(found))))
     assert [row["kernel"] for row in rows] == [row.kernel for row in found.rows]
     assert rows[1]["pass"] == "forward"
     content = found.as_dict()
