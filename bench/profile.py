@@ -40,6 +40,7 @@ WARM_ROUNDS = (
 # number for each product with the filter's other axes.
 SUMS = {
     "conv_forward": "y", "conv_backward_input": "dy", "conv_backward_weight": "dy",
+    "conv_measured_forward": "y", "conv_measured_backward_input": "dy",
     "conv_transpose_forward": "x", "conv_transpose_backward_input": "dx", "conv_transpose_backward_weight": "x",
     "conv_pool_forward": "y", "conv_pool_backward": "dy",
     "linear_forward": "y", "linear_backward_input": "dy", "linear_backward_weight": "dy",
@@ -48,6 +49,7 @@ SUMS = {
 # The passes that choose an algorithm by shape, each with the arrays that it reads and fills.
 CHOOSING = {
     "conv_forward": ("x", "y"), "conv_backward_input": ("dy", "dx"), "conv_backward_weight": ("x", "dy"),
+    "conv_measured_forward": ("x", "y"), "conv_measured_backward_input": ("dy", "dx"),
 }  # fmt: skip
 
 

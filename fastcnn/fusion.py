@@ -14,7 +14,7 @@ from fastcnn.layers.norm import GroupedNorm
 from fastcnn.layers.pool import MaxPool
 from fastcnn.layers.weighted import WeightedLayer
 from fastcnn.node import Node
-from fastcnn.steps import Activated, Folded, Normalized, Pooled, Step
+from fastcnn.steps import Activated, Folded, Measured, Normalized, Pooled, Step
 
 
 class Fusion:
@@ -32,6 +32,7 @@ class Fusion:
         self._nodes, self._outputs, self._batch, self._backend, self._needed = nodes, outputs, batch, backend, needed
         self._training = training
         self._taken: set[Node | None] = set()
+        self._measured: dict[Node, Measured] = {}
         self._readers: dict[Node, list[Node]] = {node: [] for node in nodes}
         for node in nodes:
             for source in node.inputs:
@@ -68,7 +69,16 @@ class Fusion:
         pool = self._only_reader(nodes[-1]) if isinstance(nodes[-1].layer, ReLU) and not adds else None
         if pool is not None and self._joins_pool(node, pool):
             return Pooled(*nodes, pool)
-        return Activated(*nodes) if len(nodes) > 1 else Step(node)
+        return Activated(*nodes) if len(nodes) > 1 else self._alone(node)
+
+    def _alone(self, node: Node) -> Step:
+        """Return the step of a convolution or linear layer that finishes nothing else, but may measure its outputs."""
+        norms = [reader.layer for reader in self._readers[node] if isinstance(reader.layer, ChannelNorm)]
+        measuring = [norm for norm in norms if norm.measures(self._training and norm.training)]
+        if not measuring or not isinstance(node.layer, Conv):
+            return Step(node)
+        self._measured[node] = Measured(node, measuring[0])
+        return self._measured[node]
 
     def _folds(self, norm: Node) -> bool:
         """Say whether a node is a normalization by running statistics that no way back goes through."""
@@ -97,7 +107,9 @@ class Fusion:
         clip = self._only_reader(nodes[-1])
         if clip is not None and getattr(clip.layer, "bounds", None):
             nodes.append(clip)
-        return Normalized(*nodes)
+        norm = node.layer
+        measures = isinstance(norm, ChannelNorm) and norm.measures(self._training and norm.training)
+        return Normalized(*nodes, measured=self._measured.get(node.inputs[0]) if measures else None)
 
     def _only_reader(self, node: Node) -> Node | None:
         alone = len(self._readers[node]) == 1 and node not in self._outputs

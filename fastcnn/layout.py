@@ -13,7 +13,7 @@ from typing import Literal, TypeAlias
 
 from fastcnn.arena import Slot, place
 from fastcnn.node import Node
-from fastcnn.steps import Step
+from fastcnn.steps import Normalized, Step
 
 Returns: TypeAlias = Literal["nothing", "parameters", "inputs"]
 """What a way back fills: no gradient, those by the parameters, or those by the inputs of the network too."""
@@ -23,8 +23,8 @@ Returns: TypeAlias = Literal["nothing", "parameters", "inputs"]
 class Way:
     """A step's way back: from the gradient `dy` to `targets`, one a source (None: not wanted, or dy itself).
 
-    `total` is added to the first target as it is filled. `sums` are added up afterwards: (source, its gradient so far,
-    the part to add).
+    `total` is added to the first target as it is filled, which is summed for the step `summed`, if there is one.
+    `sums` are added up afterwards: (source, its gradient so far, the part to add).
     """
 
     step: Step
@@ -32,6 +32,7 @@ class Way:
     targets: list[Slot | None]
     sums: list[tuple[Node, Slot, Slot]]
     total: Slot | None = None
+    summed: Normalized | None = None
 
 
 class Layout:
@@ -77,6 +78,7 @@ class Layout:
             for time, step in enumerate(reversed(steps), len(steps) + 1):
                 if step.output in self._needed:
                     self._return(time, step)
+            self._sum_gradients()
         for node in inputs if returns == "inputs" else ():
             self.gradients[node].touch(self._end)
         self.size = place(self._slots)
@@ -127,7 +129,7 @@ class Layout:
             total, target = self.gradients.get(source), None
             if source in self._needed:
                 passes = view or k in step.passes
-                if total is not None and k == 0 and self._fuse and step.adds_gradient:
+                if total is not None and k == 0 and self._fuse and step.finishes_gradient:
                     way.total = total
                     total.touch(time)
                     target = self.gradients[source] = self._slot(source, time, time)
@@ -145,6 +147,21 @@ class Layout:
             way.targets.append(target)
         way.sums.sort(key=lambda entry: entry[1] is dy)  # what others read of dy, they read before it grows
         self.ways.append(way)
+
+    def _sum_gradients(self) -> None:
+        """Have the gradient by a normalization's output summed by the step that fills it, if one alone does."""
+        fill: dict[Node, list[tuple[Way, int]]] = {}
+        for way in self.ways:
+            for k, source in enumerate(way.step.sources):
+                if source in self._needed:
+                    fill.setdefault(source, []).append((way, k))
+        for step in self._steps:
+            if not isinstance(step, Normalized) or not step.takes_sums or step.output not in fill:
+                continue
+            *others, (way, k) = fill[step.output]
+            whole = k == 0 and way.targets[0] is not None and (not others or way.total is not None)
+            if whole and way.step.finishes_gradient and step.output not in self.starts:
+                way.summed, step.summed = step, True
 
 
 def needed_gradients(inputs: Sequence[Node], nodes: Sequence[Node], returns: Returns) -> set[Node]:

@@ -177,8 +177,11 @@ class Plan:
         dy = self._array(way.dy, step.output)
         pairs = zip(way.targets, step.sources, strict=True)
         dxs = [None if target is None else self._array(target, source) for target, source in pairs]
-        totals = () if way.total is None else (self._array(way.total, step.sources[0]),)
-        return self._bound[step].backward(dy, dxs, grads, *totals) + sums
+        finish = (
+            None if way.total is None else self._array(way.total, step.sources[0]),
+            None if way.summed is None else way.summed.gradient_sums,
+        )
+        return self._bound[step].backward(dy, dxs, grads, *(finish if way.total or way.summed else ())) + sums
 
     def serves(self, batch: int, shapes: Sequence[Shape]) -> bool:
         """Say whether the plan is one for this batch size, these input shapes and the modes that its layers are in."""

@@ -12,10 +12,10 @@ from typing import Any
 from fastcnn.arrays import Array
 from fastcnn.backend import Backend
 from fastcnn.layers.activation import Activation
-from fastcnn.layers.base import UNBOUNDED, Bound, Bounds, Call, Layer
+from fastcnn.layers.base import UNBOUNDED, Bound, Bounds, Call, GradientSums, Layer, Statistics
 from fastcnn.layers.batch_norm import ChannelNorm
 from fastcnn.layers.conv import Conv
-from fastcnn.layers.norm import GroupedNorm
+from fastcnn.layers.norm import FLOAT64, GroupedNorm, new_statistics
 from fastcnn.layers.pool import MaxPool
 from fastcnn.layers.weighted import WeightedLayer
 from fastcnn.node import Node
@@ -63,13 +63,29 @@ class Step:
         return range(len(self.sources)) if self.layer.passes_gradient else ()
 
     @property
-    def adds_gradient(self) -> bool:
-        """Whether the way back can add an array to the gradient by the first source as it fills it."""
-        return self.layer.adds_gradient
+    def finishes_gradient(self) -> bool:
+        """Whether the way back can add an array to the gradient by the first source, and sum it, as it fills it."""
+        return self.layer.finishes_gradient
 
     def bind(self, backend: Backend, xs: Sequence[Array], y: Array, training: bool) -> Bound:
         """Return the calls on these arrays."""
         return self.layer.bind(backend, xs, y, training and self.layer.training)
+
+
+class Measured(Step):
+    """A convolution whose kernel also takes the statistics that the batch normalization after it needs."""
+
+    def __init__(self, node: Node, norm: ChannelNorm) -> None:
+        super().__init__(node)
+        self._norm = norm
+        self.statistics: Statistics | None = None
+
+    def bind(self, backend: Backend, xs: Sequence[Array], y: Array, training: bool) -> Bound:
+        """Return the calls, and make `statistics`."""
+        conv, norm = self.layer, self._norm
+        assert isinstance(conv, Conv)
+        self.statistics = new_statistics(backend, 1, norm.num_features)
+        return conv.bind_measured(backend, xs[0], y, training, norm.near_mean(backend), norm.eps, self.statistics)
 
 
 class Activated(Step):
@@ -111,16 +127,16 @@ class Activated(Step):
         assert isinstance(layer, WeightedLayer)
         inner = layer.bind(backend, xs[:1], y, training, self.epilogue(backend, xs, y))
 
-        def backward(dy: Array, dxs: Sequence[Array | None], grads: Mapping[str, Array], *total: Array) -> list[Call]:
+        def backward(dy: Array, dxs: Sequence[Array | None], grads: Mapping[str, Array], *finish: Any) -> list[Call]:
             if activation is None:
-                return inner.backward(dy, dxs[:1], grads, *total)
+                return inner.backward(dy, dxs[:1], grads, *finish)
             if "bias" not in grads:
                 through: Call = (activation.kernels(backend)[1], (y, dy, *activation.numbers(), dy))
             else:
                 given = (activation.kernel, y, dy, activation.numbers(), grads["bias"])
                 through = (backend.activation.backward_with_sums, given)
             others = {name: gradient for name, gradient in grads.items() if name != "bias"}
-            return [through, *inner.backward(dy, dxs[:1], others, *total)]
+            return [through, *inner.backward(dy, dxs[:1], others, *finish)]
 
         return Bound(backward, inner.forward)
 
@@ -154,7 +170,7 @@ class Folded(Activated):
 class Pooled(Step):
     """A convolution, ReLU and max-pooling by windows side by side: the way back visits only the outputs that won."""
 
-    adds_gradient = False
+    finishes_gradient = False
 
     def bind(self, backend: Backend, xs: Sequence[Array], y: Array, training: bool) -> Bound:
         """Return the calls of one kernel each way."""
@@ -168,8 +184,19 @@ class Normalized(Step):
     """A norm, and what its kernel does to each number after it: a sum with another node, ReLU or ReLU6, or both.
 
     Where nothing is added, the way back finds out from the input what the activation let pass. A sum's other node takes
-    over the gradient that the activation lets pass.
+    over the gradient that the activation lets pass. Statistics are the norm's own, or those of a convolution before it.
     """
+
+    def __init__(self, *nodes: Node, measured: Measured | None = None) -> None:
+        super().__init__(*nodes)
+        self._measured = measured
+        self.summed = False  # whether the way back of the step after it sums the gradient by the output
+        self.gradient_sums: GradientSums | None = None
+
+    @property
+    def takes_sums(self) -> bool:
+        """Whether sums of the gradient by the output may come with it."""
+        return self._measured is not None and len(self.sources) == 1
 
     @property
     def read_back(self) -> set[Node]:
@@ -187,5 +214,15 @@ class Normalized(Step):
 
     def bind(self, backend: Backend, xs: Sequence[Array], y: Array, training: bool) -> Bound:
         """Return the calls."""
-        assert isinstance(self.layer, GroupedNorm)
-        return self.layer.bind(backend, xs, y, training and self.layer.training, self._bounds())
+        layer, bounds = self.layer, self._bounds()
+        assert isinstance(layer, GroupedNorm)
+        if self._measured is None:
+            return layer.bind(backend, xs, y, training and layer.training, bounds)
+        assert isinstance(layer, ChannelNorm)
+        statistics = self._measured.statistics
+        assert statistics is not None
+        if self.summed:
+            sums = backend.zeros((2, layer.num_features), FLOAT64)
+            self.gradient_sums = (xs[0], *layer.affine(backend), *statistics, layer.eps, bounds), sums
+        training = training and layer.training
+        return layer.bind(backend, xs, y, training, bounds, statistics, self.gradient_sums)

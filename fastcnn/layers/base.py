@@ -36,6 +36,12 @@ Bounds: TypeAlias = tuple[float, float]
 
 UNBOUNDED: Bounds = (-inf, inf)
 
+Statistics: TypeAlias = tuple[Array, Array]
+"""The mean and the biased variance of some groups of each image (N, groups), in float64."""
+
+GradientSums: TypeAlias = tuple[tuple[Any, ...], Array]
+"""A normalization as kernels take it (x, gamma, beta, mean, variance, eps, bounds), and its sums (2, C), way back."""
+
 Window: TypeAlias = tuple[Shape, Sequence[int | Fraction]]
 """The extent of a layer's dilated window and its stride (1 / stride for one that enlarges), by spatial axis."""
 
@@ -46,7 +52,8 @@ class Bound:
 
     `backward(dy, dxs, grads)` returns the calls that fill the input gradients `dxs` (None: not
     needed) and the parameter gradients `grads` (none where the layer is frozen) from `dy`. That of a
-    layer which `adds_gradient` takes a fourth array, too, which is added to the first gradient.
+    layer which `finishes_gradient` may be given a fourth array, too (or None), which is added to the first gradient,
+    and the `GradientSums` to take of that.
     """
 
     backward: Callable[..., list[Call]]
@@ -260,8 +267,8 @@ class Layer(ABC):
     # Execution
 
     @property
-    def adds_gradient(self) -> bool:
-        """Whether the backward calls can add an array to the gradient by the first input as they fill it."""
+    def finishes_gradient(self) -> bool:
+        """Whether the backward calls can add an array to the gradient by the first input, and sum it, as they go."""
         return False
 
     def is_view_when(self, training: bool) -> bool:

@@ -21,7 +21,7 @@ from numpy.typing import DTypeLike
 from fastcnn.arrays import Array, Shape
 from fastcnn.backend import Backend
 from fastcnn.errors import ArgumentError, ShapeError
-from fastcnn.layers.base import UNBOUNDED, Bound, Bounds, Call
+from fastcnn.layers.base import UNBOUNDED, Bound, Bounds, Call, GradientSums, Statistics
 from fastcnn.layers.norm import GroupedNorm, is_number
 from fastcnn.shapes import whole
 
@@ -84,16 +84,34 @@ class ChannelNorm(GroupedNorm):
             fitting = (*shape[1:], self.num_features)
             raise self.refuse(shape, f"{needed} with C = {self.num_features}", fitting)
 
+    def measures(self, training: bool) -> bool:
+        """Say whether statistics are those of the batch at hand, all its images together."""
+        return not self.per_image and not (self.tracks and not training)
+
+    def near_mean(self, backend: Backend) -> Array:
+        """Return numbers (C,) near the channels' means, as far as the layer knows any."""
+        return self.own_state["running_mean"] if self.tracks else backend.zeros(self.weight_shape, self.dtype)
+
     def bind(
-        self, backend: Backend, xs: Sequence[Array], y: Array, training: bool = True, bounds: Bounds = UNBOUNDED
+        self,
+        backend: Backend,
+        xs: Sequence[Array],
+        y: Array,
+        training: bool = True,
+        bounds: Bounds = UNBOUNDED,
+        measured: Statistics | None = None,
+        sums: GradientSums | None = None,
     ) -> Bound:
-        """Return the calls: statistics of this batch, or running ones in prediction, where the layer tracks them."""
+        """Return the calls: statistics of this batch, or running ones in prediction, where the layer tracks them.
+
+        Those of the batch may be `measured` already, and on the way back the sums of the gradient by y taken.
+        """
         fixed = self.tracks and not training
         N, C, L = y.shape[0], self.num_features, prod(y.shape[1:-1])
         shape = (N, L, C) if self.per_image and not fixed else (1, N * L, C)
         if training or not self.tracks:
             self._check_count(y.shape, shape[1])
-        bound, mean, variance = self.grouped(backend, xs, y, C, shape, bounds, fixed)
+        bound, mean, variance = self.grouped(backend, xs, y, C, shape, bounds, fixed, measured, sums)
         if fixed:
             running = (("running_mean", mean), ("running_var", variance))
             fill: list[Call] = [(backend.copy, (self.own_state[name], own[0])) for name, own in running]

@@ -18,7 +18,7 @@ from fastcnn.arrays import Array, Shape
 from fastcnn.backend import Backend
 from fastcnn.errors import ArgumentError
 from fastcnn.initializers import Fans, Initializer
-from fastcnn.layers.base import UNBOUNDED, Bound, Call, Window
+from fastcnn.layers.base import UNBOUNDED, Bound, Call, GradientSums, Statistics, Window
 from fastcnn.layers.padding import PaddedInput, check_mode, check_padded
 from fastcnn.layers.weighted import WeightedLayer, Weights, bias_config
 from fastcnn.shapes import (
@@ -133,7 +133,11 @@ class FilterLayer(WeightedLayer):
         w5, geometry = filter_axes(weight), (stride, padded.pairs, dilation, self.groups)
 
         def backward(
-            dy: Array, dxs: Sequence[Array | None], grads: Mapping[str, Array], total: Array | None = None
+            dy: Array,
+            dxs: Sequence[Array | None],
+            grads: Mapping[str, Array],
+            total: Array | None = None,
+            sums: GradientSums | None = None,
         ) -> list[Call]:
             dy5 = five_axes(dy)
             calls: list[Call] = []
@@ -144,7 +148,21 @@ class FilterLayer(WeightedLayer):
             if dxs[0] is not None:
                 dx5, fold = padded.gradient(five_axes(dxs[0]))
                 after = () if total is None else (backend.activation.add_epilogue(total, dx5, UNBOUNDED),)
-                calls += [(by_input, (dy5, w5, *geometry, dx5, algorithm, *after)), *fold]
+                filled: Call = (by_input, (dy5, w5, *geometry, dx5, algorithm, *after))
+                if sums is not None:
+                    norm, taken = sums
+                    measured = (
+                        dy5,
+                        w5,
+                        *geometry,
+                        norm,
+                        dx5,
+                        taken,
+                        algorithm,
+                        total if total is None else five_axes(total),
+                    )
+                    filled = (kernels.conv_measured_backward_input, measured)
+                calls += [filled, *fold]
             return calls
 
         arguments = (padded.x, w5, bias, *geometry, epilogue, y5, algorithm)
@@ -216,13 +234,25 @@ class Conv(SlidingLayer):
         self.weight_shape = (*self.kernel_size, self.in_channels // self.groups, self.out_channels)
 
     @property
-    def adds_gradient(self) -> bool:
+    def finishes_gradient(self) -> bool:
         """Whether the kernel's gradient is the input's: not that of an image padded from itself."""
         return self.padding_mode == "zeros"
 
     def multiply_adds(self, output: Shape) -> int:
         """Return the filter's size times the pixels of the output."""
         return prod(self.weight_shape) * prod(output[:-1])
+
+    def bind_measured(
+        self, backend: Backend, x: Array, y: Array, training: bool, shift: Array, eps: float, statistics: Statistics
+    ) -> Bound:
+        """Return the calls of `bind`, of which the forward one fills the statistics of y, too.
+
+        `shift` and `eps` are a running mean and what a normalization adds to the variance.
+        """
+        bound = self.bind(backend, [x], y, training)
+        *before, (_, (*source, _, y5, algorithm)) = bound.forward
+        arguments = (*source, shift, eps, y5, *statistics, algorithm)
+        return Bound(bound.backward, [*before, (backend.conv.conv_measured_forward, arguments)])
 
     def bind_pooled(self, backend: Backend, x: Array, y: Array, window: Shape) -> Bound:
         """Return the calls of convolution, ReLU and max-pooling by windows side by side, in one kernel."""

@@ -22,7 +22,7 @@ from numpy.typing import DTypeLike
 from fastcnn.arrays import Array, Shape
 from fastcnn.backend import Backend
 from fastcnn.errors import ArgumentError
-from fastcnn.layers.base import UNBOUNDED, Bound, Bounds, Call, Layer
+from fastcnn.layers.base import UNBOUNDED, Bound, Bounds, Call, GradientSums, Layer, Statistics
 from fastcnn.shapes import whole
 
 FLOAT64 = np.dtype(np.float64)
@@ -94,28 +94,46 @@ class NormLayer(Layer):
         """Refuse a shape that does not fit the layer."""
 
 
+def new_statistics(backend: Backend, images: int, groups: int) -> Statistics:
+    """Return where the mean and the variance of some groups of each image will stand."""
+    mean, variance = (backend.zeros((images, groups), FLOAT64) for _ in range(2))
+    return mean, variance
+
+
 class GroupedNorm(NormLayer):
     """What the norms of channels and of groups of channels share: their kernels can add and clip what they make."""
 
     def grouped(
-        self, backend: Backend, xs: Sequence[Array], y: Array, groups: int, shape: Shape, bounds: Bounds, fixed: bool
+        self,
+        backend: Backend,
+        xs: Sequence[Array],
+        y: Array,
+        groups: int,
+        shape: Shape,
+        bounds: Bounds,
+        fixed: bool,
+        measured: Statistics | None = None,
+        sums: GradientSums | None = None,
     ) -> tuple[Bound, Array, Array]:
         """Return the calls on views of this shape (N, L, C), and the mean and variance (N, groups) that they use.
 
-        y = clip(normalized xs[0] + xs[1], *bounds), where there is an xs[1]. Statistics are measured, or `fixed`:
-        somebody fills them.
+        y = clip(normalized xs[0] + xs[1], *bounds), where there is an xs[1]. Statistics are those of x, measured here
+        or before; or they are `fixed`, and somebody fills them. `sums` come with the gradient by y.
         """
         kernels, (gamma, beta) = backend.norm, self.affine(backend)
         x3, y3, residual = xs[0].reshape(shape), y.reshape(shape), xs[1] if len(xs) > 1 else None
-        mean, variance = (backend.zeros((shape[0], groups), FLOAT64) for _ in range(2))
+        mean, variance = measured or new_statistics(backend, shape[0], groups)
 
         def backward(dy: Array, dxs: Sequence[Array | None], grads: Mapping[str, Array]) -> list[Call]:
             dx = None if dxs[0] is None else dxs[0].reshape(shape)
             rule = (gamma, mean, variance, groups, self.eps, fixed, dx, *self.affine_gradients(backend, grads))
-            after = () if bounds == UNBOUNDED else (beta, None if residual is None else y3, bounds)
+            after: tuple[Any, ...] = ()
+            if bounds != UNBOUNDED or sums is not None:
+                told = None if bounds == UNBOUNDED else beta
+                after = (told, None if residual is None else y3, bounds, None if sums is None else sums[1])
             return [(kernels.group_norm_backward, (x3, dy.reshape(shape), *rule, *after))]
 
-        if fixed:
+        if fixed or measured:
             arguments = (x3[0], gamma, beta, mean[0], variance[0], self.eps, y3[0], residual, bounds)
             return Bound(backward, [(kernels.fixed_norm_forward, arguments)]), mean, variance
         rule = (gamma, beta, groups, self.eps, y3, mean, variance, residual, bounds)

@@ -1,7 +1,7 @@
 """What kernels do to outputs in registers, before they store them: add another array, ReLU and ReLU6.
 
 These are bits of an epilogue, whose rest is in `epilogue.py`. Kernels that finish their outputs in memory leave the sum
-to that rest.
+to that rest. What is taken of outputs as they are, their sums, is in `measure.py`.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,8 @@ from fastcnn.kernels.cpu.vector import VectorFunction, i64
 
 RELU, PAST_CACHES, CAP = 1, 2, 4  # cut at zero; store whole vectors past the caches; cut what is above six, too
 ADD = 8  # first add the array that stands as far from the outputs as the epilogue's words tell
-BITS = RELU | PAST_CACHES | CAP | ADD
+MEASURE = 16  # add the outputs up in the record that their bias begins; its rows are as far apart as the words tell
+BITS = RELU | PAST_CACHES | CAP | ADD | MEASURE
 AWAY = 3  # of an epilogue's words
 SIX = 6.0
 

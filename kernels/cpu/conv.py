@@ -20,10 +20,13 @@ from functools import lru_cache
 
 import numpy as np
 
-from fastcnn.kernels.cpu import depthwise, few_pixels, scatter, winograd, winograd_gradient
+from fastcnn.kernels.cpu import depthwise, few_pixels, records, scatter, winograd, winograd_gradient
+from fastcnn.kernels.cpu.activation import add_epilogue
+from fastcnn.kernels.cpu.channel_sums import UNBOUNDED
 from fastcnn.kernels.cpu.depthwise_gradient import lanewise_gradient
 from fastcnn.kernels.cpu.gather import clear, gather
 from fastcnn.kernels.cpu.geometry import Padding, Triple, forward_gather, input_gradient_gathers
+from fastcnn.kernels.cpu.norm_gradient import gradient_sums
 from fastcnn.kernels.cpu.reduce import sum_pixels
 from fastcnn.kernels.cpu.threads import repeatable
 from fastcnn.kernels.cpu.tile import tiles
@@ -136,6 +139,55 @@ def conv_forward(
     gather(block, x, w, b, plan, False, epilogue, y)
 
 
+@lru_cache(maxsize=1024)
+def measured_blocks(
+    pass_name: str, source: tuple[int, ...], target: tuple[int, ...], filters: Triple, stride: Triple, padding: Padding,
+    dilation: Triple, groups: int, dtype: np.dtype, algorithm: str, adds: bool = False,
+) -> int:  # fmt: skip
+    """Return in how many blocks "forward" or "backward_input" can sum up what it fills; 0 where its kernels cannot.
+
+    `adds`: another array is added before.
+    """
+    block, how = tiles(dtype), (source, target, filters, stride, padding, dilation, groups)
+    transposed = pass_name == "backward_input"
+    if not transposed and algorithm in DIRECT and few_pixels.suits(*how):
+        return 0
+    used = algorithm_of(pass_name, *how, dtype, algorithm)
+    if used == "depthwise":  # adds in memory
+        return 0 if adds else depthwise.plan_lanewise(*how, transposed, block.lanes, dtype).blocks
+    if used == "winograd":
+        return winograd.tasks_of(source, target, filters[1], groups, transposed, block, dtype.itemsize)
+    if used == "scatter":
+        return 0
+    made = (*how, block.lanes, block.rows, dtype.itemsize)
+    plans = input_gradient_gathers(*made) if transposed else (forward_gather(*made),)
+    blocks = [plan.measured_blocks for plan in plans]
+    return sum(blocks) if all(blocks) else 0
+
+
+@repeatable
+def conv_measured_forward(
+    x: np.ndarray, w: np.ndarray, b: np.ndarray | None, stride: Triple, padding: Padding, dilation: Triple, groups: int,
+    shift: np.ndarray, eps: float, y: np.ndarray, mean: np.ndarray, variance: np.ndarray, algorithm: str = "auto",
+) -> None:  # fmt: skip
+    """Fill y as `conv_forward`, and the mean and biased variance (1, K) of its channels, in float64.
+
+    `shift` (K,) are numbers near the means, such as running ones: the closer, the less is lost. `eps` will be added to
+    the variance.
+    """
+    if y.size == 0:
+        mean[...], variance[...] = 0, 0
+        return
+    how = stride, padding, dilation, groups
+    blocks = measured_blocks("forward", x.shape, y.shape, w.shape[:3], *how, x.dtype, algorithm)
+    sums, pitch, epilogue = records.begin(b, shift, blocks)
+    if blocks:
+        conv_forward(x, w, sums, *how, epilogue, y, algorithm)
+    else:
+        conv_forward(x, w, b, *how, 0, y, algorithm)
+    records.join(y, sums, pitch, shift, eps, mean, variance)
+
+
 @repeatable
 def conv_backward_input(
     dy: np.ndarray, w: np.ndarray, stride: Triple, padding: Padding, dilation: Triple, groups: int, dx: np.ndarray,
@@ -143,6 +195,31 @@ def conv_backward_input(
 ) -> None:  # fmt: skip
     """Fill dx, the gradient by x, after an epilogue: one gather from dy for each phase of the stride."""
     conv_adjoint(dy, w, None, stride, padding, dilation, groups, epilogue, dx, algorithm)
+
+
+@repeatable
+def conv_measured_backward_input(
+    dy: np.ndarray, w: np.ndarray, stride: Triple, padding: Padding, dilation: Triple, groups: int, norm: records.Norm,
+    dx: np.ndarray, sums: np.ndarray, algorithm: str = "auto", total: np.ndarray | None = None,
+) -> None:  # fmt: skip
+    """Fill dx as `conv_backward_input`, plus `total` if there is one, and sums (2, C), float64, for `norm`'s way back.
+
+    These are the sums over the pixels of g and of g * (x - shift), where g is dx behind the clip of the normalization
+    `norm` = (x, gamma, beta, mean, variance, eps, bounds), whose gradient dx is, and the shift its mean in the dtype of
+    x: what `group_norm_backward` takes as its `sums`.
+    """
+    if dx.size == 0:
+        sums.fill(0)
+        return
+    how, adds = (stride, padding, dilation, groups), total is not None
+    blocks = measured_blocks("backward_input", dy.shape, dx.shape, w.shape[:3], *how, dy.dtype, algorithm, adds)
+    if blocks:
+        held, pitch, epilogue = records.begin_back(norm, dx, total, blocks)
+        conv_adjoint(dy, w, held, *how, epilogue, dx, algorithm)
+        records.join_back(held, pitch, sums)
+        return
+    conv_adjoint(dy, w, None, *how, 0 if total is None else add_epilogue(total, dx, UNBOUNDED), dx, algorithm)
+    gradient_sums(norm, dx, sums)
 
 
 def conv_adjoint(
@@ -170,8 +247,11 @@ def conv_adjoint(
     meeting = [plan for plan in plans if b is not None or epilogue or plan.batch.size]
     if len(meeting) < len(plans):
         clear(dx)  # pixels that no tap meets, and the others between them
+    first = 0
     for plan in meeting:
-        gather(block, dy, w, b, plan, True, epilogue, dx)
+        own = b[first : first + plan.blocks] if b is not None and b.ndim == 2 else b  # the records of its blocks
+        gather(block, dy, w, own, plan, True, epilogue, dx)
+        first += plan.blocks
 
 
 @repeatable

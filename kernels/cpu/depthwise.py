@@ -62,6 +62,7 @@ class Lanewise(NamedTuple):
     heights: np.ndarray  # the same for the height
     bands: np.ndarray  # (tiles of rows, 3): first source row of the pattern, first and last of those that exist
     table: int  # entries of one task's table of rows
+    blocks: int  # of rows, each with tasks for its blocks of channels
     tasks: int
     parallel: bool
     ragged: bool
@@ -246,6 +247,7 @@ def plan_lanewise(
         _table(heights, filters[1]),
         bands,
         2 * filters[0] * filters[1] * reduce,
+        source[0] * target[1] * rows_blocks,
         images * rows_blocks,
         int(products) > SERIAL_PRODUCTS,
         ragged,
@@ -295,6 +297,7 @@ def _task(
     p0, rest = rest % rows_blocks * rows_block, rest // rows_blocks
     o, n = rest % O, rest // O
     held, vector = min(units_block, units - unit), unit * period
+    biases += size * bias.shape[1] * min(task // units_blocks, bias.shape[0] - 1)
     w_row = taps_w * lanes
     w_vector = depths.shape[1] // 2 * taps_h * reduce * w_row
     end = min(p0 + rows_block, P)
@@ -339,14 +342,17 @@ def lanewise(
     source: np.ndarray, w: np.ndarray, bias: np.ndarray | None, stride: Triple, padding: Padding, dilation: Triple,
     groups: int, lanes: int, transposed: bool, epilogue: int, target: np.ndarray,
 ) -> None:  # fmt: skip
-    """Fill target with the convolution of source by w; with `transposed`, source is dy and target is dx."""
+    """Fill target with the convolution of source by w; with `transposed`, source is dy and target is dx.
+
+    Where the epilogue measures, `bias` (blocks, pitch) holds a record for each of the plan's blocks (`measure.py`).
+    """
     dtype, K = source.dtype, target.shape[4]
     plan = plan_lanewise(source.shape, target.shape, w.shape[:3], stride, padding, dilation, groups, transposed, lanes,
                          dtype)  # fmt: skip
     reduce = source.shape[4] // groups
     vectors = packed("weights", w, -(-K // lanes) * lanes * w[..., 0, 0].size * reduce, dtype)
     call_serial(_pack, w.reshape(-1, w.shape[3], w.shape[4]), reduce, w.shape[2], transposed, lanes, vectors, packs=w)
-    add = np.zeros(K, dtype) if bias is None else bias
+    add = np.zeros((1, K), dtype) if bias is None else bias.reshape(-1, bias.shape[-1])
     # Vectors align where channels fill them.
     past = not plan.ragged and source.nbytes + target.nbytes > cache_bytes().L3 and past_caches(target, lanes)
     epilogue = stored(in_memory(epilogue), past)

@@ -1,9 +1,9 @@
 """What a convolution does to the outputs it has just finished, while they are in cache.
 
-An epilogue is one int64, so that every kernel takes it as it takes a number. Its four lowest bits are those of
-`clip.py`, which act in registers. What is left without them is 0, or the address of four words: of
-the machine code of a loop over a run of elements (`elementwise.py`), of the function's numbers a and b, and how far
-from the outputs another array stands that the function takes, too, element by element; 0 is none.
+An epilogue is one int64, so that every kernel takes it as it takes a number. Its lowest bits are those of `clip.py`,
+which act in registers. What is left without them is 0, or the address of six words: of the machine code of a loop over
+a run of elements (`elementwise.py`), of the function's numbers a and b, and how far from the outputs another array
+stands that the function takes, too, element by element; 0 is none. The last two are those of `measure.py`.
 """
 
 import struct
@@ -14,7 +14,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from fastcnn.kernels.cpu.clip import ADD, AWAY, BITS, PAST_CACHES
+from fastcnn.kernels.cpu.clip import ADD, AWAY, BITS, MEASURE, PAST_CACHES
 from fastcnn.kernels.cpu.compiler import jit
 from fastcnn.kernels.cpu.elementwise import call_run
 from fastcnn.kernels.cpu.tile import copy_bytes
@@ -22,19 +22,22 @@ from fastcnn.kernels.cpu.workspace import aligned_empty
 
 RUN_BYTES = 4096  # of finished outputs that a function takes at once, out of a buffer that stays in L1
 
-Words = tuple[int, float, float, int]
+Words = tuple[int, float, float, int, int, int]
 _words: dict[Words, np.ndarray] = {}  # for as long as the process lives: kernels hold addresses
 
 
-def epilogue_of(run: int, a: float = 0.0, b: float = 0.0, away: int = 0) -> int:
+def epilogue_of(
+    run: int, a: float = 0.0, b: float = 0.0, away: int = 0, pitch: int = 0, source: int = 0
+) -> int:  # fmt: skip
     """Return the epilogue that applies the loop at an address, with its two numbers, to outputs.
 
-    With another array `away` bytes from the outputs it is a loop of two inputs.
+    With another array `away` bytes from the outputs it is a loop of two inputs. `pitch` and `source`: elements between
+    the rows of a record, and bytes from the outputs to the array that they are summed with.
     """
-    key = run, float(a), float(b), away
+    key = run, float(a), float(b), away, pitch, source
     if key not in _words:
-        words = aligned_empty(4, np.dtype(np.int64))
-        words[...] = np.frombuffer(struct.pack("=qddq", *key), np.int64)
+        words = aligned_empty(len(key), np.dtype(np.int64))
+        words[...] = np.frombuffer(struct.pack("=qddqqq", *key), np.int64)
         _words.setdefault(key, words)
     address: int = _words[key].ctypes.data
     return address
@@ -42,7 +45,7 @@ def epilogue_of(run: int, a: float = 0.0, b: float = 0.0, away: int = 0) -> int:
 
 def stored(epilogue: int, past_caches: bool) -> int:
     """Return an epilogue whose outputs may go past the caches: not where a function still has to read them."""
-    in_registers = epilogue & ADD or not epilogue & ~BITS
+    in_registers = epilogue & (ADD | MEASURE) or not epilogue & ~BITS
     return int(epilogue) | (PAST_CACHES if past_caches and in_registers else 0)
 
 
@@ -96,7 +99,7 @@ def finish(epilogue, place, rows, row_pitch, columns, column_pitch, channels, si
     registers.
     """
     words = epilogue & ~BITS
-    if words == 0 or epilogue & ADD:
+    if words == 0 or epilogue & (ADD | MEASURE):
         return
     run, a, b, away, buffer = _word(words), _number(words + 8), _number(words + 16), _word(words + 24), _buffer()
     together = column_pitch == channels

@@ -156,13 +156,13 @@ def _gather_task(task, thread, addresses, dots, dot, lanes, source, packed, bias
     out_d, out_h, out_w = out_start_d + o * out_step_d, out_start_h + p * out_step_h, out_start_w + q * out_step_w
     c = target.ctypes.data + itemsize * ((((n * O + out_d) * P + out_h) * Q + out_w) * K)
     edge = np.int64(columns < columns_block)
+    biases = bias.ctypes.data + itemsize * bias.shape[1] * min(index, bias.shape[0] - 1) if bias.size > 0 else 0
     a_table, c_table = a_rows[edge].ctypes.data, c_rows[edge].ctypes.data
     pixels = rows * ((columns + merge - 1) // merge)
     if dot:
         for m in range(0, pixels, DOT_ROWS):
             call_dot(dots[min(DOT_ROWS, pixels - m), K], a, a_table + 8 * m, batch.ctypes.data, packed.ctypes.data,
-                     batch.size * run, c, c_table + 8 * m, run, batch.size, bias.ctypes.data if bias.size > 0 else 0,
-                     epilogue)  # fmt: skip
+                     batch.size * run, c, c_table + 8 * m, run, batch.size, biases, epilogue)  # fmt: skip
         finish(epilogue, c, rows, out_step_h * Q * K, columns, out_step_w * K, K, itemsize)
         return
     # While this block is computed, the source of the next one is asked for: most likely this thread will take it.
@@ -184,9 +184,8 @@ def _gather_task(task, thread, addresses, dots, dot, lanes, source, packed, bias
                 addresses[after - m, vectors], a + itemsize * g * reduce_channels, a_table + 8 * m,
                 batch.ctypes.data, 1, packed.ctypes.data + itemsize * panel * batch.size * run * block, run * block,
                 block, c + itemsize * channel, c_table + 8 * m, run, batch.size,
-                bias.ctypes.data + itemsize * channel if bias.size > 0 else 0, channels - (vectors - 1) * lanes, 0,
-                epilogue, fetch, lines.ctypes.data + 8 * min(cursor, lines.size - steps),
-                np.int64(cursor < lines.size - steps),
+                biases + itemsize * channel if bias.size > 0 else 0, channels - (vectors - 1) * lanes, 0, epilogue,
+                fetch, lines.ctypes.data + 8 * min(cursor, lines.size - steps), np.int64(cursor < lines.size - steps),
             )  # fmt: skip
             cursor += steps
     first_panel, after = chunk * panels // panel_chunks, (chunk + 1) * panels // panel_chunks
@@ -256,7 +255,10 @@ def gather(
     tiles: Tiles, source: np.ndarray, w: np.ndarray, bias: np.ndarray | None, plan: Gather, transposed: bool,
     epilogue: int, target: np.ndarray,
 ) -> None:  # fmt: skip
-    """Run a planned gather of source through the filter w (or its transpose) into target."""
+    """Run a planned gather of source through the filter w (or its transpose) into target.
+
+    Where the epilogue measures, `bias` (blocks, pitch) holds a record for each of the plan's blocks (`measure.py`).
+    """
     dtype = source.dtype
     if plan.dot:
         rows, given = packed("weights", w, w.size, dtype), np.empty(0, dtype) if bias is None else bias
@@ -267,6 +269,7 @@ def gather(
     epilogue = in_memory(epilogue) if plan.dot else epilogue
     whole = plan.merge == 1 and not plan.dot and target.shape[4] // plan.groups % tiles.lanes == 0
     epilogue = stored(epilogue, whole and past_caches(target, tiles.lanes))
+    given = given if given.ndim == 2 else given[np.newaxis]  # one for each block, or for all
     threads = threads_for(plan.parallel)
     buffers = scratch("source", threads * plan.scratch, dtype)[: threads * plan.scratch].reshape(threads, plan.scratch)
     call_parallel(plan.parallel, _gather_tasks, plan.tasks, tiles.addresses, tiles.dots, plan.dot, tiles.lanes, source,

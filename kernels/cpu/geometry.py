@@ -102,8 +102,14 @@ class Gather(NamedTuple):
     lines: np.ndarray  # offsets in bytes of the cache lines of a block's source pixels from the first
     scratch: int  # elements of the source's copy that one task holds; 0: the source itself is read
     outputs: int  # of one image
+    blocks: int  # of pixels, each with tasks for its chunks of panels
     tasks: int
     parallel: bool
+
+    @property
+    def measured_blocks(self) -> int:
+        """The blocks of which each may sum its outputs up: none where outputs overlap, or lanes are no channels."""
+        return self.blocks if self.merge == 1 and not self.dot else 0
 
 
 GATHER_NUMBERS = (
@@ -287,6 +293,7 @@ def make_gather(
         np.append(lines, np.zeros(steps, np.int64)),
         depth.extent * pitch_d if copied else 0,
         depth.outputs * height.outputs * width.outputs,
+        blocks,
         blocks * panel_chunks,
         flops > SERIAL_FLOPS,
     )

@@ -23,6 +23,7 @@ from llvmlite.ir import Value
 from numba.extending import intrinsic
 
 from fastcnn.kernels.cpu.clip import PAST_CACHES, Clip
+from fastcnn.kernels.cpu.measure import Sums
 from fastcnn.kernels.cpu.tile import caller, tile_shape
 from fastcnn.kernels.cpu.vector import VectorFunction, i32, i64, load_functions, load_once, vector_registers
 
@@ -136,7 +137,7 @@ def emit_products(module: ir.Module, pattern: Pattern, dtype: np.dtype, lanes: i
     period, outputs, by_column = period_of(pattern.group_out, lanes), len(pattern.outputs), _by_place(pattern.outputs)
     by_row, height = _by_place(pattern.rows), max(1, len(pattern.rows))
     taps = sorted({tap for met in pattern.outputs for tap, _ in met})
-    clip = Clip(f, epilogue)
+    clip, measured = Clip(f, epilogue), Sums(f, epilogue)
     past = b.icmp_signed("!=", b.and_(epilogue, i64(PAST_CACHES)), i64(0))
     exist = [
         b.zext(b.and_(b.icmp_signed("<=", first_row, i64(r)), b.icmp_signed("<=", i64(r), last_row)), i64)
@@ -191,11 +192,14 @@ def emit_products(module: ir.Module, pattern: Pattern, dtype: np.dtype, lanes: i
             y_p, values = b.gep(y_v, [b.mul(y_row, i64(i))]), []
             for total in sums[i * outputs : (i + 1) * outputs]:
                 values.append(clip.vector(total))
+            places = [f.at(y_p, b.mul(K, i64(m)), u) for m in range(outputs)]
+            pixels = [(value, place, mask) for value, place in zip(values, places, strict=True)]
+            measured.add(bias_v, [(u, mask, pixels)])
             with b.if_else(past) as branches:
                 for past_caches, branch in zip((True, False), branches, strict=True):
                     with branch:
-                        for m, value in enumerate(values):
-                            f.store(value, f.at(y_p, b.mul(K, i64(m)), u), mask, past_caches and mask is None)
+                        for value, place in zip(values, places, strict=True):
+                            f.store(value, place, mask, past_caches and mask is None)
             return []
 
         store(0)

@@ -89,12 +89,9 @@ def join_channels(centre, around, at, count, mean, L):
 
 
 @jit(inner=True)
-def join_chunks(n, thread, gamma, beta, eps, L, cuts, parts, mean, variance, factors):
-    """Fill the statistics of image n, and the factors (shift, scale, offset) of its wide rows.
-
-    y = (x - shift) * scale + offset, where the shift is the mean rounded: x - shift is exact near the mean.
-    """
-    (pixels, chunks, _), C, G = cuts, gamma.size, mean.shape[1]
+def join_chunks(n, C, L, cuts, parts, mean, variance):
+    """Fill the statistics of image n from those of its chunks."""
+    (pixels, chunks, _), G = cuts, mean.shape[1]
     E, joined = C // G, np.zeros((2, C), np.float64)
     centre, around = joined[0], joined[1]
     for chunk in range(chunks):
@@ -110,7 +107,6 @@ def join_chunks(n, thread, gamma, beta, eps, L, cuts, parts, mean, variance, fac
     for g in range(G):
         mean[n, g] = centre[g] if E == 1 else sum_run(centre, g * E, E) / E
         variance[n, g] = around[g] / L if E == 1 else join_channels(centre, around, g * E, E, mean[n, g], L) / (E * L)
-    set_factors(gamma, beta, eps, mean[n], variance[n], factors[n])
 
 
 @jit(inner=True)
@@ -129,7 +125,8 @@ def normalize_image(n, thread, code, x, gamma, beta, eps, cuts, parts, mean, var
     """Take image n through all steps."""
     for task in range(cuts[1]):
         measure_chunk(task, thread, n, code, x, cuts, parts)
-    join_chunks(n, thread, gamma, beta, eps, x.shape[1], cuts, parts, mean, variance, factors)
+    join_chunks(n, x.shape[2], x.shape[1], cuts, parts, mean, variance)
+    set_factors(gamma, beta, eps, mean[n], variance[n], factors[n])
     for task in range(cuts[1]):
         scale_chunk(task, thread, n, 1, code, x, cuts, factors, after, y)
 
@@ -137,13 +134,14 @@ def normalize_image(n, thread, code, x, gamma, beta, eps, cuts, parts, mean, var
 @jit
 def normalize(team, code, x, gamma, beta, eps, cuts, parts, mean, variance, factors, after, y):
     """Do `group_norm_forward`."""
-    (N, L, _), threads = x.shape, team[0]
+    (N, L, C), threads = x.shape, team[0]
     if enough_images(N, threads):
         share(team, N, normalize_image, (code, x, gamma, beta, eps, cuts, parts, mean, variance, factors, after, y))
         return
     for n in range(N):
         share(team, cuts[1], measure_chunk, (n, code, x, cuts, parts))
-        join_chunks(n, 0, gamma, beta, eps, L, cuts, parts, mean, variance, factors)
+        join_chunks(n, C, L, cuts, parts, mean, variance)
+        set_factors(gamma, beta, eps, mean[n], variance[n], factors[n])
         share(team, cuts[1], scale_chunk, (n, threads, code, x, cuts, factors, after, y))
 
 

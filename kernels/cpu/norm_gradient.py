@@ -117,6 +117,7 @@ def normalize_backward(
     eps,
     constant,
     wanted,
+    summed,
     after,
     cuts,
     parts,
@@ -125,15 +126,16 @@ def normalize_backward(
     dgamma,
     dbeta,
 ):
-    """Do `group_norm_backward`."""
-    (N, L, C), chunks = x.shape, cuts[1]
-    how = gamma, beta, mean, variance, eps
+    """Do `group_norm_backward`; with `summed` (of one image), its first part holds the sums already."""
+    (N, L, C), (pixels, chunks, W) = x.shape, cuts
+    how, joined = (gamma, beta, mean, variance, eps), (pixels, 1 if summed else chunks, W)
     if enough_images(N, team[0]):
         share(team, N, gradient_image, (code, x, dy, *how, constant, wanted, after, cuts, parts, factors, dx))
     else:
         for n in range(N):
-            share(team, chunks, measure_gradient, (n, code, x, dy, *how, after, cuts, parts))
-            join_gradient(n, 0, *how, constant, L, cuts, parts, factors)
+            if not summed:
+                share(team, chunks, measure_gradient, (n, code, x, dy, *how, after, cuts, parts))
+            join_gradient(n, 0, *how, constant, L, joined, parts, factors)
             share(team, chunks if wanted else 0, gradient_chunk, (n, team[0], code, x, dy, after, cuts, factors, dx))
     sums = np.zeros((2, C), np.float64)
     for n in range(N):
@@ -148,12 +150,15 @@ def normalize_backward(
 
 @repeatable
 def group_norm_backward(
-    x, dy, gamma, mean, variance, groups, eps, constant, dx, dgamma, dbeta, beta=None, y=None, bounds=UNBOUNDED
-):
+    x, dy, gamma, mean, variance, groups, eps, constant, dx, dgamma, dbeta, beta=None, y=None, bounds=UNBOUNDED,
+    sums=None,
+):  # fmt: skip
     """Fill dx (unless it is None), dgamma and dbeta; `constant` statistics do not depend on x.
 
     Behind `bounds` the gradient is dy where they let the value pass: told by y, if it is given, and then left in dy,
-    which is the residual's gradient; else by x, with `beta`.
+    which is the residual's gradient; else by x, with `beta`. `sums` (2, C), of a single image whose channels are groups
+    of their own, are those of the gradient behind the bounds and of it times x - shift, where somebody took them
+    already, as `gradient_sums` does; they are overwritten.
     """
     (N, _, C), wanted = x.shape, dx is not None
     if x.size == 0:
@@ -161,8 +166,35 @@ def group_norm_backward(
         return
     cuts, code = plan(x, dy, dx) if wanted else plan(x, dy)
     parts, factors = workspace(N, cuts[1], C, cuts[2], x.dtype)
+    parts = parts if sums is None else sums.reshape(1, 2, C)
     told = BY_Y if y is not None else UNTOLD if beta is None else BY_X
     after = x if y is None else y.reshape(x.shape), told, np.array(bounds, x.dtype)
-    how = gamma, gamma if beta is None else beta, mean, variance, float(eps), bool(constant), wanted, after
+    how = gamma, gamma if beta is None else beta, mean, variance, float(eps), bool(constant), wanted
+    after = sums is not None, after
     out = dx if wanted else x, dgamma, dbeta
-    call_parallel(x.size > SMALL, normalize_backward, code, x, dy, *how, cuts, parts, factors, *out)
+    call_parallel(x.size > SMALL, normalize_backward, code, x, dy, *how, *after, cuts, parts, factors, *out)
+
+
+@jit
+def sum_gradient(team, code, x, dy, gamma, beta, mean, variance, eps, after, cuts, parts, sums):
+    """Do `gradient_sums`."""
+    share(team, cuts[1], measure_gradient, (0, code, x, dy, gamma, beta, mean, variance, eps, after, cuts, parts))
+    sums[:] = 0
+    for chunk in range(cuts[1]):
+        for row in range(2):
+            for c in range(sums.shape[1]):
+                sums[row, np.uintp(c)] += parts[chunk, row, np.uintp(c)]
+
+
+def gradient_sums(norm, dy, sums):
+    """Fill sums (2, C) of what lies behind a normalization's clip of its gradient dy, and of that times x - shift.
+
+    `norm` = (x, gamma, beta, mean, variance, eps, bounds), and the shift is the mean in the dtype of x.
+    """
+    x, gamma, beta, mean, variance, eps, bounds = norm
+    x, dy = (a.reshape(1, -1, gamma.size) for a in (x, dy))
+    cuts, code = plan(x, dy)
+    parts, _ = workspace(1, cuts[1], gamma.size, cuts[2], x.dtype)
+    after = x, UNTOLD if bounds == UNBOUNDED else BY_X, np.array(bounds, x.dtype)
+    how = gamma, beta, mean, variance, float(eps), after, cuts, parts, sums
+    call_parallel(x.size > SMALL, sum_gradient, code, x, dy, *how)

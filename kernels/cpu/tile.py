@@ -5,7 +5,8 @@
 for m < MR rows and v < NV vectors of lanes: a batch-reduce matrix product whose MR x NV accumulators stay in vector
 registers from the first product to the store. `a_rows`, `a_batch` and `c_rows` are tables of offsets, so the rows of
 a tile may be any pixels (of several image rows, of a strided grid) and the batch any filter taps. `init` is zero, C
-itself (accumulate) or the bias; the epilogue may add to C, clip it, and store past the caches one that would not fit.
+itself (accumulate) or the bias; the epilogue may add to C, clip it, sum it up (`measure.py`), and store past the caches
+one that would not fit.
 Lanes of the last vector from `tail` on are neither loaded from C and the bias nor stored; B is padded to whole vectors.
 
 While a tile computes, it asks for the cache lines that will be needed next: one a step, at `fetch` + fetch_table[i]
@@ -30,6 +31,7 @@ from numba.extending import intrinsic
 
 from fastcnn.kernels.cpu.clip import PAST_CACHES, Clip
 from fastcnn.kernels.cpu.geometry import DOT_CHANNELS
+from fastcnn.kernels.cpu.measure import Sums
 from fastcnn.kernels.cpu.panels import (
     COPY_ARGUMENTS,
     DOT_ARGUMENTS,
@@ -107,7 +109,7 @@ class _Tile:
         ]
         past_caches = b.icmp_signed("!=", b.and_(epilogue, i64(PAST_CACHES)), i64(0))
         waits = b.select(past_caches, i64(0), b.mul(J, R))
-        clip = Clip(f, epilogue)
+        clip, sums = Clip(f, epilogue), Sums(f, epilogue)
         start = self._initial(places, bias_row, bias, accumulate, waits, clip)
 
         def batch(i: Value, carried: list[Value]) -> list[Value]:
@@ -117,6 +119,8 @@ class _Tile:
 
         _, _, *total = f.loop(R, [bb, f.pointer(fetch_table, i64), *start], batch)
         finished = clip.finished(total, places)
+        pixels = [(value, *place) for value, place in zip(finished, places, strict=True)]
+        sums.add(bias_row, [(v, self.mask(v), pixels[v :: self.NV]) for v in range(self.NV)])
         past, through = (f.function.append_basic_block(name) for name in ("past", "through"))
         b.cbranch(past_caches, past, through)
         for block in (past, through):

@@ -5,7 +5,7 @@ pixels of the output and r x r taps make m + r = 7. Every lane is a channel.
 
     input    V = B' x B    6x6 pixels to 36 points
     filter   U = G w G'    r x r taps to 36 points
-    output   y = A' m A    36 points to m x m pixels, plus bias, clipped
+    output   y = A' m A    36 points to m x m pixels, plus bias, clipped, summed up (`measure.py`)
     gradient Y = A dy A'   m x m pixels of the output's gradient to 36 points
     weights  w = G' m G    36 points to the gradient by r x r taps
 
@@ -25,6 +25,7 @@ from llvmlite.ir import Value
 from numba.extending import intrinsic
 
 from fastcnn.kernels.cpu.clip import Clip
+from fastcnn.kernels.cpu.measure import Sums
 from fastcnn.kernels.cpu.tile import caller, tile_shape
 from fastcnn.kernels.cpu.vector import VectorFunction, i64, load_functions, load_once
 
@@ -185,7 +186,7 @@ class _Transform:
         f, b = self.f, self.f.b
         M, step, vector_pitch, bias, epilogue, y, row_pitch, pixel_pitch, channels, high, wide = self.arguments
         M, bias, y = f.pointer(M), f.pointer(bias), f.pointer(y)
-        clip, nothing = Clip(f, epilogue), f.mask_below(i64(0))
+        clip, sums, nothing = Clip(f, epilogue), Sums(f, epilogue), f.mask_below(i64(0))
         whole = b.icmp_signed("==", b.add(high, wide), i64(2 * size))
 
         def body(first: Value, mask: Value) -> None:
@@ -200,6 +201,8 @@ class _Transform:
                     pixels.append((b.fadd(pixel, add), (place, kept)))
             places = [place for _, place in pixels]
             values = clip.finished([value for value, _ in pixels], places)
+            summed = [(value, *place) for value, place in zip(values, places, strict=True)]
+            sums.add(b.gep(bias, [first]), [(0, mask, summed)])
             with b.if_else(full) as (plain, edge):
                 with plain:
                     for value, (place, _) in zip(values, places, strict=True):

@@ -81,6 +81,11 @@ class Patches(NamedTuple):
     m_pitch: int
     u_pitch: int
 
+    @property
+    def tasks(self) -> int:
+        """How many tasks finish outputs, each a part of its own."""
+        return self.blocks if self.fused else self.blocks * -(-self.block // min(self.across, self.block))
+
 
 def odd_lines(elements: int, itemsize: int) -> int:
     """Round up to an odd number of cache lines: rows so far apart meet in no set of a cache."""
@@ -207,11 +212,12 @@ def _multiply(e, together, panel, part, parts, count, addresses, lanes, size, C,
 
 
 @jit(inner=True)
-def _to_pixels(first, count, transform, lanes, M, vector_pitch, m_pitch, pixels, bias, epilogue, down, across,
+def _to_pixels(task, first, count, transform, lanes, M, vector_pitch, m_pitch, pixels, bias, epilogue, down, across,
                first_channel, channels, y):  # fmt: skip
-    """Fill `count` patches of y, from patch `first` on, with the products' pixels plus bias."""
+    """Fill `count` patches of y, from patch `first` on, with the products' pixels plus bias: that of the task's own."""
     _, _, P, Q, K = y.shape
     size, i = y.itemsize, 0
+    biases = bias.ctypes.data + size * (bias.shape[1] * min(task, bias.shape[0] - 1) + first_channel)
     while i < count:
         # The patches taken of one row of patches: a function that follows takes their rows of pixels whole.
         column, rest = (first + i) % across, (first + i) // across
@@ -220,8 +226,8 @@ def _to_pixels(first, count, transform, lanes, M, vector_pitch, m_pitch, pixels,
         row = y.ctypes.data + size * (((n * P + p) * Q + pixels * column) * K + first_channel)
         for j in range(run):
             call_output(transform, M + size * (i + j) * lanes, m_pitch, vector_pitch,
-                        bias.ctypes.data + size * first_channel, epilogue, row + size * pixels * j * K, Q * K, K,
-                        channels, high, min(pixels, Q - pixels * (column + j)))  # fmt: skip
+                        biases, epilogue, row + size * pixels * j * K, Q * K, K, channels, high,
+                        min(pixels, Q - pixels * (column + j)))  # fmt: skip
         finish(epilogue, row, high, Q * K, min(pixels * run, Q - pixels * column), K, channels, size)
         i += run
 
@@ -259,7 +265,8 @@ def _block(task, thread, copy, addresses, codes, lanes, x, c0, C, pixels, top, l
         _multiply(e, together, panel, part, parts, count, addresses, lanes, size, C, K, U.ctypes.data, u_pitch, V,
                   vector_pitch, v_pitch, M, m_pitch, fetch + done * fetch_step, fetch_step, store + done * store_step,
                   store_step, away)  # fmt: skip
-    _to_pixels(first, count, codes[1], lanes, M, vector_pitch, m_pitch, pixels, bias, epilogue, down, across, k0, K, y)
+    _to_pixels(task, first, count, codes[1], lanes, M, vector_pitch, m_pitch, pixels, bias, epilogue, down, across, k0,
+               K, y)  # fmt: skip
 
 
 @jit
@@ -291,11 +298,11 @@ def _multiply_task(task, thread, panels, count, addresses, lanes, size, C, K, U,
 
 
 @jit(inner=True)
-def _pixels_task(task, thread, first, count, run, transform, lanes, M, vector_pitch, m_pitch, pixels, bias, epilogue,
-                 down, across, k0, K, y):  # fmt: skip
+def _pixels_task(task, thread, before, first, count, run, transform, lanes, M, vector_pitch, m_pitch, pixels, bias,
+                 epilogue, down, across, k0, K, y):  # fmt: skip
     begin, size = task * run, y.itemsize
-    _to_pixels(first + begin, min(run, count - begin), transform, lanes, M + size * begin * lanes, vector_pitch,
-               m_pitch, pixels, bias, epilogue, down, across, k0, K, y)  # fmt: skip
+    _to_pixels(before + task, first + begin, min(run, count - begin), transform, lanes, M + size * begin * lanes,
+               vector_pitch, m_pitch, pixels, bias, epilogue, down, across, k0, K, y)  # fmt: skip
 
 
 @jit
@@ -304,6 +311,7 @@ def _groups(team, groups, copy, addresses, codes, lanes, x, c0, C, pixels, top, 
     """Take group after group of patches through the steps, all threads together."""
     patches, V, size = x.shape[0] * down * across, points.ctypes.data, x.itemsize
     M, panels, run = V + size * POINTS * v_pitch, (K + 2 * lanes - 1) // (2 * lanes), min(across, block)
+    tasks = (block + run - 1) // run
     for group in range(groups):
         first = group * block
         count = min(block, patches - first)
@@ -311,8 +319,8 @@ def _groups(team, groups, copy, addresses, codes, lanes, x, c0, C, pixels, top, 
               pixels, top, left, down, across, lanes, V, vector_pitch, v_pitch, buffers))  # fmt: skip
         share(team, POINTS * panels, _multiply_task, (panels, count, addresses, lanes, size, C, K, U.ctypes.data,
               u_pitch, V, vector_pitch, v_pitch, M, m_pitch))  # fmt: skip
-        share(team, (count + run - 1) // run, _pixels_task, (first, count, run, codes[1], lanes, M, vector_pitch,
-              m_pitch, pixels, bias, epilogue, down, across, k0, K, y))  # fmt: skip
+        share(team, (count + run - 1) // run, _pixels_task, (group * tasks, first, count, run, codes[1], lanes, M,
+              vector_pitch, m_pitch, pixels, bias, epilogue, down, across, k0, K, y))  # fmt: skip
 
 
 @jit(inner=True)
@@ -334,18 +342,33 @@ def _turn(team, transpose, w, lanes, first_row, rows, first, C, turned):
     share(team, w.shape[0], _turn_tap, (transpose, w, lanes, first_row, rows, first, C, turned))
 
 
+def _cut(source: tuple[int, ...], target: tuple[int, ...], taps: int, groups: int) -> tuple[int, ...]:
+    """Return (N, P, Q, C, K, pixels) of `plan_patches` for arrays of these shapes."""
+    N, O, _, _, C = source
+    return N * O, target[2], target[3], C // groups, target[4] // groups, 7 - taps
+
+
+def tasks_of(
+    source: tuple[int, ...], target: tuple[int, ...], taps: int, groups: int, transposed: bool, tiles: Tiles,
+    itemsize: int,
+) -> int:  # fmt: skip
+    """Return how many tasks finish outputs of an array of shape `target`."""
+    return plan_patches(*_cut(source, target, taps, groups), transposed, tiles.lanes, itemsize).tasks
+
+
 def winograd(
     tiles: Tiles, x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, top: int, left: int, groups: int,
     transposed: bool, epilogue: int, y: np.ndarray,
 ) -> None:  # fmt: skip
     """Fill y (N, O, P, Q, K) from x (N, O, H, W, C), float32, w (1, r, r, C / groups, K), padded by top and left zeros.
 
-    With `transposed`, x is dy, w the forward filter (1, r, r, K / groups, C) and y is dx.
+    With `transposed`, x is dy, w the forward filter (1, r, r, K / groups, C) and y is dx. Where the epilogue measures,
+    `bias` (tasks, pitch) holds a record for each of the plan's tasks (`measure.py`).
     """
     x, y = slices_as_images(x), slices_as_images(y)
     C, K, taps = x.shape[4] // groups, y.shape[4] // groups, w.shape[1]
     code, products = transforms(x.dtype, taps), point_products(x.dtype).products
-    plan = plan_patches(x.shape[0], y.shape[2], y.shape[3], C, K, 7 - taps, transposed, tiles.lanes, x.itemsize)
+    plan = plan_patches(*_cut(x.shape, y.shape, taps, groups), transposed, tiles.lanes, x.itemsize)
     large, filters = w.size > 1 << 13, w.reshape(taps * taps, w.shape[3], w.shape[4])
     pitch = -(-plan.chunk // tiles.lanes) * tiles.lanes
     turned = scratch("turned filters", taps * taps * C * pitch * transposed, x.dtype)
@@ -354,7 +377,7 @@ def winograd(
     points, source = POINTS * (plan.v_pitch + plan.m_pitch), 6 * (7 * min(plan.block, plan.across) + 6) * C
     held = source + (points if plan.fused else 0)
     buffers = scratch("source", threads * held, x.dtype)[: threads * held].reshape(threads, held)
-    add = np.zeros(y.shape[4], x.dtype) if bias is None else bias
+    add = np.zeros((1, y.shape[4]), x.dtype) if bias is None else bias.reshape(-1, bias.shape[-1])
     codes = np.array([code.input, code.output])
     for group, first in product(range(groups), range(0, K, plan.chunk)):
         channels = min(plan.chunk, K - first)

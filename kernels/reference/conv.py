@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from fastcnn.kernels.reference.norm import Norm, Statistics, measure
 from fastcnn.kernels.reference.taps import (
     Array,
     Epilogue,
@@ -59,6 +60,29 @@ def conv_forward(
     apply_epilogue(epilogue, y)
 
 
+def conv_measured_forward(
+    x: Array,
+    w: Array,
+    b: Array | None,
+    stride: Triple,
+    padding: Padding,
+    dilation: Triple,
+    groups: int,
+    shift: Array,
+    eps: float,
+    y: Array,
+    mean: Statistics,
+    variance: Statistics,
+    algorithm: str = "auto",
+) -> None:
+    """Fill y as `conv_forward`, and the mean and biased variance (1, K) of its channels, in float64.
+
+    `shift` (K,) are numbers near the means, and `eps` will be added to the variance: here nothing depends on them.
+    """
+    conv_forward(x, w, b, stride, padding, dilation, groups, False, y)
+    measure(y.astype(np.float64), POSITIONS, mean, variance)
+
+
 def conv_backward_input(
     dy: Array,
     w: Array,
@@ -78,6 +102,36 @@ def conv_backward_input(
             pixels[..., c] += dy[..., k] @ w[tap][:, k].T
     dx[...] = inside(padded, padding, dx.shape)
     apply_epilogue(epilogue, dx)
+
+
+def conv_measured_backward_input(
+    dy: Array,
+    w: Array,
+    stride: Triple,
+    padding: Padding,
+    dilation: Triple,
+    groups: int,
+    norm: Norm,
+    dx: Array,
+    sums: Statistics,
+    algorithm: str = "auto",
+    total: Array | None = None,
+) -> None:
+    """Fill dx as `conv_backward_input`, plus `total` if there is one, and sums (2, C), float64, for `norm`'s way back.
+
+    These are the sums over the pixels of g and of g * (x - shift), where g is dx behind the clip of the normalization
+    `norm` = (x, gamma, beta, mean, variance, eps, bounds), whose gradient dx is, and the shift its mean in the dtype of
+    x: what `group_norm_backward` takes as its `sums`.
+    """
+    conv_backward_input(dy, w, stride, padding, dilation, groups, dx)
+    if total is not None:
+        dx += total
+    x, gamma, beta, mean, variance, eps, (low, high) = norm
+    x, given = x.reshape(-1, gamma.size), dx.reshape(-1, gamma.size)
+    made = ((x - mean) / np.sqrt(variance + eps) * gamma + beta).astype(x.dtype)
+    passed = given * ((low < made) & (made < high))
+    sums[0] = passed.sum(0, dtype=np.float64)
+    sums[1] = (passed * (x - mean.astype(x.dtype))).sum(0, dtype=np.float64)
 
 
 def conv_backward_weight(

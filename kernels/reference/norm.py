@@ -25,6 +25,9 @@ from fastcnn.kernels.reference.taps import Array
 
 Statistics = npt.NDArray[np.float64]
 
+Norm = tuple[Array, Array, Array, Statistics, Statistics, float, tuple[float, float]]
+"""A normalization: its input x, gamma, beta, mean and variance (1, C), eps, and between what it brings its output."""
+
 UNBOUNDED = (-math.inf, math.inf)
 
 
@@ -34,7 +37,7 @@ def _groups(x: Array, groups: int) -> Array:
     return x.astype(np.float64).reshape(N, L, groups, C // groups)
 
 
-def _measure(x: Array, axes: tuple[int, ...], mean: Statistics, variance: Statistics) -> None:
+def measure(x: Array, axes: tuple[int, ...], mean: Statistics, variance: Statistics) -> None:
     """Fill mean and biased variance over some axes; both are 0 where there is nothing to measure."""
     count = int(np.prod([x.shape[axis] for axis in axes]))
     centre = x.sum(axes, keepdims=True) / max(count, 1)
@@ -59,7 +62,7 @@ def group_norm_forward(
     y is the normalized x, plus `residual` (of any shape of as many elements) if there is one, brought between `bounds`.
     """
     grouped = _groups(x, groups)
-    _measure(grouped, (1, 3), mean, variance)
+    measure(grouped, (1, 3), mean, variance)
     xhat = (grouped - mean[:, None, :, None]) / np.sqrt(variance + eps)[:, None, :, None]
     _finish(xhat.reshape(x.shape) * gamma + beta, residual, bounds, y)
 
@@ -87,11 +90,14 @@ def group_norm_backward(
     beta: Array | None = None,
     y: Array | None = None,
     bounds: tuple[float, float] = UNBOUNDED,
+    sums: Statistics | None = None,
 ) -> None:
     """Fill dx (unless it is None), dgamma and dbeta; `constant` statistics do not depend on x.
 
     Behind `bounds` the gradient is dy where they let the value pass: told by y, if it is given, and then left in dy,
-    which is the residual's gradient; else by x, with `beta`.
+    which is the residual's gradient; else by x, with `beta`. `sums` (2, C), of a single image whose channels are groups
+    of their own, are those of the gradient behind the bounds and of it times x - shift, where somebody took them
+    already: what follows from sums follows from these.
     """
     deviation = np.sqrt(variance + eps)[:, None, :, None]
     xhat = (_groups(x, groups) - mean[:, None, :, None]) / deviation
@@ -102,16 +108,18 @@ def group_norm_backward(
     elif beta is not None:
         own = (xhat.reshape(x.shape) * gamma + beta).astype(x.dtype)
         dy = dy * ((low < own) & (own < high))
-    dgamma[...] = (dy * xhat.reshape(x.shape)).sum((0, 1))
-    dbeta[...] = dy.sum((0, 1), dtype=np.float64)
+    given, along = dy.sum(1, dtype=np.float64), (dy * xhat.reshape(x.shape)).sum(1)
+    if sums is not None:
+        off = mean - mean.astype(x.dtype)
+        given, along = sums[:1], (sums[1:] - off * sums[:1]) / deviation[:, 0, :, 0]
+    dgamma[...], dbeta[...] = along.sum(0), given.sum(0)
     if dx is None:
         return
     dxhat = _groups(dy * gamma.astype(np.float64), groups)
     if not constant:
         count = max(1, x.shape[1] * (x.shape[2] // groups))
-        shared = dxhat.sum((1, 3), keepdims=True) / count
-        along = (dxhat * xhat).sum((1, 3), keepdims=True) / count
-        dxhat = dxhat - shared - xhat * along
+        shared, tilt = (_groups((total * gamma)[:, None], groups).sum(3, keepdims=True) for total in (given, along))
+        dxhat = dxhat - shared / count - xhat * tilt / count
     dx[...] = (dxhat / deviation).reshape(x.shape)
 
 
@@ -156,7 +164,7 @@ def layer_norm_forward(
 ) -> None:
     """Fill y (M, F), and the mean and biased variance of every row."""
     rows = x.astype(np.float64)
-    _measure(rows, (1,), mean, variance)
+    measure(rows, (1,), mean, variance)
     y[...] = (rows - mean[:, None]) / np.sqrt(variance + eps)[:, None] * gamma + beta
 
 

@@ -1,9 +1,14 @@
-"""Steps that serve several nodes: the same results as one step a node, to the bit where nothing is folded."""
+"""Steps that serve several nodes: the same results as one step a node, to the bit but for what is said here.
+
+Weights are folded in prediction, and a convolution that sums its outputs for the batch normalization after it (or a
+gradient for that before) adds them in another order than the normalization by itself.
+"""
 
 import numpy as np
 import pytest
 
 import fastcnn as fc
+from fastcnn.steps import Normalized
 
 NORMS = {
     "batch": lambda channels: fc.BatchNorm2d(channels),
@@ -41,18 +46,79 @@ def residual_network(norm, fuse: bool, dtype: str, device: str) -> fc.Graph:
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("norm", NORMS)
 def test_norms_that_add_and_clip_change_no_bit(norm, dtype, device):
+    sums = norm in ("batch", "plain", "untracked")  # statistics of all images: convolutions take them
+    most = {"float32": 1e-5, "float64": 1e-13}[dtype] if sums else 0.0
+
+    def check(ours, theirs, what=""):
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=most * max(1, np.abs(theirs).max()), err_msg=what)
+
     rng = np.random.default_rng(1)
     x, dy = rng.standard_normal((4, 9, 8, 5)).astype(dtype), rng.standard_normal((4, 3)).astype(dtype)
     fused, plain = (residual_network(NORMS[norm], fuse, dtype, device) for fuse in (True, False))
     for training in (True, False):
         fused.train(training)
         plain.train(training)
-        np.testing.assert_array_equal(fused.forward(x), plain.forward(x))
-        np.testing.assert_array_equal(fused.backward(dy), plain.backward(dy))
+        check(fused.forward(x), plain.forward(x))
+        check(fused.backward(dy), plain.backward(dy))
+        for ours, theirs in zip(fused.layers, plain.layers, strict=True):
+            for name, gradient in {**theirs.grads, **theirs.state}.items():
+                check({**ours.grads, **ours.state}[name], gradient, f"{theirs.label} {name}")
+    plan = fused.plan(4, True, "parameters")
+    assert max(len(step.nodes) for step in plan.steps) == 3
+    assert ("conv_measured_forward" in kernel_names(plan)) == sums
+
+
+def kernel_names(plan) -> set[str]:
+    """Return the names of all kernels of a plan, both ways."""
+    calls = [call for _, part in (*plan.forward_parts, *plan.backward_parts) for call in part]
+    return {function.__name__ for function, _ in calls}
+
+
+def chain(fuse: bool, device: str, dtype: str = "float64") -> fc.Graph:
+    """Return a network of normalizations before one convolution, before two, before a padding by reflection."""
+    x = fc.Input(12, 11, 8)
+    h = fc.ReLU6()(fc.BatchNorm2d(24, name="one")(fc.Conv2d(8, 24, 1)(x)))
+    h = fc.BatchNorm2d(24, name="linear")(fc.Conv2d(24, 24, 3, padding=1, groups=24)(h))
+    h = fc.ReLU()(fc.BatchNorm2d(16, name="two")(fc.Conv2d(24, 16, 3, padding=1)(h)))
+    h = fc.ReLU()(fc.BatchNorm2d(16, name="mirrored")(fc.Conv2d(16, 16, 1)(h) + fc.Conv2d(16, 16, 3, padding=1)(h)))
+    h = fc.Conv2d(16, 16, 3, padding=1, padding_mode="reflect")(h)
+    h = fc.GELU()(fc.BatchNorm2d(16, name="smooth")(h))
+    last = fc.BatchNorm2d(16, name="summed")(fc.Conv2d(16, 16, 1)(h)) + h
+    net = fc.Graph(x, fc.Linear(16, 3)(fc.GlobalAvgPool()(last)), fuse=fuse).astype(dtype).to(device)
+    net.initialize(3)
+    return net
+
+
+@pytest.mark.parametrize("device", ["cpu", "reference"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_convolutions_sum_for_the_norms_beside_them(device, dtype):
+    """Gradients are summed where one step fills them: it may add what another one left."""
+    rng = np.random.default_rng(1)
+    x, dy = rng.standard_normal((4, 12, 11, 8)).astype(dtype), rng.standard_normal((4, 3)).astype(dtype)
+    fused, plain = (chain(fuse, device, dtype) for fuse in (True, False))
+    most = {"float32": 2e-5, "float64": 1e-13}[dtype]
+    for _ in range(4):  # through the doors, noted, and repeated
+        for ours, theirs in ((fused.forward(x), plain.forward(x)), (fused.backward(dy), plain.backward(dy))):
+            np.testing.assert_allclose(ours, theirs, rtol=0, atol=most * np.abs(theirs).max())
+        largest = max(np.abs(gradient).max() for layer in plain.layers for gradient in layer.grads.values())
         for ours, theirs in zip(fused.layers, plain.layers, strict=True):
             for name, gradient in theirs.grads.items():
-                np.testing.assert_array_equal(ours.grads[name], gradient, f"{theirs.label} {name}")
-    assert max(len(step.nodes) for step in fused.plan(4, True, "parameters").steps) == 3
+                np.testing.assert_allclose(ours.grads[name], gradient, rtol=0, atol=most * largest)
+            for name, value in theirs.state.items():
+                np.testing.assert_allclose(ours.state[name], value, rtol=most, atol=most)
+    plan = fused.plan(4, True, "inputs")
+    steps = {step.layer.name: step for step in plan.steps if isinstance(step, Normalized)}
+    assert [name for name, step in steps.items() if step.summed] == ["one", "linear", "two"]
+    assert {"conv_measured_forward", "conv_measured_backward_input"} <= kernel_names(plan)
+    assert not any("measured" in name for name in kernel_names(plain.plan(4, True, "inputs")))
+
+
+def test_statistics_are_taken_in_training_only():
+    net = chain(True, "cpu")
+    assert not any("measured" in name for name in kernel_names(net.plan(4, training=False)))
+    for layer in net.layers:
+        layer.eval()
+    assert not any("measured" in name for name in kernel_names(net.plan(4, True, "parameters")))
 
 
 @pytest.mark.parametrize("device", ["cpu", "reference"])
