@@ -246,7 +246,7 @@ def algorithm_of(call: Call) -> str:
     geometry = (given[key] for key in ("stride", "padding", "dilation", "groups"))
     filters = given.get("w", given.get("dw")).shape[:3]
     how = (source.shape, target.shape, filters, *geometry, source.dtype, given["algorithm"])
-    return conv.algorithm_of(name.removeprefix("conv_"), *how)
+    return conv.algorithm_of(name.removeprefix("conv_").removeprefix("measured_"), *how)
 
 
 def multiply_adds(call: Call) -> int:

@@ -103,6 +103,19 @@ def test_the_algorithm_is_the_one_that_serves():
     assert profile.algorithm_of(back[free, "conv_backward_bias"]) == ""
 
 
+def test_a_convolution_that_measures_is_shown_as_one():
+    net = fc.Sequential(fc.Conv2d(64, 64, 3, padding=1), fc.BatchNorm2d(64), fc.Conv2d(64, 64, 3, padding=1),
+                        input_shape=(56, 56, 64))  # fmt: skip
+    plan = net.plan(1, True, "parameters")
+    calls = [call for _, part in (*plan.forward_parts, *plan.backward_parts) for call in part]
+    measured = [call for call in calls if "measured" in profile.kernel_name(call)]
+    assert {profile.kernel_name(call) for call in measured} == {
+        "conv_measured_forward", "conv_measured_backward_input",
+    }  # fmt: skip
+    assert all(profile.algorithm_of(call) == "winograd" for call in measured)
+    assert all(profile.multiply_adds(call) == 56 * 56 * 9 * 64 * 64 for call in measured)
+
+
 def test_arrays_count_once():
     a, b = np.zeros((4, 4), np.float32), np.zeros(10)
     assert profile.array_bytes([a, 3, (b, [a, None]), a.reshape(-1), b[:2]]) == 64 + 80 + 16
