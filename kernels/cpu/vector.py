@@ -20,6 +20,8 @@ from fastcnn.kernels.cpu.compiler import cache_folder, host, write_atomically
 Key = TypeVar("Key")
 Code = TypeVar("Code")
 
+MASKING_BYTES = 64  # of vectors whose stores take a mask at no cost; that of others is 6 plain ones' (AVX2, measured)
+
 i8, i32, i64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)
 
 
@@ -107,14 +109,40 @@ class VectorFunction:
         return self.b.call(self._masked_load, [place, i32(self.size), mask, self.zero])
 
     def store(self, value: Value, place: Value, mask: Value | None = None, past_caches: bool = False) -> None:
-        """Store a vector, or the lanes that the mask names; `past_caches`: a whole one, at a multiple of its size."""
+        """Store a vector, or its first lanes, as many as the mask names; `past_caches`: a whole one, aligned."""
         if past_caches:
             one = self.function.module.add_metadata([i32(1)])
             self.b.store(value, place, align=self.size * self.lanes).set_metadata("nontemporal", one)
         elif mask is None:
             self.b.store(value, place, align=self.size)
-        else:
+        elif self.size * self.lanes == MASKING_BYTES:
             self.b.call(self._masked_store, [value, place, i32(self.size), mask])
+        else:
+            bits = self.b.bitcast(mask, ir.IntType(self.lanes))
+            with self.b.if_else(self.b.icmp_signed("==", bits, ir.Constant(bits.type, -1))) as (whole, part):
+                with whole:
+                    self.b.store(value, place, align=self.size)
+                with part:
+                    self._store_part(value, place, bits)
+
+    def _store_part(self, value: Value, place: Value, bits: Value) -> None:
+        """Store the first lanes of a vector, one for each bit: half of the lanes, half of the rest, and so on."""
+        b, kind = self.b, ir.VectorType(i32, self.lanes)
+        count = b.zext(b.call(self._declare(f"llvm.ctpop.i{self.lanes}", bits.type, [bits.type]), [bits]), i64)
+        first, piece = b.bitcast(place, self.element.as_pointer()), self.lanes // 2
+        while piece:
+            before, done = b.block, b.and_(count, i64(-2 * piece))
+            with b.if_then(b.icmp_signed("!=", b.and_(count, i64(piece)), i64(0))):
+                low = ir.Constant(ir.VectorType(i32, piece), list(range(piece)))
+                part = b.shuffle_vector(value, value, low)
+                at = b.bitcast(b.gep(first, [done]), part.type.as_pointer())
+                b.store(part, at, align=self.size)
+                order = [(lane + piece) % self.lanes for lane in range(self.lanes)]
+                moved, inside = b.shuffle_vector(value, value, ir.Constant(kind, order)), b.block
+            rest = b.phi(self.vector)
+            rest.add_incoming(value, before)
+            rest.add_incoming(moved, inside)
+            value, piece = rest, piece // 2
 
     def prefetch(self, place: Value, write: bool = False) -> None:
         """Ask for the cache line at a place, to be read or written; nothing is read of it yet."""
