@@ -281,7 +281,8 @@ class Trainer:
         plan, backend = batch.plan, batch.plan.backend
         self.steps += 1
         plan.forward()
-        loss = batch.forward()
+        batch.forward()
+        loss = batch.loss
         if not isfinite(loss):
             raise self._not_finite(batch, f"the loss is {loss}")
         batch.backward()
