@@ -13,6 +13,7 @@ from fastcnn.history import Evaluation
 from fastcnn.losses import BoundLoss, Loss, MultiTask
 from fastcnn.losses.base import DOUBLE
 from fastcnn.plan import Plan
+from fastcnn.training_step import TrainingStep
 
 
 @dataclass
@@ -40,6 +41,7 @@ class Batch:
         forward.append((backend.loss_value.sum_values, (losses, self._loss)))
         back = [call for head in self.heads for call in head.bound.gradient_calls()]
         self._forward, self._backward = (backend.program.Program(calls) for calls in (forward, back))
+        self.step = TrainingStep(self.plan, [*forward, (backend.guard.stop_unless_finite, (self._loss,)), *back])
 
     def takes(self, targets: list[Array]) -> bool:
         """Say whether targets are of the kind that the losses are bound to: labels, or numbers of these shapes."""
