@@ -202,7 +202,7 @@ def test_what_is_not_finite_stops_before_the_update(name, what, broken_step, dev
         x[3] = np.nan
     else:
         with_huge_gradients(trainer.net)
-    before = contents(trainer)
+    before, gradients = contents(trainer), trainer.net.own_store().gradients.copy()
     sentence = "the loss is nan" if what == "loss" else "a gradient is not finite"
     with pytest.raises(fc.TrainingError, match=f"{sentence} in step {broken_step}, first seen in the (input|gradient)"):
         trainer.step(x, y)
@@ -210,6 +210,7 @@ def test_what_is_not_finite_stops_before_the_update(name, what, broken_step, dev
     assert after.keys() == before.keys()
     for key in [key for key in before if isinstance(key, str)]:
         np.testing.assert_array_equal(after[key], before[key], key)
+    assert np.array_equal(trainer.net.own_store().gradients, gradients) == (what == "loss")
     assert trainer.optimizer.steps == broken_step - 1
     trainer.net.own_store().values[...] = kept
     for state in trainer.net.layers[1].state.values():
