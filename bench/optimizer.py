@@ -15,6 +15,7 @@ from fastcnn.bench.case import Case, layer_case
 from fastcnn.bench.elementwise import Elementwise
 from fastcnn.bench.stepping import KINDS
 from fastcnn.optimizers import Optimizer
+from fastcnn.update import Update
 
 PASSES = ("update",)
 ALGORITHMS = ("auto", "direct")
@@ -39,9 +40,7 @@ def case(problem: Elementwise, pass_name: str, algorithm: str, dtype: str) -> Ca
     for array in (values, gradients):
         rng.standard_normal(dtype=array.dtype, out=array)
     optimizer, at = make(problem.kind), accuracy.drawn(problem.elements)
-
-    def call() -> None:
-        optimizer.update(backend, values, gradients)
+    call = Update(optimizer, backend, values, gradients).run
 
     def error() -> float:
         if not optimizer.steps:

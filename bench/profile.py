@@ -28,6 +28,8 @@ from fastcnn.heads import bind_heads
 from fastcnn.kernels.cpu import conv
 from fastcnn.layers.base import Call
 from fastcnn.plan import Part
+from fastcnn.training_step import check_calls
+from fastcnn.update import Update
 
 Array = NDArray[Any]
 
@@ -182,18 +184,20 @@ def training(net: fc.Graph, optimizer: fc.Optimizer, images: Array, labels: Arra
     batch.heads[0].targets[...] = labels
     ends, store_bytes = plan.outputs[0].nbytes, store.values.nbytes
     kept = len(optimizer.kept())
+    check = backend.program.Program(check_calls(plan))
+    update = Update(optimizer, backend, store.own_values, store.gradients, store.decayed)
     return [
         _other("input", "input", images.nbytes + plan.inputs[0].nbytes, lambda: plan.load([images])),
         *layer_stages(plan.forward_parts, "forward", backend.program.Program),
         _other("loss", "forward", ends, batch.forward),
         _other("loss", "backward", 2 * ends, batch.backward),
         *layer_stages(plan.backward_parts, "backward", backend.program.Program),
-        _other("check", "update", store_bytes, lambda: backend.all_finite(store.gradients)),
+        _other("check", "update", store_bytes, check.run),
         _other(
             "optimizer",
             "update",
             (3 + 2 * kept) * store_bytes,  # values and state are read and written, gradients read
-            lambda: optimizer.update(backend, store.values, store.gradients, store.decayed),
+            update.run,
         ),
     ]
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import cache
 from importlib import import_module
 from math import prod
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from fastcnn.arrays import Array, Shape
 from fastcnn.errors import BackendError
 
 DEVICES = ("cpu", "reference")
+
+Call: TypeAlias = tuple[Callable[..., None], tuple[Any, ...]]
+"""A kernel and its arguments, ready to run."""
 
 # Rows of vectors start on a cache line: no vector load of any width is split across two lines.
 CACHE_LINE = 64

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from fastcnn.arrays import Array
-from fastcnn.backend import Backend
+from fastcnn.backend import Backend, Call
 from fastcnn.errors import ArgumentError
 from fastcnn.graph import Graph
 from fastcnn.history import Evaluation
 from fastcnn.losses import BoundLoss, Loss, MultiTask
+from fastcnn.losses.base import DOUBLE
 from fastcnn.plan import Plan
+from fastcnn.training_step import TrainingStep
 
 
 @dataclass
@@ -30,19 +32,34 @@ class Batch:
     plan: Plan
     heads: list[Head]
 
+    def __post_init__(self) -> None:
+        backend = self.plan.backend
+        losses, self._loss = (backend.zeros((size,), DOUBLE) for size in (len(self.heads), 1))
+        forward: list[Call] = []
+        for i, head in enumerate(self.heads):
+            forward += head.bound.forward_calls(head.weight, losses[i : i + 1])
+        forward.append((backend.loss_value.sum_values, (losses, self._loss)))
+        back = [call for head in self.heads for call in head.bound.gradient_calls()]
+        self._forward, self._backward = (backend.program.Program(calls) for calls in (forward, back))
+        self.step = TrainingStep(self.plan, [*forward, (backend.guard.stop_unless_finite, (self._loss,)), *back])
+
     def takes(self, targets: list[Array]) -> bool:
         """Say whether targets are of the kind that the losses are bound to: labels, or numbers of these shapes."""
         pairs = [(head.targets, given) for head, given in zip(self.heads, targets, strict=True)]
         return all((own.dtype, own.shape[1:]) == (given.dtype, given.shape[1:]) for own, given in pairs)
 
-    def forward(self) -> float:
-        """Return the loss of the plan's outputs."""
-        return sum(head.weight * head.bound.forward() for head in self.heads)
+    @property
+    def loss(self) -> float:
+        """The weighted sum of the heads' losses in the last forward pass."""
+        return float(self._loss[0])
+
+    def forward(self) -> None:
+        """Compute the losses of the plan's outputs."""
+        self._forward.run()
 
     def backward(self) -> None:
         """Fill the gradients by the plan's outputs."""
-        for head in self.heads:
-            head.bound.backward(head.weight)
+        self._backward.run()
 
 
 @dataclass

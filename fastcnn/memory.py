@@ -137,12 +137,7 @@ def _targets(plan: Plan, losses: Sequence[tuple[Loss, float]]) -> list[Array]:
 
 
 def _rehearse(plan: Plan, heads: Batch | None, optimizer: Optimizer) -> None:
-    plan.forward()
     if heads is None:
-        return
-    heads.forward()
-    heads.backward()
-    plan.backward()
-    store = plan.store
-    plan.backend.all_finite(store.gradients)
-    optimizer.update(plan.backend, store.values, store.gradients, store.decayed)
+        plan.forward()
+    else:
+        heads.step.run(optimizer)

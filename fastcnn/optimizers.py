@@ -10,15 +10,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar
 
-import numpy as np
-
 from fastcnn.arrays import Array
 from fastcnn.backend import Backend
 from fastcnn.errors import ArgumentError
 from fastcnn.shapes import below_one, number
-from fastcnn.stretches import add_step
-
-EMPTY = slice(0, 0)
+from fastcnn.update import Update
 
 
 class Optimizer(ABC):
@@ -31,6 +27,8 @@ class Optimizer(ABC):
 
     arrays: ClassVar[tuple[str, ...]] = ()
     """What `state` may hold for every parameter."""
+    kernel: ClassVar[str]
+    """What takes a step, in the backend's `optimizer`."""
     momentum: float | None = None
     """How much of the earlier steps goes on in the next one; None where a rule keeps nothing of them."""
 
@@ -39,13 +37,10 @@ class Optimizer(ABC):
         self.weight_decay = number(weight_decay, "weight_decay", 0)
         self.decay_bias = bool(decay_bias)
         self.state: dict[str, Array] = {}
-        self._steps_here: int | None = None
 
     @property
     def steps(self) -> int:
-        """How many steps were taken; in `step`, how many the elements at hand have taken, this one included."""
-        if self._steps_here is not None:
-            return self._steps_here
+        """How many steps were taken."""
         return int(self.state["step"]) if "step" in self.state else 0
 
     def kept(self) -> tuple[str, ...]:
@@ -57,8 +52,8 @@ class Optimizer(ABC):
         return 0.0
 
     @abstractmethod
-    def step(self, backend: Backend, param: Array, grad: Array, state: dict[str, Array], decay: float) -> None:
-        """Take one step on some elements with this weight decay; arrays that are not kept come with size 0."""
+    def rule(self, steps: int, decay: float) -> tuple[float, ...]:
+        """Return the numbers that `kernel` takes, for elements of this weight decay in their step number `steps`."""
 
     def update(
         self,
@@ -73,50 +68,23 @@ class Optimizer(ABC):
         `decayed` is how many of them, from the first, weight decay reaches if `decay_bias` is False; `trained` are the
         stretches to change, in order, by default all: nothing touches the others, nor their state.
         """
-        self._prepare(backend, values)
-        self.state["step"] += 1
-        end = values.size if decayed is None or self.decay_bias or not self.weight_decay else decayed
-        try:
-            for start, stop, steps in self._taken(values.size, trained):
-                self._steps_here = steps
-                middle = min(max(start, end), stop)
-                for part, decay in ((slice(start, middle), self.weight_decay), (slice(middle, stop), 0.0)):
-                    if values[part].size:
-                        self._step_on(part, backend, values, gradients, decay)
-        finally:
-            self._steps_here = None
+        Update(self, backend, values, gradients, decayed, trained).run()
 
-    def _step_on(self, part: slice, backend: Backend, values: Array, gradients: Array, decay: float) -> None:
-        state = {name: self.state[name][part] if name in self.state else values[EMPTY] for name in self.arrays}
-        self.step(backend, values[part], gradients[part], state, decay)
+    def held(self, values: Array) -> dict[str, Array] | None:
+        """Return the arrays of the state, or None where it is missing or belongs to other parameters."""
+        if "step" not in self.state:
+            return None
+        pairs = [(name, self.state[name]) for name in self.arrays if name in self.state]
+        held = {name: array for name, array in pairs if (array.shape, array.dtype) == (values.shape, values.dtype)}
+        return held if all(name in held for name in self.kept()) else None
 
-    def _taken(self, size: int, trained: Sequence[slice] | None) -> list[tuple[int, int, int]]:
-        """Count this step for the trained stretches, and return them as (start, stop, steps taken), in order.
-
-        Parameters that were frozen for a while have taken fewer steps than others: the corrections of their running
-        means, and what a rule does in the first step, follow their own count, as in PyTorch.
-        """
-        everything = trained is None or sum(part.stop - part.start for part in trained) == size
-        if everything and "taken" not in self.state:
-            return [(0, size, self.steps)]
-        before = self.state.get("taken", np.array([(0, size, self.steps - 1)]))
-        now = [(part.start, part.stop) for part in ([slice(0, size)] if trained is None else trained)]
-        rows = add_step([(int(a), int(b), int(n)) for a, b, n in before], now)
-        self.state["taken"] = np.array([row for row, _ in rows], np.int64).reshape(-1, 3)
-        return [row for row, steps in rows if steps]
-
-    def _prepare(self, backend: Backend, values: Array) -> None:
-        """Make the state where it is missing or belongs to other parameters."""
-        names = self.kept()
-        held = [self.state.get(name) for name in names]
-        if "step" in self.state and all(a is not None and _alike(a, values) for a in held):
-            return
-        self.state.clear()
-        for name in names:
-            self.state[name] = backend.zeros(values.shape, values.dtype)
+    def first_state(self, backend: Backend, values: Array) -> dict[str, Array]:
+        """Return arrays for the state before the first step."""
+        arrays = {name: backend.zeros(values.shape, values.dtype) for name in self.kept()}
+        for name, array in arrays.items():
             if self.first_value(name):
-                self.state[name][...] = self.first_value(name)
-        self.state["step"] = np.zeros((), np.int64)
+                array[...] = self.first_value(name)
+        return arrays
 
 
 class SGD(Optimizer):
@@ -125,6 +93,7 @@ class SGD(Optimizer):
         g = gradient + weight_decay * w        v = momentum * v + (1 - dampening) * g   (v = g in the first step)
         w = w - lr * v                         or, Nesterov: w - lr * (g + momentum * v)
 
+    >>> import numpy as np
     >>> from fastcnn.backend import get
     >>> weight = np.array([1.0, 2.0])
     >>> SGD(lr=0.5).update(get("reference"), weight, np.array([1.0, -1.0]))
@@ -133,6 +102,7 @@ class SGD(Optimizer):
     """
 
     arrays = ("momentum_buffer",)
+    kernel = "sgd_update"
 
     def __init__(
         self,
@@ -145,7 +115,7 @@ class SGD(Optimizer):
         decay_bias: bool = True,
     ) -> None:
         super().__init__(lr, weight_decay, decay_bias)
-        self.momentum = below_one(momentum, "momentum")
+        self.momentum: float = below_one(momentum, "momentum")
         self.dampening = number(dampening, "dampening")
         self.nesterov = bool(nesterov)
         if self.nesterov and (not self.momentum or self.dampening):
@@ -158,11 +128,9 @@ class SGD(Optimizer):
         """Return the buffer, if there is momentum."""
         return self.arrays if self.momentum else ()
 
-    def step(self, backend: Backend, param: Array, grad: Array, state: dict[str, Array], decay: float) -> None:
-        """Take one step on some elements."""
-        dampening = self.dampening if self.steps > 1 else 0.0
-        rule = self.lr, self.momentum, dampening, decay, self.nesterov
-        backend.optimizer.sgd_update(param, grad, state["momentum_buffer"], *rule)
+    def rule(self, steps: int, decay: float) -> tuple[float, ...]:
+        """Return the numbers of a step."""
+        return self.lr, self.momentum, self.dampening if steps > 1 else 0.0, decay, self.nesterov
 
 
 class Adam(Optimizer):
@@ -170,6 +138,7 @@ class Adam(Optimizer):
 
     `amsgrad` divides by the largest mean square so far (Reddi, Kale, Kumar 2018).
 
+    >>> import numpy as np
     >>> from fastcnn.backend import get
     >>> weight = np.array([1.0, 2.0])
     >>> Adam(lr=0.5).update(get("reference"), weight, np.array([100.0, -0.01]))
@@ -178,6 +147,7 @@ class Adam(Optimizer):
     """
 
     arrays = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
+    kernel = "adam_update"
     is_decoupled: ClassVar[bool] = False
 
     def __init__(
@@ -213,10 +183,9 @@ class Adam(Optimizer):
         """Return the running means, and their maximum if it is wanted."""
         return self.arrays if self.amsgrad else self.arrays[:2]
 
-    def step(self, backend: Backend, param: Array, grad: Array, state: dict[str, Array], decay: float) -> None:
-        """Take one step on some elements."""
-        rule = self.lr, *self.betas, self.eps, decay, self.is_decoupled, self.steps
-        backend.optimizer.adam_update(param, grad, *(state[name] for name in self.arrays), *rule)
+    def rule(self, steps: int, decay: float) -> tuple[float, ...]:
+        """Return the numbers of a step."""
+        return self.lr, *self.betas, self.eps, decay, self.is_decoupled, steps
 
 
 class AdamW(Adam):
@@ -244,6 +213,7 @@ class RMSprop(Optimizer):
     """
 
     arrays = ("square_avg", "grad_avg", "momentum_buffer")
+    kernel = "rmsprop_update"
 
     def __init__(
         self,
@@ -270,16 +240,16 @@ class RMSprop(Optimizer):
         wanted = {"square_avg": True, "grad_avg": self.centered, "momentum_buffer": self.momentum > 0}
         return tuple(name for name in self.arrays if wanted[name])
 
-    def step(self, backend: Backend, param: Array, grad: Array, state: dict[str, Array], decay: float) -> None:
-        """Take one step on some elements."""
-        rule = self.lr, self.alpha, self.eps, decay, self.momentum
-        backend.optimizer.rmsprop_update(param, grad, *(state[name] for name in self.arrays), *rule)
+    def rule(self, steps: int, decay: float) -> tuple[float, ...]:
+        """Return the numbers of a step."""
+        return self.lr, self.alpha, self.eps, decay, self.momentum
 
 
 class Adagrad(Optimizer):
     """Gradients divided by the root of the sum of their squares (Duchi, Hazan, Singer 2011)."""
 
     arrays = ("sum",)
+    kernel = "adagrad_update"
 
     def __init__(
         self,
@@ -303,11 +273,6 @@ class Adagrad(Optimizer):
         """Return what the sum starts from."""
         return self.initial_accumulator_value
 
-    def step(self, backend: Backend, param: Array, grad: Array, state: dict[str, Array], decay: float) -> None:
-        """Take one step on some elements."""
-        lr = self.lr / (1 + (self.steps - 1) * self.lr_decay)
-        backend.optimizer.adagrad_update(param, grad, state["sum"], lr, self.eps, decay)
-
-
-def _alike(held: Array, values: Array) -> bool:
-    return (held.shape, held.dtype) == (values.shape, values.dtype)
+    def rule(self, steps: int, decay: float) -> tuple[float, ...]:
+        """Return the numbers of a step."""
+        return self.lr / (1 + (steps - 1) * self.lr_decay), self.eps, decay

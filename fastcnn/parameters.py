@@ -104,6 +104,11 @@ class Store:
         """The flat array of all parameters, lent as by `lend`."""
         return self._lend_one(self._values)
 
+    @property
+    def own_values(self) -> Array:
+        """The flat array of all parameters, for those who `touch` the store before they change it."""
+        return self._values
+
     def _lend_one(self, own: Array) -> Array:
         self.touch()
         held = self._lent.get(id(own))

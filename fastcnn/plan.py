@@ -128,11 +128,11 @@ class Plan:
         self.outputs = [self._value(node) for node in outputs]
         self._filled: set[Layer] = set()
         self.backward_parts: list[Part] = [(way.step, self._bind_back(way, workshop)) for way in self._layout.ways]
-        calls, back = (
+        self.forward_calls, self.backward_calls = (
             [call for _, calls in parts for call in calls] for parts in (self.forward_parts, self.backward_parts)
         )
-        self._program = self.backend.program.Program(calls, store.constants if self._keeps else None)
-        self._way_back = self.backend.program.Program(back)
+        self._program = self.backend.program.Program(self.forward_calls, store.constants if self._keeps else None)
+        self._way_back = self.backend.program.Program(self.backward_calls)
         ends = () if returns == "nothing" else outputs
         starts, gradients = self._layout.starts, self._layout.gradients
         self.output_gradients = [self._array(starts[node], node) for node in ends]
@@ -193,11 +193,15 @@ class Plan:
         for array, own in zip(arrays, self.inputs, strict=True):
             self.backend.copy(array, own)
 
-    def forward(self) -> None:
-        """Fill the outputs from the inputs."""
+    def begin(self) -> None:
+        """Note that a forward pass begins: earlier ones in the arena are lost, and running statistics move."""
         self.arena.generation += 1
         if self.training:
-            self.store.touch()  # running statistics move
+            self.store.touch()
+
+    def forward(self) -> None:
+        """Fill the outputs from the inputs."""
+        self.begin()
         self._program.run(self.store.version if self._keeps else None)
 
     def load_gradients(self, gradients: Sequence[Array]) -> None:

@@ -7,7 +7,7 @@ array that grows with the network. All that is random comes from one seed.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from math import isfinite, sqrt
+from math import isfinite
 from time import perf_counter
 from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary
@@ -40,9 +40,6 @@ Targets: TypeAlias = list[Array]
 
 # Weights come from the seed itself, the order of the images and how they move from streams beside it.
 SHUFFLE_STREAM, AUGMENT_STREAM = 1, 2
-
-# Keeps the division of PyTorch's clip_grad_norm_ from one by 0.
-NORM_EPSILON = 1e-6
 
 
 class Trainer:
@@ -125,7 +122,6 @@ class Trainer:
         for (single, _), shape in zip(self._losses, net.output_shapes, strict=True):
             single.check_output(shape)
         net.draw_missing(seed)
-        self._squares = np.zeros(1)
         self._shuffle = np.random.default_rng((seed, SHUFFLE_STREAM))
         generator = np.random.default_rng((seed, AUGMENT_STREAM))
         self._mover = None if augment is None else Mover(augment, net.input_shapes[0], net.dtype, generator)
@@ -278,35 +274,13 @@ class Trainer:
         }
 
     def _train_batch(self, batch: Batch) -> float:
-        plan, backend = batch.plan, batch.plan.backend
         self.steps += 1
-        plan.forward()
-        loss = batch.forward()
-        if not isfinite(loss):
-            raise self._not_finite(batch, f"the loss is {loss}")
-        batch.backward()
-        plan.backward()
-        gradients = plan.store.gradients
-        if not all(backend.all_finite(gradients[part]) for part in plan.trained):
-            raise self._not_finite(batch, "a gradient is not finite")
-        self._clip(plan)
-        self.optimizer.update(backend, plan.store.values, gradients, plan.store.decayed, plan.trained)
-        return loss
-
-    def _clip(self, plan: Plan) -> None:
-        kernels = plan.backend.optimizer
-        parts = [plan.store.gradients[part] for part in plan.trained]
-        if self.clip_value is not None:
-            for part in parts:
-                kernels.clamp(part, self.clip_value)
-        if self.clip_norm is not None:
-            total = 0.0
-            for part in parts:
-                kernels.square_sum(part, self._squares)
-                total += float(self._squares[0])
-            factor = self.clip_norm / (sqrt(total) + NORM_EPSILON)
-            for part in parts if factor < 1 else ():
-                kernels.scale(part, factor)
+        try:
+            batch.step.run(self.optimizer, self.clip_value, self.clip_norm)
+        except batch.plan.backend.guard.GuardError:
+            problem = "a gradient is not finite" if isfinite(batch.loss) else f"the loss is {batch.loss}"
+            raise self._not_finite(batch, problem) from None
+        return batch.loss
 
     def _not_finite(self, batch: Batch, problem: str) -> TrainingError:
         given = (np.isfinite(head.targets).all() for head in batch.heads)

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from fastcnn.arrays import Array, Shape, as_float, channels_first_hint, float_dtype, wider
-from fastcnn.backend import Backend, check_device, get
+from fastcnn.backend import Backend, Call, check_device, get
 from fastcnn.errors import ArgumentError, ShapeError
 from fastcnn.node import Node
 from fastcnn.parameters import Store, drawn
@@ -27,9 +27,6 @@ from fastcnn.seeding import default_generator
 
 if TYPE_CHECKING:
     from fastcnn.plan import Plan
-
-Call: TypeAlias = tuple[Callable[..., None], tuple[Any, ...]]
-"""A kernel and its arguments, ready to run."""
 
 Bounds: TypeAlias = tuple[float, float]
 """Between what a kernel brings its outputs."""

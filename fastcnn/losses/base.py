@@ -1,4 +1,4 @@
-"""What every loss is: checks at the door, and a bound form on arrays, as a plan's.
+"""What every loss is: checks at the door, and a bound form: calls on arrays, as a plan's.
 
 Reduction "mean" divides the sum of all terms by their number (or weight), "sum" does not, as in PyTorch.
 """
@@ -6,6 +6,7 @@ Reduction "mean" divides the sum of all terms by their number (or weight), "sum"
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from functools import cached_property
 from math import prod
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastcnn.arrays import FLOATS, Array, Shape, as_float, wider
-from fastcnn.backend import Backend, check_device, get
+from fastcnn.backend import Backend, Call, check_device, get
 from fastcnn.errors import ArgumentError, ShapeError
 
 REDUCTIONS = ("mean", "sum")
@@ -21,43 +22,60 @@ DOUBLE = np.dtype(np.float64)
 
 
 class BoundLoss(ABC):
-    """A loss on fixed arrays: `forward` reads outputs y and targets t, `backward` fills dy.
+    """A loss on fixed arrays: calls that read outputs y and targets t, and calls that fill dy.
 
-    After `forward`, `total` is the sum of all terms and `count` what a mean divides it by.
+    The calls forward fill `sums` with the sum of all terms and what a mean divides it by, and `scale` with the factor
+    of the gradient: numbers that the calls back read from memory, so that a program can repeat them.
     """
+
+    factor = 1.0
+    """What the sum of all terms is multiplied by."""
 
     def __init__(self, backend: Backend, y: Array, t: Array, dy: Array, reduction: str) -> None:
         self.y, self.t, self.dy = y, t, dy
         self.backend, self.kernels = backend, backend.loss
         self.is_mean = reduction == "mean"
-        self.total, self.count = 0.0, 0.0
+        self.sums, self.scale, self.loss = (backend.zeros((size,), DOUBLE) for size in (2, 1, 1))
 
     @property
-    def divisor(self) -> float:
-        """What the sum of all terms is divided by; 1 where no term counts."""
-        return self.count if self.is_mean and self.count else 1.0
+    def total(self) -> float:
+        """The sum of all terms in the last pass."""
+        return self.factor * float(self.sums[0])
 
     @property
     def samples(self) -> float:
         """What a mean over several batches divides their sums by: for a sum, the number of images."""
-        return self.count if self.is_mean else float(len(self.y))
+        return float(self.sums[1]) if self.is_mean else float(len(self.y))
+
+    @abstractmethod
+    def sum_calls(self) -> list[Call]:
+        """Return the calls that fill `sums`."""
+
+    @abstractmethod
+    def gradient_calls(self) -> list[Call]:
+        """Return the calls that fill dy with `scale` times the gradient of the sum of all terms."""
+
+    def forward_calls(self, weight: float, loss: Array) -> list[Call]:
+        """Return the calls that fill loss (1,) with `weight` times the loss."""
+        rule = self.sums, self.is_mean, weight * self.factor, self.scale, loss
+        return [*self.sum_calls(), (self.backend.loss_value.weigh, rule)]
 
     def forward(self) -> float:
         """Return the loss."""
-        self.total, self.count = self.sums()
-        return self.total / self.divisor
+        self._forward.run()
+        return float(self.loss[0])
 
-    @abstractmethod
-    def sums(self) -> tuple[float, float]:
-        """Return the sum of all terms, and their number or weight."""
+    def backward(self) -> None:
+        """Fill dy with the gradient of the last `forward`."""
+        self._backward.run()
 
-    def backward(self, weight: float = 1.0) -> None:
-        """Fill dy with the gradient of `weight` times the loss of the last `forward`."""
-        self.fill_gradient(weight / self.divisor)
+    @cached_property
+    def _forward(self) -> Any:
+        return self.backend.program.Program(self.forward_calls(1.0, self.loss))
 
-    @abstractmethod
-    def fill_gradient(self, scale: float) -> None:
-        """Fill dy with `scale` times the gradient of the sum of all terms."""
+    @cached_property
+    def _backward(self) -> Any:
+        return self.backend.program.Program(self.gradient_calls())
 
     def hits(self) -> tuple[int, int] | None:
         """Return how many outputs choose their target's class, and of how many; None where there are no classes."""

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastcnn.arrays import Array, Shape
-from fastcnn.backend import Backend
+from fastcnn.backend import Backend, Call
 from fastcnn.errors import ArgumentError, DataError, ShapeError
 from fastcnn.losses.base import DOUBLE, BoundLoss, Loss, as_rows, class_weights
 from fastcnn.losses.probabilities import BoundProbabilities, check_probabilities
@@ -22,7 +22,7 @@ LABEL = np.dtype(np.int64)
 
 
 class BoundRows(BoundLoss):
-    """A loss of labels: `fill` fills a loss for each row of scores, in the order of `weights`, (K + 1,)."""
+    """A loss of labels: `loss_call` fills a loss for each row of scores, by `weights`, (K + 1,)."""
 
     def __init__(
         self, backend: Backend, y: Array, t: Array, dy: Array, reduction: str, weights: Array, weighs_mean: bool
@@ -36,15 +36,19 @@ class BoundRows(BoundLoss):
         self._share = backend.from_host(weights if weighs_mean else np.append(np.ones(len(weights) - 1), 0.0))
         self._hits = backend.empty(self.labels.shape, np.dtype(np.int8))
 
-    def sums(self) -> tuple[float, float]:
-        """Return the sum of the rows' losses and of the weights of their labels."""
-        self.fill()
-        self.backend.gather(self._share, self.labels, self._shares)
-        return float(self.losses.sum()), float(self._shares.sum())
+    def sum_calls(self) -> list[Call]:
+        """Return the calls that sum the rows' losses, and the weights of their labels."""
+        value = self.backend.loss_value
+        return [
+            self.loss_call(),
+            (value.sum_values, (self.losses, self.sums[:1])),
+            (value.pick, (self._share, self.labels, self._shares)),
+            (value.sum_values, (self._shares, self.sums[1:])),
+        ]
 
     @abstractmethod
-    def fill(self) -> None:
-        """Fill the losses of the rows."""
+    def loss_call(self) -> Call:
+        """Return the call that fills the losses of the rows."""
 
     def hits(self) -> tuple[int, int]:
         """Return how many of the largest scores stand at the label, and how many rows have one."""
@@ -61,29 +65,27 @@ class BoundCrossEntropy(BoundRows):
         self.smoothing = smoothing
         self.probabilities = self.backend.empty(self.scores.shape, self.scores.dtype)
 
-    def fill(self) -> None:
-        """Fill losses and probabilities."""
-        self.kernels.softmax_cross_entropy_forward(
-            self.scores, self.labels, self.weights, self.smoothing, self.losses, self.probabilities
-        )
+    def loss_call(self) -> Call:
+        """Return the call that fills losses and probabilities."""
+        arguments = self.scores, self.labels, self.weights, self.smoothing, self.losses, self.probabilities
+        return self.kernels.softmax_cross_entropy_forward, arguments
 
-    def fill_gradient(self, scale: float) -> None:
-        """Fill dy."""
-        self.kernels.softmax_cross_entropy_backward(
-            self.probabilities, self.labels, self.weights, self.smoothing, scale, self.dscores
-        )
+    def gradient_calls(self) -> list[Call]:
+        """Return the call that fills dy."""
+        arguments = self.probabilities, self.labels, self.weights, self.smoothing, self.scale, self.dscores
+        return [(self.kernels.softmax_cross_entropy_backward, arguments)]
 
 
 class BoundNLL(BoundRows):
     """Negative log-likelihood on fixed arrays."""
 
-    def fill(self) -> None:
-        """Fill the losses."""
-        self.kernels.nll_forward(self.scores, self.labels, self.weights, self.losses)
+    def loss_call(self) -> Call:
+        """Return the call that fills the losses."""
+        return self.kernels.nll_forward, (self.scores, self.labels, self.weights, self.losses)
 
-    def fill_gradient(self, scale: float) -> None:
-        """Fill dy."""
-        self.kernels.nll_backward(self.labels, self.weights, scale, self.dscores)
+    def gradient_calls(self) -> list[Call]:
+        """Return the call that fills dy."""
+        return [(self.kernels.nll_backward, (self.labels, self.weights, self.scale, self.dscores))]
 
 
 class BoundHinge(BoundRows):
@@ -93,13 +95,14 @@ class BoundHinge(BoundRows):
         super().__init__(*arguments)
         self.rule = p, margin
 
-    def fill(self) -> None:
-        """Fill the losses."""
-        self.kernels.hinge_forward(self.scores, self.labels, self.weights, *self.rule, self.losses)
+    def loss_call(self) -> Call:
+        """Return the call that fills the losses."""
+        return self.kernels.hinge_forward, (self.scores, self.labels, self.weights, *self.rule, self.losses)
 
-    def fill_gradient(self, scale: float) -> None:
-        """Fill dy."""
-        self.kernels.hinge_backward(self.scores, self.labels, self.weights, *self.rule, scale, self.dscores)
+    def gradient_calls(self) -> list[Call]:
+        """Return the call that fills dy."""
+        arguments = self.scores, self.labels, self.weights, *self.rule, self.scale, self.dscores
+        return [(self.kernels.hinge_backward, arguments)]
 
 
 class LabelLoss(Loss):

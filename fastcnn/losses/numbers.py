@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastcnn.arrays import Array, Shape
-from fastcnn.backend import Backend
+from fastcnn.backend import Backend, Call
 from fastcnn.errors import DataError, ShapeError
 from fastcnn.losses.base import DOUBLE, BoundLoss, Loss, as_rows, class_weights
 from fastcnn.shapes import number
@@ -33,21 +33,20 @@ class BoundTerms(BoundLoss):
         flatten: bool = False,
     ) -> None:
         super().__init__(backend, *arrays, reduction)
-        self._forward, self._backward = kernels
+        self._kernels = kernels
         self._arrays = tuple(map(as_rows, arrays)) if flatten else arrays
         self.rule, self.factor = rule, factor
-        self._total = backend.empty((1,), DOUBLE)
+        self.sums[1] = self.y.size
 
-    def sums(self) -> tuple[float, float]:
-        """Return the sum over all elements and their number."""
+    def sum_calls(self) -> list[Call]:
+        """Return the call that sums over all elements."""
         y, t, _ = self._arrays
-        self._forward(y, t, *self.rule, self._total)
-        return self.factor * float(self._total[0]), float(self.y.size)
+        return [(self._kernels[0], (y, t, *self.rule, self.sums[:1]))]
 
-    def fill_gradient(self, scale: float) -> None:
-        """Fill dy."""
+    def gradient_calls(self) -> list[Call]:
+        """Return the call that fills dy."""
         y, t, dy = self._arrays
-        self._backward(y, t, *self.rule, self.factor * scale, dy)
+        return [(self._kernels[1], (y, t, *self.rule, self.scale, dy))]
 
 
 class BoundBinary(BoundTerms):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from fastcnn.arrays import Array
-from fastcnn.backend import Backend
+from fastcnn.backend import Backend, Call
 from fastcnn.errors import DataError
 from fastcnn.losses.base import DOUBLE, BoundLoss, as_rows
 
@@ -29,22 +29,23 @@ class BoundProbabilities(BoundLoss):
         self.weights, self.smoothing = backend.from_host(weights), smoothing
         rows = (len(self.scores),)
         self.losses = backend.empty(rows, DOUBLE)
+        self.sums[1] = len(self.scores)
         self.probabilities = backend.empty(self.scores.shape, self.scores.dtype)
         self._labels = backend.empty(rows, np.dtype(np.int64))
         self._hits = backend.empty(rows, np.dtype(np.int8))
 
-    def sums(self) -> tuple[float, float]:
-        """Return the sum of the rows' losses and the number of rows."""
-        self.backend.soft_loss.soft_cross_entropy_forward(
-            self.scores, self.targets, self.weights, self.smoothing, self.losses, self.probabilities
-        )
-        return float(self.losses.sum()), float(self.losses.size)
+    def sum_calls(self) -> list[Call]:
+        """Return the calls that sum the rows' losses."""
+        arguments = self.scores, self.targets, self.weights, self.smoothing, self.losses, self.probabilities
+        return [
+            (self.backend.soft_loss.soft_cross_entropy_forward, arguments),
+            (self.backend.loss_value.sum_values, (self.losses, self.sums[:1])),
+        ]
 
-    def fill_gradient(self, scale: float) -> None:
-        """Fill dy."""
-        self.backend.soft_loss.soft_cross_entropy_backward(
-            self.probabilities, self.targets, self.weights, self.smoothing, scale, self.dscores
-        )
+    def gradient_calls(self) -> list[Call]:
+        """Return the call that fills dy."""
+        arguments = self.probabilities, self.targets, self.weights, self.smoothing, self.scale, self.dscores
+        return [(self.backend.soft_loss.soft_cross_entropy_backward, arguments)]
 
     def hits(self) -> tuple[int, int]:
         """Return in how many rows the largest score stands at the largest probability, and the number of rows."""

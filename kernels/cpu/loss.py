@@ -1,6 +1,6 @@
 """Losses of classifiers: one loss for each row of scores, and its gradient by the scores.
 
-Arrays: scores (M, K), labels (M,) from 0 to K, weights (K + 1,) and losses (M,) in float64.
+Arrays: scores (M, K), labels (M,) from 0 to K, weights (K + 1,), losses (M,) and scale (1,) in float64.
 Label K belongs to no class: its row is left out, and weights[K] is 0. With x a row of scores, l its label, w the
 weights, c = smoothing / K and lse(x) = log(sum over k of exp(x[k])):
 
@@ -18,7 +18,7 @@ import numpy as np
 from fastcnn.kernels.cpu.compiler import jit
 from fastcnn.kernels.cpu.elementary import exp, log1p, log_from_one
 from fastcnn.kernels.cpu.tasks import share
-from fastcnn.kernels.cpu.threads import call_parallel, threads_for
+from fastcnn.kernels.cpu.threads import call_parallel, repeatable, threads_for
 from fastcnn.kernels.cpu.workspace import scratch
 
 SMALL = 1 << 12  # exponentials (about 2 ns each): for fewer no second thread wakes
@@ -156,6 +156,7 @@ def _softmax_blocks(team, rows, logits, labels, weights, smoothing, work, losses
     share(team, (logits.shape[0] + rows - 1) // rows, _softmax_rows, arguments)
 
 
+@repeatable
 def softmax_cross_entropy_forward(logits, labels, weights, smoothing, losses, probabilities):
     """Fill losses with one loss a row and probabilities with the softmax of every row."""
     worth, rows = logits.size > SMALL, min(_rows_of_a_task(logits), max(1, logits.shape[0]))
@@ -191,13 +192,14 @@ def _softmax_gradient_rows(block, thread, rows, probabilities, labels, weights, 
 
 @jit
 def _softmax_gradient_blocks(team, rows, probabilities, labels, weights, smoothing, scale, dlogits):
-    arguments = (rows, probabilities, labels, weights, smoothing, scale, dlogits)
+    arguments = (rows, probabilities, labels, weights, smoothing, scale[0], dlogits)
     share(team, (dlogits.shape[0] + rows - 1) // rows, _softmax_gradient_rows, arguments)
 
 
+@repeatable
 def softmax_cross_entropy_backward(probabilities, labels, weights, smoothing, scale, dlogits):
     """Fill dlogits with scale times the gradient; 1 / sum of weights is the scale of a mean."""
-    rule = labels, weights, float(smoothing), float(scale)
+    rule = labels, weights, float(smoothing), scale
     worth, rows = dlogits.size > LARGE, _rows_of_a_task(dlogits)
     call_parallel(worth, _softmax_gradient_blocks, rows, probabilities, *rule, dlogits)
 
@@ -211,6 +213,7 @@ def _nll_rows(team, log_probabilities, labels, weights, losses):
             losses[n] = -weights[label] * log_probabilities[n, label]
 
 
+@repeatable
 def nll_forward(log_probabilities, labels, weights, losses):
     """Fill losses with one loss a row."""
     call_parallel(False, _nll_rows, log_probabilities, labels, weights, losses)
@@ -228,12 +231,13 @@ def _nll_gradient_rows(block, thread, rows, labels, weights, scale, dx):
 
 @jit
 def _nll_gradient_blocks(team, rows, labels, weights, scale, dx):
-    share(team, (dx.shape[0] + rows - 1) // rows, _nll_gradient_rows, (rows, labels, weights, scale, dx))
+    share(team, (dx.shape[0] + rows - 1) // rows, _nll_gradient_rows, (rows, labels, weights, scale[0], dx))
 
 
+@repeatable
 def nll_backward(labels, weights, scale, dx):
     """Fill dx with scale times the gradient."""
-    call_parallel(dx.size > LARGE, _nll_gradient_blocks, _rows_of_a_task(dx), labels, weights, float(scale), dx)
+    call_parallel(dx.size > LARGE, _nll_gradient_blocks, _rows_of_a_task(dx), labels, weights, scale, dx)
 
 
 @jit(inner=True)
@@ -255,6 +259,7 @@ def _hinge_blocks(team, rows, scores, labels, weights, p, margin, losses):
     share(team, (scores.shape[0] + rows - 1) // rows, _hinge_rows, arguments)
 
 
+@repeatable
 def hinge_forward(scores, labels, weights, p, margin, losses):
     """Fill losses with one loss a row; every row has a class."""
     rule = labels, weights, int(p), float(margin)
@@ -279,13 +284,14 @@ def _hinge_gradient_rows(block, thread, rows, scores, labels, weights, p, margin
 
 @jit
 def _hinge_gradient_blocks(team, rows, scores, labels, weights, p, margin, scale, dscores):
-    arguments = (rows, scores, labels, weights, p, margin, scale, dscores)
+    arguments = (rows, scores, labels, weights, p, margin, scale[0], dscores)
     share(team, (scores.shape[0] + rows - 1) // rows, _hinge_gradient_rows, arguments)
 
 
+@repeatable
 def hinge_backward(scores, labels, weights, p, margin, scale, dscores):
     """Fill dscores with scale times the gradient, 0 where a score stands on the hinge."""
-    rule = labels, weights, int(p), float(margin), float(scale)
+    rule = labels, weights, int(p), float(margin), scale
     call_parallel(scores.size > LARGE, _hinge_gradient_blocks, _rows_of_a_task(scores), scores, *rule, dscores)
 
 
@@ -322,6 +328,7 @@ def _repeated(x):
     return scratch("binary weights", BLOCK + x.shape[1], np.dtype(np.float64))[: min(BLOCK, x.size) + x.shape[1]]
 
 
+@repeatable
 def binary_cross_entropy_forward(x, t, weights, total):
     """Fill total (1,) with the sum over all elements; x and t are (M, K), weights (K,) those of t = 1."""
     worth, blocks = x.size > SMALL, -(-x.size // BLOCK)
@@ -347,13 +354,14 @@ def _binary_gradient_block(block, thread, x, t, weights, K, scale, dx):
 @jit
 def _binary_gradient_blocks(team, x, t, weights, repeated, scale, dx):
     _repeat(weights, repeated)
-    arguments = (x, t, repeated, weights.size, scale, dx)
+    arguments = (x, t, repeated, weights.size, scale[0], dx)
     share(team, (dx.size + BLOCK - 1) // BLOCK, _binary_gradient_block, arguments)
 
 
+@repeatable
 def binary_cross_entropy_backward(x, t, weights, scale, dx):
     """Fill dx with scale * (sigmoid(x) (1 - t + w t) - w t)."""
-    flat, rule = (x.reshape(-1), t.reshape(-1)), (weights, _repeated(x), float(scale))
+    flat, rule = (x.reshape(-1), t.reshape(-1)), (weights, _repeated(x), scale)
     call_parallel(dx.size > SMALL, _binary_gradient_blocks, *flat, *rule, dx.reshape(-1))
 
 
@@ -381,6 +389,7 @@ def _hit_blocks(team, rows, scores, labels, hits):
     share(team, (scores.shape[0] + rows - 1) // rows, _hit_rows, (rows, scores, labels, hits))
 
 
+@repeatable
 def first_largest(scores, labels, hits):
     """Fill hits (M,) with 1 where the first of the largest scores stands at the label, else (and for NaN) with 0."""
     call_parallel(scores.size > LARGE, _hit_blocks, _rows_of_a_task(scores), scores, labels, hits)

@@ -13,8 +13,9 @@ PyTorch's names on the right and t the number of this step, from 1:
              param -= lr s, or b = momentum b + s, param -= lr b                             momentum_buffer
     Adagrad  v += g^2                        param -= lr g / (sqrt(v) + eps)                 sum
 
-What a variant does not need comes as an array of size 0. Sources: Polyak 1964, Sutskever et al. 2013; Kingma and Ba
-2015, Loshchilov and Hutter 2019, Reddi et al. 2018; Tieleman and Hinton 2012, Graves 2013; Duchi et al. 2011.
+What a variant does not need comes as an array of size 0. The numbers of a step change from one to the next: they stand
+in memory, as `rule` in float64. Sources: Polyak 1964, Sutskever et al. 2013; Kingma and Ba 2015, Loshchilov and Hutter
+2019, Reddi et al. 2018; Tieleman and Hinton 2012, Graves 2013; Duchi et al. 2011.
 
 A task is a block that stays in the first cache: several short loops over it move no more memory than one would, and
 LLVM makes vectors of each, which needs few enough arrays to tell apart.
@@ -28,12 +29,13 @@ from fastcnn.kernels.cpu.compiler import jit
 from fastcnn.kernels.cpu.regression import BLOCK as SUMMED
 from fastcnn.kernels.cpu.regression import LANES, join_blocks, join_lanes, partial_sums
 from fastcnn.kernels.cpu.tasks import share
-from fastcnn.kernels.cpu.threads import call_parallel
+from fastcnn.kernels.cpu.threads import call_parallel, call_serial, repeatable
 from fastcnn.kernels.cpu.workspace import scratch
 
 BLOCK = 1 << 11  # elements of a task: five arrays of float32 are 40 KB
 SMALL = 1 << 15  # elements: for fewer no second thread wakes
 SEEN, FEW_SEEN = 1 << 14, 1 << 17  # the same where elements are looked at only
+NORM_EPSILON = 1e-6  # keeps the division of PyTorch's clip_grad_norm_ from one by 0
 
 
 @jit(inner=True)
@@ -65,16 +67,17 @@ def _sgd_block(block, thread, param, grad, velocity, lr, momentum, fresh, weight
 
 
 @jit
-def _sgd(team, param, grad, velocity, lr, momentum, dampening, weight_decay, nesterov):
+def _sgd(team, param, grad, velocity, rule):
     kind = param.dtype.type
-    rule = (kind(lr), kind(momentum), kind(1.0 - dampening), kind(weight_decay), nesterov)
-    share(team, _blocks(param), _sgd_block, (param, grad, velocity, *rule))
+    lr, momentum, dampening, weight_decay, nesterov = rule[0], rule[1], rule[2], rule[3], rule[4]
+    numbers = (kind(lr), kind(momentum), kind(1.0 - dampening), kind(weight_decay), nesterov != 0.0)
+    share(team, _blocks(param), _sgd_block, (param, grad, velocity, *numbers))
 
 
-def sgd_update(param, grad, velocity, lr, momentum, dampening, weight_decay, nesterov):
-    """Take one step: update param, and velocity where there is momentum."""
-    rule = float(lr), float(momentum), float(dampening), float(weight_decay), bool(nesterov)
-    call_parallel(param.size > SMALL, _sgd, param, grad, velocity, *rule)
+@repeatable
+def sgd_update(param, grad, velocity, rule):
+    """Take one step by (lr, momentum, dampening, weight_decay, nesterov): update param, and velocity with momentum."""
+    call_parallel(param.size > SMALL, _sgd, param, grad, velocity, rule)
 
 
 @jit(inner=True)
@@ -98,8 +101,10 @@ def _adam_block(block, thread, param, grad, mean, square, largest, keep, gain, r
 
 
 @jit
-def _adam(team, param, grad, mean, square, largest, lr, beta1, beta2, eps, weight_decay, decoupled, step):
+def _adam(team, param, grad, mean, square, largest, rule):
     kind = param.dtype.type
+    lr, beta1, beta2, eps, weight_decay = rule[0], rule[1], rule[2], rule[3], rule[4]
+    decoupled, step = rule[5] != 0.0, np.int64(rule[6])
     keep, gain = (kind(1.0 - beta1), kind(1.0 - beta2)), kind(beta2)
     decay = kind(0.0 if decoupled else weight_decay)
     shrink = kind(1.0 - lr * weight_decay if decoupled else 1.0)
@@ -108,10 +113,13 @@ def _adam(team, param, grad, mean, square, largest, lr, beta1, beta2, eps, weigh
     share(team, _blocks(param), _adam_block, arguments)
 
 
-def adam_update(param, grad, mean, square, largest, lr, beta1, beta2, eps, weight_decay, decoupled, step):
-    """Take one step: update param, mean, square, and largest where it has elements."""
-    rule = float(lr), float(beta1), float(beta2), float(eps), float(weight_decay), bool(decoupled), int(step)
-    call_parallel(param.size > SMALL, _adam, param, grad, mean, square, largest, *rule)
+@repeatable
+def adam_update(param, grad, mean, square, largest, rule):
+    """Take one step by (lr, beta1, beta2, eps, weight_decay, decoupled, step).
+
+    Update param, mean, square, and largest where it has elements.
+    """
+    call_parallel(param.size > SMALL, _adam, param, grad, mean, square, largest, rule)
 
 
 @jit(inner=True)
@@ -143,16 +151,20 @@ def _rmsprop_block(block, thread, param, grad, square, mean, velocity, lr, alpha
 
 
 @jit
-def _rmsprop(team, param, grad, square, mean, velocity, lr, alpha, eps, weight_decay, momentum):
+def _rmsprop(team, param, grad, square, mean, velocity, rule):
     kind = param.dtype.type
-    rule = (kind(lr), kind(alpha), kind(1.0 - alpha), kind(eps), kind(weight_decay), kind(momentum))
-    share(team, _blocks(param), _rmsprop_block, (param, grad, square, mean, velocity, *rule))
+    lr, alpha, eps, weight_decay, momentum = rule[0], rule[1], rule[2], rule[3], rule[4]
+    numbers = (kind(lr), kind(alpha), kind(1.0 - alpha), kind(eps), kind(weight_decay), kind(momentum))
+    share(team, _blocks(param), _rmsprop_block, (param, grad, square, mean, velocity, *numbers))
 
 
-def rmsprop_update(param, grad, square, mean, velocity, lr, alpha, eps, weight_decay, momentum):
-    """Take one step: update param, square, and mean and velocity where they have elements."""
-    rule = float(lr), float(alpha), float(eps), float(weight_decay), float(momentum)
-    call_parallel(param.size > SMALL, _rmsprop, param, grad, square, mean, velocity, *rule)
+@repeatable
+def rmsprop_update(param, grad, square, mean, velocity, rule):
+    """Take one step by (lr, alpha, eps, weight_decay, momentum).
+
+    Update param, square, and mean and velocity where they have elements.
+    """
+    call_parallel(param.size > SMALL, _rmsprop, param, grad, square, mean, velocity, rule)
 
 
 @jit(inner=True)
@@ -167,15 +179,16 @@ def _adagrad_block(block, thread, param, grad, total, lr, eps, decay):
 
 
 @jit
-def _adagrad(team, param, grad, total, lr, eps, weight_decay):
+def _adagrad(team, param, grad, total, rule):
     kind = param.dtype.type
-    rule = (kind(lr), kind(eps), kind(weight_decay))
-    share(team, _blocks(param), _adagrad_block, (param, grad, total, *rule))
+    numbers = (kind(rule[0]), kind(rule[1]), kind(rule[2]))
+    share(team, _blocks(param), _adagrad_block, (param, grad, total, *numbers))
 
 
-def adagrad_update(param, grad, total, lr, eps, weight_decay):
-    """Take one step: update param and total, the sum of squares."""
-    call_parallel(param.size > SMALL, _adagrad, param, grad, total, float(lr), float(eps), float(weight_decay))
+@repeatable
+def adagrad_update(param, grad, total, rule):
+    """Take one step by (lr, eps, weight_decay): update param and total, the sum of squares."""
+    call_parallel(param.size > SMALL, _adagrad, param, grad, total, rule)
 
 
 @jit(inner=True)
@@ -200,26 +213,43 @@ def _square_sum(team, a, partial, total):
     total[0] = join_blocks(partial)
 
 
+@repeatable
 def square_sum(a, total):
     """Fill total (1,) with the sum of the squares of a."""
     call_parallel(a.size > SMALL, _square_sum, a, partial_sums(a), total)
 
 
 @jit(inner=True)
-def _scale_block(block, thread, a, factor):
+def _shrink_block(block, thread, a, factor):
     first, last = _range(block, a)
     for i in range(first, last):
         a[np.uintp(i)] *= factor
 
 
 @jit
-def _scale(team, a, factor):
-    share(team, _blocks(a), _scale_block, (a, a.dtype.type(factor)))
+def _shrink(team, a, factor):
+    if factor[0] < 1.0:
+        share(team, _blocks(a), _shrink_block, (a, a.dtype.type(factor[0])))
 
 
-def scale(a, factor):
-    """Multiply a by a factor."""
-    call_parallel(a.size > SMALL, _scale, a, float(factor))
+@repeatable
+def shrink(a, factor):
+    """Multiply a by a factor (1,) where that is below 1."""
+    call_parallel(a.size > SMALL, _shrink, a, factor)
+
+
+@jit
+def _norm_factor(squares, limit, factor):
+    total = 0.0
+    for i in range(squares.size):
+        total += squares[i]
+    factor[0] = limit / (math.sqrt(total) + NORM_EPSILON)
+
+
+@repeatable
+def norm_factor(squares, limit, factor):
+    """Fill factor (1,) with what brings a norm down to a limit: that of arrays with these sums of squares."""
+    call_serial(_norm_factor, squares, float(limit), factor)
 
 
 @jit(inner=True)
@@ -235,6 +265,7 @@ def _clamp(team, a, limit):
     share(team, _blocks(a), _clamp_block, (a, a.dtype.type(limit)))
 
 
+@repeatable
 def clamp(a, limit):
     """Bring every element of a between -limit and limit; NaN stays."""
     call_parallel(a.size > SMALL, _clamp, a, float(limit))
@@ -255,6 +286,7 @@ def _non_finite(team, a, largest, partial, count):
     count[0] = partial.sum()
 
 
+@repeatable
 def non_finite(a, count):
     """Fill count (1,) with how many elements of a are infinite or NaN."""
     blocks = -(-a.size // SEEN)

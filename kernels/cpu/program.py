@@ -6,6 +6,8 @@ the doors (the first time scratch memory still grows), notes the launches, and f
 an entry point and a block of words, the kernel's arguments as machine code takes them; one kernel goes through a list
 of launches. Calls of functions that are not `repeatable` stay calls.
 
+A kernel that raises ends the run where it stands: so a guard (`guard.py`) keeps what follows from running.
+
 A program may keep what is packed from constant arrays (filters, folded normalizations) in memory of its own: those
 launches are repeated only where the constants may have changed.
 """
@@ -59,7 +61,10 @@ class Program:
         return self._keeper.bytes if self._keeper else 0
 
     def run(self, version: object = None) -> None:
-        """Run the calls; constants are as they were at the last run that was given an equal `version`, but for None."""
+        """Run the calls; constants are as they were at the last run that was given an equal `version`, but for None.
+
+        What a call raises ends the run: the calls before it have run, and those after it have not.
+        """
         where = memory(), thread_count()
         if rehearses() or self._seen != where:
             self._seen, self._tape = where, None
@@ -159,7 +164,9 @@ def _run_stretch(table: np.ndarray, stretch: Sequence[tuple[Launch, int, np.ndar
     """Run the launches of a table; `stretch` holds the memory that it points to."""
     failed = run_launches(table)
     if failed < len(table):
-        raise RuntimeError(f"the kernel {stretch[failed][0].kernel.__name__} failed: call its door to see why.")
+        kernel, arguments, _ = stretch[failed][0]
+        kernel(*arguments)  # only called from Python does it raise
+        raise RuntimeError(f"the kernel {kernel.__name__} failed, and did not when it was called again.")
 
 
 @jit

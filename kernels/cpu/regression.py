@@ -3,16 +3,16 @@
     squared error   sum of d^2                                                    gradient 2 d
     smooth L1       sum of d^2 / (2 beta) where |d| < beta, else |d| - beta / 2   gradient d / beta, else sign(d)
 
-A beta of 0 is the absolute error, with gradient 0 where d is 0. Arrays y and t have one shape, any; total is (1,) in
-float64. Sums are in float64, along LANES chains in a block of elements, and the blocks' sums are added in their order:
-the same bits for any number of threads.
+A beta of 0 is the absolute error, with gradient 0 where d is 0. Arrays y and t have one shape, any; total and scale are
+(1,) in float64. Sums are in float64, along LANES chains in a block of elements, and the blocks' sums are added in their
+order: the same bits for any number of threads.
 """
 
 import numpy as np
 
 from fastcnn.kernels.cpu.compiler import jit
 from fastcnn.kernels.cpu.tasks import share
-from fastcnn.kernels.cpu.threads import call_parallel
+from fastcnn.kernels.cpu.threads import call_parallel, repeatable
 from fastcnn.kernels.cpu.workspace import scratch
 
 BLOCK = 1 << 14  # elements a thread takes at once
@@ -64,6 +64,7 @@ def partial_sums(a):
     return scratch("sums of blocks", blocks * LANES, np.dtype(np.float64))[: blocks * LANES].reshape(blocks, LANES)
 
 
+@repeatable
 def squared_error_forward(y, t, total):
     """Fill total with the sum of d^2."""
     call_parallel(y.size > SMALL, _squares, y.reshape(-1), t.reshape(-1), partial_sums(y), total)
@@ -77,13 +78,14 @@ def _squares_gradient_block(block, thread, y, t, factor, dy):
 
 @jit
 def _squares_gradient(team, y, t, scale, dy):
-    factor = dy.dtype.type(2.0 * scale)
+    factor = dy.dtype.type(2.0 * scale[0])
     share(team, (dy.size + BLOCK - 1) // BLOCK, _squares_gradient_block, (y, t, factor, dy))
 
 
+@repeatable
 def squared_error_backward(y, t, scale, dy):
     """Fill dy with scale * 2 d."""
-    call_parallel(dy.size > SMALL, _squares_gradient, y.reshape(-1), t.reshape(-1), float(scale), dy.reshape(-1))
+    call_parallel(dy.size > SMALL, _squares_gradient, y.reshape(-1), t.reshape(-1), scale, dy.reshape(-1))
 
 
 @jit(inner=True)
@@ -113,6 +115,7 @@ def _smooth(team, y, t, beta, inverse, partial, total):
     total[0] = join_blocks(partial)
 
 
+@repeatable
 def smooth_l1_forward(y, t, beta, total):
     """Fill total with the sum of the smooth absolute values of d."""
     rule = float(beta), 1 / beta if beta else 0.0
@@ -132,11 +135,12 @@ def _smooth_gradient_block(block, thread, y, t, beta, inverse, scale, dy):
 @jit
 def _smooth_gradient(team, y, t, beta, inverse, scale, dy):
     kind = dy.dtype.type
-    rule = (y, t, kind(beta), kind(inverse), kind(scale), dy)
+    rule = (y, t, kind(beta), kind(inverse), kind(scale[0]), dy)
     share(team, (dy.size + BLOCK - 1) // BLOCK, _smooth_gradient_block, rule)
 
 
+@repeatable
 def smooth_l1_backward(y, t, beta, scale, dy):
     """Fill dy with scale times the slope."""
-    rule = float(beta), 1 / beta if beta else 0.0, float(scale)
+    rule = float(beta), 1 / beta if beta else 0.0, scale
     call_parallel(dy.size > SMALL, _smooth_gradient, y.reshape(-1), t.reshape(-1), *rule, dy.reshape(-1))

@@ -1,7 +1,7 @@
 """Softmax cross-entropy whose targets are probabilities of the classes.
 
-Arrays: logits x and targets t (M, K); weights (K,) and losses (M,) in float64. With lse(x) = log(sum over k of
-exp(x[k])) and c[k] = w[k] ((1 - smoothing) t[k] + smoothing / K), of every row:
+Arrays: logits x and targets t (M, K); weights (K,), losses (M,) and scale (1,) in float64. With lse(x) = log(sum over k
+of exp(x[k])) and c[k] = w[k] ((1 - smoothing) t[k] + smoothing / K), of every row:
 
     loss       sum over k of c[k] (lse(x) - x[k])
     gradient   softmax(x)[k] sum of c - c[k]
@@ -17,7 +17,7 @@ import numpy as np
 from fastcnn.kernels.cpu.compiler import jit
 from fastcnn.kernels.cpu.loss import softmax_cross_entropy_forward
 from fastcnn.kernels.cpu.tasks import share
-from fastcnn.kernels.cpu.threads import call_parallel, threads_for
+from fastcnn.kernels.cpu.threads import call_parallel, repeatable, threads_for
 from fastcnn.kernels.cpu.workspace import scratch
 
 DOUBLE = np.dtype(np.float64)
@@ -81,6 +81,7 @@ def _loss_blocks(team, rows, logits, targets, weights, smoothing, tops, work, lo
     share(team, (logits.shape[0] + rows - 1) // rows, _loss_rows, arguments)
 
 
+@repeatable
 def soft_cross_entropy_forward(logits, targets, weights, smoothing, losses, probabilities):
     """Fill losses with one loss a row and probabilities with the softmax of every row."""
     M, K = logits.shape
@@ -113,13 +114,14 @@ def _gradient_rows(block, thread, rows, probabilities, targets, weights, smoothi
 
 @jit
 def _gradient_blocks(team, rows, probabilities, targets, weights, smoothing, scale, work, dlogits):
-    arguments = (rows, probabilities, targets, weights, smoothing, scale, work, dlogits)
+    arguments = (rows, probabilities, targets, weights, smoothing, scale[0], work, dlogits)
     share(team, (dlogits.shape[0] + rows - 1) // rows, _gradient_rows, arguments)
 
 
+@repeatable
 def soft_cross_entropy_backward(probabilities, targets, weights, smoothing, scale, dlogits):
     """Fill dlogits with scale times the gradient; 1 / M is the scale of a mean."""
-    worth, rule = dlogits.size > LARGE, (probabilities, targets, weights, float(smoothing), float(scale))
+    worth, rule = dlogits.size > LARGE, (probabilities, targets, weights, float(smoothing), scale)
     call_parallel(worth, _gradient_blocks, _rows_of_a_task(dlogits), *rule, _lanes(worth), dlogits)
 
 
@@ -149,6 +151,7 @@ def _arg_max_blocks(team, rows, values, work, places):
     share(team, (values.shape[0] + rows - 1) // rows, _arg_max_rows, (rows, values, work, places))
 
 
+@repeatable
 def arg_max(values, places):
     """Fill places (M,) with where the first of the largest values of every row stands; with NaN in it, anywhere."""
     worth = values.size > LARGE

@@ -1,6 +1,6 @@
 """Losses of classifiers: one loss for each row of scores, and its gradient by the scores.
 
-Arrays: scores (M, K), labels (M,) from 0 to K, weights (K + 1,) and losses (M,) in float64.
+Arrays: scores (M, K), labels (M,) from 0 to K, weights (K + 1,), losses (M,) and scale (1,) in float64.
 Label K belongs to no class: its row is left out, and weights[K] is 0. With x a row of scores, l its label, w the
 weights, c = smoothing / K and lse(x) = log(sum over k of exp(x[k])):
 
@@ -49,7 +49,7 @@ def softmax_cross_entropy_forward(
 
 
 def softmax_cross_entropy_backward(
-    probabilities: Array, labels: Labels, weights: Doubles, smoothing: float, scale: float, dlogits: Array
+    probabilities: Array, labels: Labels, weights: Doubles, smoothing: float, scale: Doubles, dlogits: Array
 ) -> None:
     """Fill dlogits with scale times the gradient; 1 / sum of weights is the scale of a mean."""
     K = probabilities.shape[1]
@@ -58,7 +58,7 @@ def softmax_cross_entropy_backward(
     dlogits[...] = 0
     gradient = probabilities[rows].astype(np.float64) * (hard + soft.sum())[:, np.newaxis] - soft
     gradient[np.arange(len(rows)), classes] -= hard
-    dlogits[rows] = scale * gradient
+    dlogits[rows] = scale[0] * gradient
 
 
 def nll_forward(log_probabilities: Array, labels: Labels, weights: Doubles, losses: Doubles) -> None:
@@ -68,11 +68,11 @@ def nll_forward(log_probabilities: Array, labels: Labels, weights: Doubles, loss
     losses[rows] = -weights[classes] * log_probabilities[rows, classes]
 
 
-def nll_backward(labels: Labels, weights: Doubles, scale: float, dx: Array) -> None:
+def nll_backward(labels: Labels, weights: Doubles, scale: Doubles, dx: Array) -> None:
     """Fill dx with scale times the gradient."""
     rows, classes = _picked(labels, dx.shape[1])
     dx[...] = 0
-    dx[rows, classes] = -scale * weights[classes]
+    dx[rows, classes] = -scale[0] * weights[classes]
 
 
 def _over(scores: Array, labels: Labels, margin: float) -> Doubles:
@@ -89,11 +89,11 @@ def hinge_forward(scores: Array, labels: Labels, weights: Doubles, p: int, margi
 
 
 def hinge_backward(
-    scores: Array, labels: Labels, weights: Doubles, p: int, margin: float, scale: float, dscores: Array
+    scores: Array, labels: Labels, weights: Doubles, p: int, margin: float, scale: Doubles, dscores: Array
 ) -> None:
     """Fill dscores with scale times the gradient, 0 where a score stands on the hinge."""
     over = _over(scores, labels, margin)
-    slope = (2 * over if p == 2 else (over > 0)) * (scale * weights[labels] / scores.shape[1])[:, np.newaxis]
+    slope = (2 * over if p == 2 else (over > 0)) * (scale[0] * weights[labels] / scores.shape[1])[:, np.newaxis]
     slope[np.arange(len(labels)), labels] = -slope.sum(axis=1)
     dscores[...] = slope
 
@@ -105,12 +105,12 @@ def binary_cross_entropy_forward(x: Array, t: Array, weights: Doubles, total: Do
     total[0] = (weights * t * (small + np.maximum(-wide, 0)) + (1 - t) * (small + np.maximum(wide, 0))).sum()
 
 
-def binary_cross_entropy_backward(x: Array, t: Array, weights: Doubles, scale: float, dx: Array) -> None:
+def binary_cross_entropy_backward(x: Array, t: Array, weights: Doubles, scale: Doubles, dx: Array) -> None:
     """Fill dx with scale * (sigmoid(x) (1 - t + w t) - w t)."""
     wide = x.astype(np.float64)
     small = np.exp(-np.abs(wide))
     above, below = np.where(wide > 0, 1, small) / (1 + small), np.where(wide > 0, small, 1) / (1 + small)
-    dx[...] = scale * ((1 - t) * above - weights * t * below)
+    dx[...] = scale[0] * ((1 - t) * above - weights * t * below)
 
 
 def first_largest(scores: Array, labels: Labels, hits: npt.NDArray[np.int8]) -> None:

@@ -13,8 +13,9 @@ PyTorch's names on the right and t the number of this step, from 1:
              param -= lr s, or b = momentum b + s, param -= lr b                             momentum_buffer
     Adagrad  v += g^2                        param -= lr g / (sqrt(v) + eps)                 sum
 
-What a variant does not need comes as an array of size 0. Sources: Polyak 1964, Sutskever et al. 2013; Kingma and Ba
-2015, Loshchilov and Hutter 2019, Reddi et al. 2018; Tieleman and Hinton 2012, Graves 2013; Duchi et al. 2011.
+What a variant does not need comes as an array of size 0. The numbers of a step change from one to the next: they stand
+in memory, as `rule` in float64. Sources: Polyak 1964, Sutskever et al. 2013; Kingma and Ba 2015, Loshchilov and Hutter
+2019, Reddi et al. 2018; Tieleman and Hinton 2012, Graves 2013; Duchi et al. 2011.
 """
 
 import math
@@ -24,18 +25,14 @@ import numpy.typing as npt
 
 from fastcnn.kernels.reference.taps import Array
 
+Doubles = npt.NDArray[np.float64]
 
-def sgd_update(
-    param: Array,
-    grad: Array,
-    velocity: Array,
-    lr: float,
-    momentum: float,
-    dampening: float,
-    weight_decay: float,
-    nesterov: bool,
-) -> None:
-    """Take one step: update param, and velocity where there is momentum."""
+NORM_EPSILON = 1e-6  # keeps the division of PyTorch's clip_grad_norm_ from one by 0
+
+
+def sgd_update(param: Array, grad: Array, velocity: Array, rule: Doubles) -> None:
+    """Take one step by (lr, momentum, dampening, weight_decay, nesterov): update param, and velocity with momentum."""
+    lr, momentum, dampening, weight_decay, nesterov = rule.tolist()
     step = grad + weight_decay * param
     if momentum:
         velocity *= momentum
@@ -44,21 +41,12 @@ def sgd_update(
     param -= lr * step
 
 
-def adam_update(
-    param: Array,
-    grad: Array,
-    mean: Array,
-    square: Array,
-    largest: Array,
-    lr: float,
-    beta1: float,
-    beta2: float,
-    eps: float,
-    weight_decay: float,
-    decoupled: bool,
-    step: int,
-) -> None:
-    """Take one step: update param, mean, square, and largest where it has elements."""
+def adam_update(param: Array, grad: Array, mean: Array, square: Array, largest: Array, rule: Doubles) -> None:
+    """Take one step by (lr, beta1, beta2, eps, weight_decay, decoupled, step).
+
+    Update param, mean, square, and largest where it has elements.
+    """
+    lr, beta1, beta2, eps, weight_decay, decoupled, step = rule.tolist()
     g = grad if decoupled else grad + weight_decay * param
     mean += (1 - beta1) * (g - mean)
     square *= beta2
@@ -71,19 +59,12 @@ def adam_update(
     param -= lr / (1 - beta1**step) * mean / (root + eps)
 
 
-def rmsprop_update(
-    param: Array,
-    grad: Array,
-    square: Array,
-    mean: Array,
-    velocity: Array,
-    lr: float,
-    alpha: float,
-    eps: float,
-    weight_decay: float,
-    momentum: float,
-) -> None:
-    """Take one step: update param, square, and mean and velocity where they have elements."""
+def rmsprop_update(param: Array, grad: Array, square: Array, mean: Array, velocity: Array, rule: Doubles) -> None:
+    """Take one step by (lr, alpha, eps, weight_decay, momentum).
+
+    Update param, square, and mean and velocity where they have elements.
+    """
+    lr, alpha, eps, weight_decay, momentum = rule.tolist()
     g = grad + weight_decay * param
     square *= alpha
     square += (1 - alpha) * g * g
@@ -99,21 +80,28 @@ def rmsprop_update(
     param -= lr * step
 
 
-def adagrad_update(param: Array, grad: Array, total: Array, lr: float, eps: float, weight_decay: float) -> None:
-    """Take one step: update param and total, the sum of squares."""
+def adagrad_update(param: Array, grad: Array, total: Array, rule: Doubles) -> None:
+    """Take one step by (lr, eps, weight_decay): update param and total, the sum of squares."""
+    lr, eps, weight_decay = rule.tolist()
     g = grad + weight_decay * param
     total += g * g
     param -= lr * g / (np.sqrt(total) + eps)
 
 
-def square_sum(a: Array, total: npt.NDArray[np.float64]) -> None:
+def square_sum(a: Array, total: Doubles) -> None:
     """Fill total (1,) with the sum of the squares of a."""
     total[0] = (a.astype(np.float64) ** 2).sum()
 
 
-def scale(a: Array, factor: float) -> None:
-    """Multiply a by a factor."""
-    a *= factor
+def norm_factor(squares: Doubles, limit: float, factor: Doubles) -> None:
+    """Fill factor (1,) with what brings a norm down to a limit: that of arrays with these sums of squares."""
+    factor[0] = limit / (math.sqrt(squares.sum()) + NORM_EPSILON)
+
+
+def shrink(a: Array, factor: Doubles) -> None:
+    """Multiply a by a factor (1,) where that is below 1."""
+    if factor[0] < 1:
+        a *= float(factor[0])
 
 
 def clamp(a: Array, limit: float) -> None:

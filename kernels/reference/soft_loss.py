@@ -1,7 +1,7 @@
 """Softmax cross-entropy whose targets are probabilities of the classes.
 
-Arrays: logits x and targets t (M, K); weights (K,) and losses (M,) in float64. With lse(x) = log(sum over k of
-exp(x[k])) and c[k] = w[k] ((1 - smoothing) t[k] + smoothing / K), of every row:
+Arrays: logits x and targets t (M, K); weights (K,), losses (M,) and scale (1,) in float64. With lse(x) = log(sum over k
+of exp(x[k])) and c[k] = w[k] ((1 - smoothing) t[k] + smoothing / K), of every row:
 
     loss       sum over k of c[k] (lse(x) - x[k])
     gradient   softmax(x)[k] sum of c - c[k]
@@ -38,11 +38,11 @@ def soft_cross_entropy_forward(
 
 
 def soft_cross_entropy_backward(
-    probabilities: Array, targets: Array, weights: Doubles, smoothing: float, scale: float, dlogits: Array
+    probabilities: Array, targets: Array, weights: Doubles, smoothing: float, scale: Doubles, dlogits: Array
 ) -> None:
     """Fill dlogits with scale times the gradient; 1 / M is the scale of a mean."""
     factors = _factors(targets, weights, smoothing)
-    dlogits[...] = scale * (probabilities.astype(np.float64) * factors.sum(axis=1, keepdims=True) - factors)
+    dlogits[...] = scale[0] * (probabilities.astype(np.float64) * factors.sum(axis=1, keepdims=True) - factors)
 
 
 def arg_max(values: Array, places: npt.NDArray[np.int64]) -> None:

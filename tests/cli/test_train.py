@@ -73,16 +73,16 @@ def test_schedule_sets_the_rate_of_each_epoch(
     schedule: str,
     rates: list[float],
 ) -> None:
-    from fastcnn.optimizers import SGD
+    from fastcnn.training_step import TrainingStep
 
     seen = []
-    update = SGD.update
+    take = TrainingStep.run
 
-    def spy(self: SGD, *arguments: Any) -> None:
-        seen.append(self.lr)
-        update(self, *arguments)
+    def spy(self: TrainingStep, optimizer: Any, *limits: Any) -> None:
+        seen.append(optimizer.lr)
+        take(self, optimizer, *limits)
 
-    monkeypatch.setattr(SGD, "update", spy)
+    monkeypatch.setattr(TrainingStep, "run", spy)
     options = ("--schedule", schedule, "--lr", 0.5, "--batch-size", 12)
     assert run("train", "lenet5", "--data", images, *SHORT, *options).exit_code == 0
     np.testing.assert_allclose(seen, [0.5 * rate for rate in rates])

@@ -6,17 +6,18 @@ from small_training import CLASSES, blobs, network, trainer
 
 import fastcnn as fc
 from fastcnn.rates import Rates
+from fastcnn.training_step import TrainingStep
 
 
 def lrs(run: fc.Trainer, monkeypatch) -> list:
     seen = []
-    update = fc.SGD.update
+    take = TrainingStep.run
 
-    def spy(self, *arguments):
-        seen.append(self.lr)
-        update(self, *arguments)
+    def spy(self, optimizer, *limits):
+        seen.append(optimizer.lr)
+        take(self, optimizer, *limits)
 
-    monkeypatch.setattr(fc.SGD, "update", spy)
+    monkeypatch.setattr(TrainingStep, "run", spy)
     return seen
 
 

@@ -20,7 +20,7 @@ def both(loss, fill, logits, labels, scale, weights=None, smoothing=0.0):
     )
     dlogits = fill(
         loss.softmax_cross_entropy_backward,
-        *(probabilities, labels, weights, smoothing, scale),
+        *(probabilities, labels, weights, smoothing, np.array([scale])),
         shapes=[shape],
         dtype=dtype,
     )
@@ -141,7 +141,7 @@ def test_rooms_agree_on_hinge_and_nll(reference, cpu, fill, dtype, seed, N, K, p
             rule = (given_labels, weights, *before)
             results.append(fill(forward, scores, *rule, shapes=[(N,)], dtype="float64"))
             read = () if name == "nll" else (scores,)
-            results.append(fill(backward, *read, *rule, 0.25, shapes=[(N, K)], dtype=dtype))
+            results.append(fill(backward, *read, *rule, np.array([0.25]), shapes=[(N, K)], dtype=dtype))
         np.testing.assert_allclose(got[0], want[0], rtol=1e-12, atol=1e-13)
         np.testing.assert_allclose(got[1], want[1], rtol=near, atol=4 * near)
 
@@ -154,7 +154,7 @@ def test_rooms_agree_on_binary_cross_entropy(reference, cpu, fill, dtype, seed, 
     got, want = (
         (
             fill(room.loss.binary_cross_entropy_forward, x, t, weights, shapes=[(1,)], dtype="float64"),
-            fill(room.loss.binary_cross_entropy_backward, x, t, weights, 0.5, shapes=[(N, K)], dtype=dtype),
+            fill(room.loss.binary_cross_entropy_backward, x, t, weights, np.array([0.5]), shapes=[(N, K)], dtype=dtype),
         )
         for room in (cpu, reference)
     )
@@ -170,7 +170,7 @@ def test_binary_cross_entropy_loses_nothing_far_out(room, fill, dtype):
     assert total[0] == pytest.approx(2e4 + np.log(2) + 2 * np.log1p(np.exp(-30)), rel=1e-15)
     alone = fill(room.loss.binary_cross_entropy_forward, x[:, 5:], t[:, 5:], ones[:2], shapes=[(1,)], dtype="float64")
     assert alone[0] == pytest.approx(2 * np.log1p(np.exp(-30)), rel=1e-14)
-    dx = fill(room.loss.binary_cross_entropy_backward, x, t, ones, 1.0, shapes=[(1, 7)], dtype=dtype)
+    dx = fill(room.loss.binary_cross_entropy_backward, x, t, ones, ones[:1], shapes=[(1, 7)], dtype=dtype)
     small = np.exp(-30) / (1 + np.exp(-30))
     np.testing.assert_allclose(dx, [[0, 0, 1, -1, -0.5, -small, small]], rtol=TOLERANCE[dtype.name])
 

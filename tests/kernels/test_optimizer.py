@@ -21,7 +21,7 @@ def sgd_steps(optimizer, param, grads, lr, momentum, dampening, weight_decay, ne
     for grad in grads:
         kept = grad.copy()
         rule = (lr, momentum, dampening, weight_decay, nesterov)
-        assert optimizer.sgd_update(param, grad, velocity, *rule) is None
+        assert optimizer.sgd_update(param, grad, velocity, np.array(rule, float)) is None
         np.testing.assert_array_equal(grad, kept)
     return param
 
@@ -38,7 +38,7 @@ def test_rooms_agree_exactly(reference, cpu, integers, dtype, size, rule):
 
 def test_without_momentum_the_velocity_is_left_alone(room, dtype):
     param, grad, velocity = np.ones(5, dtype), np.ones(5, dtype), np.full(5, np.nan, dtype)
-    room.optimizer.sgd_update(param, grad, velocity, 0.5, 0.0, 0.0, 0.0, False)
+    room.optimizer.sgd_update(param, grad, velocity, np.array([0.5, 0, 0, 0, 0]))
     np.testing.assert_array_equal(param, 0.5)
     assert np.isnan(velocity).all()
 
@@ -46,7 +46,7 @@ def test_without_momentum_the_velocity_is_left_alone(room, dtype):
 def adam(amsgrad, decoupled):
     def step(optimizer, param, grad, state, number):
         state = [*state[:2], state[2] if amsgrad else state[2][:0]]
-        optimizer.adam_update(param, grad, *state, 0.01, 0.9, 0.99, 1e-8, 0.1, decoupled, number)
+        optimizer.adam_update(param, grad, *state, np.array([0.01, 0.9, 0.99, 1e-8, 0.1, decoupled, number]))
 
     return step
 
@@ -54,13 +54,13 @@ def adam(amsgrad, decoupled):
 def rmsprop(centered, momentum):
     def step(optimizer, param, grad, state, number):
         mean, velocity = state[1] if centered else state[1][:0], state[2] if momentum else state[2][:0]
-        optimizer.rmsprop_update(param, grad, state[0], mean, velocity, 0.01, 0.9, 1e-8, 0.1, momentum)
+        optimizer.rmsprop_update(param, grad, state[0], mean, velocity, np.array([0.01, 0.9, 1e-8, 0.1, momentum]))
 
     return step
 
 
 def adagrad(optimizer, param, grad, state, number):
-    optimizer.adagrad_update(param, grad, state[0], 0.1, 1e-10, 0.1)
+    optimizer.adagrad_update(param, grad, state[0], np.array([0.1, 1e-10, 0.1]))
 
 
 RULES = {
@@ -114,12 +114,12 @@ def test_matches_pytorch(room, name):
 
 def test_gradients_of_zero_change_nothing(room, dtype):
     param, grads = np.ones(9, dtype), np.zeros((3, 9), dtype)
-    for name in ("adam", "rmsprop, all", "adagrad"):
-        without_decay = {
-            "adam": lambda o, p, g, s, n: o.adam_update(p, g, *s[:2], s[2][:0], 0.1, 0.9, 0.99, 1e-8, 0.0, False, n),
-            "rmsprop, all": lambda o, p, g, s, n: o.rmsprop_update(p, g, *s, 0.1, 0.9, 1e-8, 0.0, 0.5),
-            "adagrad": lambda o, p, g, s, n: o.adagrad_update(p, g, s[0], 0.1, 1e-10, 0.0),
-        }[name]
+    rules = [np.array([0.1, 0.9, 0.99, 1e-8, 0, 0, 1]), np.array([0.1, 0.9, 1e-8, 0, 0.5]), np.array([0.1, 1e-10, 0])]
+    for without_decay in (
+        lambda o, p, g, s, n: o.adam_update(p, g, *s[:2], s[2][:0], rules[0]),
+        lambda o, p, g, s, n: o.rmsprop_update(p, g, *s, rules[1]),
+        lambda o, p, g, s, n: o.adagrad_update(p, g, s[0], rules[2]),
+    ):
         np.testing.assert_array_equal(take_steps(without_decay, room.optimizer, param, grads)[0], 1)
 
 
@@ -130,10 +130,17 @@ def test_clipping_kernels(reference, cpu, fill, integers, dtype, seed, size):
         total = fill(room.optimizer.square_sum, a, shapes=[(1,)], dtype="float64")
         assert total[0] == (a * a).sum()
         scaled, clamped = a.copy(), a.copy()
-        room.optimizer.scale(scaled, 0.25)
+        room.optimizer.shrink(scaled, np.array([0.25]))
+        room.optimizer.shrink(scaled, np.array([1.5]))
         room.optimizer.clamp(clamped, 1.5)
         np.testing.assert_array_equal(scaled, a / 4)
         np.testing.assert_array_equal(clamped, np.clip(a, -1.5, 1.5))
+
+
+def test_norms_are_brought_down_to_a_limit(room):
+    squares, factor = np.array([9.0, 0.0, 16.0]), np.zeros(1)
+    room.optimizer.norm_factor(squares, 2, factor)
+    assert factor[0] == 2 / (5 + 1e-6)
 
 
 def test_clamp_keeps_nan_and_square_sums_do_not_overflow(room):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fastcnn.kernels.cpu import activation, conv, conv_pool, linear, norm, program, threads, workspace
+from fastcnn.kernels.cpu import activation, conv, conv_pool, guard, linear, norm, program, threads, workspace
 from fastcnn.kernels.cpu.activation import relu_forward
 
 ONE, NONE, HALO = (1, 1, 1), ((0, 0),) * 3, ((0, 0), (1, 1), (1, 1))
@@ -158,6 +158,31 @@ def test_other_threads_and_other_memory_begin_anew(with_threads):
     made.run()
     assert made._tape is None
     np.testing.assert_array_equal(y, expected)
+
+
+def test_a_guard_stops_the_run_and_a_later_one_goes_on():
+    (x,), numbers, counts = arrays(0, (40,)), np.zeros(3), np.zeros(2, np.int64)
+    before, between, after = np.empty_like(x), np.empty_like(x), np.empty_like(x)
+    made = program.Program(
+        [
+            (relu_forward, (x, before)), (guard.stop_unless_finite, (numbers,)),
+            (relu_forward, (x, between)), (guard.stop_if_any, (counts,)), (relu_forward, (x, after)),
+        ]
+    )  # fmt: skip
+    bad = {0: (np.nan, 0), 1: (0, 2), 3: (-np.inf, 1), 4: (0, 1), 5: (0, -1)}  # by doors, then by the program
+    for run in range(7):
+        for array in (before, between, after):
+            array.fill(-1)
+        numbers[1], counts[1] = bad.get(run, (0, 0))
+        if run in bad:
+            with pytest.raises(guard.GuardError):
+                made.run()
+        else:
+            made.run()
+        assert (before >= 0).all()
+        assert (between >= 0).all() == np.isfinite(numbers[1])
+        assert (after >= 0).all() == (run not in bad)
+    assert [step.__name__ for step, _ in made._tape._steps[1]] == ["_run_stretch"]
 
 
 def test_entry_takes_every_kind_of_argument():

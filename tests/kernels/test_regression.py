@@ -14,7 +14,7 @@ def passes(room, fill, y, t, beta=None, scale=0.5):
     name, rule = ("squared_error", ()) if beta is None else ("smooth_l1", (beta,))
     forward, backward = (getattr(room.regression, f"{name}_{way}") for way in ("forward", "backward"))
     total = fill(forward, y, t, *rule, shapes=[(1,)], dtype="float64")
-    return total, fill(backward, y, t, *rule, scale, shapes=[y.shape], dtype=y.dtype)
+    return total, fill(backward, y, t, *rule, np.array([scale]), shapes=[y.shape], dtype=y.dtype)
 
 
 @pytest.mark.parametrize("beta", [None, 0.0, 1.0, 2.0])

@@ -22,7 +22,7 @@ def both(room, fill, logits, targets, weights, smoothing, scale):
     rule = targets, weights, smoothing
     kinds = ["float64", dtype]
     losses, softmax = fill(kernels.soft_cross_entropy_forward, logits, *rule, shapes=[shape[:1], shape], dtype=kinds)
-    dlogits = fill(kernels.soft_cross_entropy_backward, softmax, *rule, scale, shapes=[shape], dtype=dtype)
+    dlogits = fill(kernels.soft_cross_entropy_backward, softmax, *rule, np.array([scale]), shapes=[shape], dtype=dtype)
     return losses, softmax, dlogits
 
 
@@ -49,7 +49,8 @@ def test_probabilities_of_one_class_are_its_label(room, fill, dtype, smoothing):
     )
     np.testing.assert_allclose(losses, want, rtol=1e-12, atol=1e-13)
     np.testing.assert_array_equal(softmax, same)
-    gradient = fill(room.loss.softmax_cross_entropy_backward, same, *rule, 0.5, shapes=[(37, 11)], dtype=dtype)
+    rule = *rule, np.array([0.5])
+    gradient = fill(room.loss.softmax_cross_entropy_backward, same, *rule, shapes=[(37, 11)], dtype=dtype)
     np.testing.assert_allclose(dlogits, gradient, rtol=TOLERANCE[dtype.name], atol=4 * TOLERANCE[dtype.name])
 
 
