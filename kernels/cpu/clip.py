@@ -17,7 +17,8 @@ from fastcnn.kernels.cpu.vector import VectorFunction, i64
 RELU, PAST_CACHES, CAP = 1, 2, 4  # cut at zero; store whole vectors past the caches; cut what is above six, too
 ADD = 8  # first add the array that stands as far from the outputs as the epilogue's words tell
 MEASURE = 16  # add the outputs up in the record that their bias begins; its rows are as far apart as the words tell
-BITS = RELU | PAST_CACHES | CAP | ADD | MEASURE
+AHEAD = 32  # the table of rows of C goes on, so that the lines of the tile after next can be asked for
+BITS = RELU | PAST_CACHES | CAP | ADD | MEASURE | AHEAD
 AWAY = 3  # of an epilogue's words
 SIX = 6.0
 

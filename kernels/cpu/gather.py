@@ -9,6 +9,7 @@ vectors of output channels wide) meets all pixels of the block, as many to a til
 import numpy as np
 from numba.np.unsafe.ndarray import to_fixed_tuple
 
+from fastcnn.kernels.cpu.clip import AHEAD
 from fastcnn.kernels.cpu.compiler import jit
 from fastcnn.kernels.cpu.epilogue import finish, in_memory, stored
 from fastcnn.kernels.cpu.geometry import Gather
@@ -268,7 +269,7 @@ def gather(
                                     plan.merge_step)  # fmt: skip
     epilogue = in_memory(epilogue) if plan.dot else epilogue
     whole = plan.merge == 1 and not plan.dot and target.shape[4] // plan.groups % tiles.lanes == 0
-    epilogue = stored(epilogue, whole and past_caches(target, tiles.lanes))
+    epilogue = stored(epilogue, whole and past_caches(target, tiles.lanes)) | (0 if plan.dot else AHEAD)
     given = given if given.ndim == 2 else given[np.newaxis]  # one for each block, or for all
     threads = threads_for(plan.parallel)
     buffers = scratch("source", threads * plan.scratch, dtype)[: threads * plan.scratch].reshape(threads, plan.scratch)

@@ -23,6 +23,7 @@ CROWD = 6  # lines of one set that the rows of a tile may take: B's pass through
 COPY_PANELS = 4  # of output channels from which on a copy that spreads the lines over the sets pays
 SOURCE_BYTES = 256 * 1024  # of one task's input pixels: with a weight panel they stay in a 512 KiB to 1 MiB L2
 MIN_TASKS = 32  # enough to keep 16 threads busy to the end
+TILES_AHEAD = 2  # whose lines of the output a tile of few steps asks for
 DOT_CHANNELS = 3  # output channels up to which dot products may serve
 DOT_MIN_RUN = 24  # contiguous elements below which their last, partly filled vector costs too much (measured)
 SERIAL_FLOPS = 2_000_000  # below this a second thread costs more to wake than it saves
@@ -170,18 +171,19 @@ def runs_of(axes: Sequence[Axis], pitches: Triple, channels: int, groups: int) -
 
 
 def _pixel_table(
-    rows: int, columns: int, last_columns: int, merge: int, row_pitch: int, column_pitch: int
+    rows: int, columns: int, last_columns: int, merge: int, row_pitch: int, column_pitch: int, after: int = 0
 ) -> np.ndarray:
     """Return the offsets of a block's pixels, for whole blocks and for those at the right edge.
 
-    Of `merge` pixels side by side the first is listed; the last of a row may overlap the ones before.
+    Of `merge` pixels side by side the first is listed; the last of a row may overlap the ones before. The last pixel's
+    offset stands `after` more times, for those who look ahead.
     """
     wide = (columns, last_columns)
-    table = np.zeros((2, rows * -(-columns // merge)), np.int64)
+    table = np.zeros((2, rows * -(-columns // merge) + after), np.int64)
     for i, count in enumerate(wide):
         places = np.minimum(np.arange(-(-count // merge)) * merge, count - merge)
         grid = np.arange(rows)[:, None] * row_pitch + places[None] * column_pitch
-        table[i, : grid.size] = grid.ravel()
+        table[i, : grid.size], table[i, grid.size :] = grid.ravel(), grid[-1, -1]
     return table
 
 
@@ -289,7 +291,10 @@ def make_gather(
         batch,
         run,
         _pixel_table(rows, columns, last_columns, merge, height.step * pitch_h, width.step * pitch_w),
-        _pixel_table(rows, columns, last_columns, merge, height.out_step * target[3] * K, width.out_step * K),
+        _pixel_table(
+            rows, columns, last_columns, merge, height.out_step * target[3] * K, width.out_step * K,
+            (1 + TILES_AHEAD) * tile_rows,
+        ),
         np.append(lines, np.zeros(steps, np.int64)),
         depth.extent * pitch_d if copied else 0,
         depth.outputs * height.outputs * width.outputs,

@@ -29,8 +29,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from fastcnn.kernels.cpu.clip import PAST_CACHES, Clip
-from fastcnn.kernels.cpu.geometry import DOT_CHANNELS
+from fastcnn.kernels.cpu.clip import AHEAD, PAST_CACHES, Clip
+from fastcnn.kernels.cpu.geometry import DOT_CHANNELS, TILES_AHEAD
 from fastcnn.kernels.cpu.measure import Sums
 from fastcnn.kernels.cpu.panels import (
     COPY_ARGUMENTS,
@@ -110,6 +110,7 @@ class _Tile:
         past_caches = b.icmp_signed("!=", b.and_(epilogue, i64(PAST_CACHES)), i64(0))
         waits = b.select(past_caches, i64(0), b.mul(J, R))
         clip, sums = Clip(f, epilogue), Sums(f, epilogue)
+        self._ask_ahead(c, c_rows, epilogue, waits)
         start = self._initial(places, bias_row, bias, accumulate, waits, clip)
 
         def batch(i: Value, carried: list[Value]) -> list[Value]:
@@ -128,6 +129,16 @@ class _Tile:
             for value, (place, mask) in zip(finished, places, strict=True):
                 f.store(value, place, mask, block is past)
             b.ret_void()
+
+    def _ask_ahead(self, c: Value, c_rows: Value, epilogue: Value, steps: Value) -> None:
+        """Ask for the lines of the tile after next, where this one's steps are few and its table of rows goes on."""
+        f, b = self.f, self.f.b
+        few = b.and_(b.icmp_signed("<", steps, i64(MIN_FETCH)), b.icmp_signed(">", steps, i64(0)))
+        with b.if_then(b.and_(few, b.icmp_signed("!=", b.and_(epilogue, i64(AHEAD)), i64(0)))):
+            for m in range(self.MR):
+                place = f.at(c, b.load(b.gep(c_rows, [i64(m + TILES_AHEAD * self.MR)])))
+                for v in range(self.NV):
+                    f.prefetch(b.gep(place, [i64(v)]), write=True)
 
     def mask(self, v: int) -> Value | None:
         """Return the mask of vector v of C: whole vectors but for the last."""
