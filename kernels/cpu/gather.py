@@ -173,14 +173,16 @@ def _gather_task(task, thread, addresses, dots, dot, lanes, source, packed, bias
     fetch, steps = source.ctypes.data + itemsize * pixel * C, run * batch.size
     cursor = 0 if next_n < N and panel_chunks == 1 else lines.size
     tiles_needed = (pixels + tile_rows - 1) // tile_rows
+    high, higher = pixels // tiles_needed, pixels % tiles_needed  # rows of a tile; so many tiles have one more
     panels_per_group = panels // groups
     for panel in range(chunk * panels // panel_chunks, (chunk + 1) * panels // panel_chunks):
         g, k = panel // panels_per_group, panel % panels_per_group * block
         channels = min(block, merge * out_channels - k)
         vectors = (channels + lanes - 1) // lanes
         channel = g * out_channels + k
+        after = 0
         for i in range(tiles_needed):
-            m, after = pixels * i // tiles_needed, pixels * (i + 1) // tiles_needed
+            m, after = after, after + high + np.int64(i < higher)
             call_tile(
                 addresses[after - m, vectors], a + itemsize * g * reduce_channels, a_table + 8 * m,
                 batch.ctypes.data, 1, packed.ctypes.data + itemsize * panel * batch.size * run * block, run * block,
