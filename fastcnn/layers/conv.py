@@ -150,17 +150,8 @@ class FilterLayer(WeightedLayer):
                 after = () if total is None else (backend.activation.add_epilogue(total, dx5, UNBOUNDED),)
                 filled: Call = (by_input, (dy5, w5, *geometry, dx5, algorithm, *after))
                 if sums is not None:
-                    norm, taken = sums
-                    measured = (
-                        dy5,
-                        w5,
-                        *geometry,
-                        norm,
-                        dx5,
-                        taken,
-                        algorithm,
-                        total if total is None else five_axes(total),
-                    )
+                    (norm, taken), added = sums, None if total is None else five_axes(total)
+                    measured = (dy5, w5, *geometry, norm, dx5, taken, algorithm, added)
                     filled = (kernels.conv_measured_backward_input, measured)
                 calls += [filled, *fold]
             return calls

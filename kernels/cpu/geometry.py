@@ -292,7 +292,12 @@ def make_gather(
         run,
         _pixel_table(rows, columns, last_columns, merge, height.step * pitch_h, width.step * pitch_w),
         _pixel_table(
-            rows, columns, last_columns, merge, height.out_step * target[3] * K, width.out_step * K,
+            rows,
+            columns,
+            last_columns,
+            merge,
+            height.out_step * target[3] * K,
+            width.out_step * K,
             (1 + TILES_AHEAD) * tile_rows,
         ),
         np.append(lines, np.zeros(steps, np.int64)),

@@ -10,7 +10,7 @@ one for each block of pixels that one task finishes, so that what is added to it
     SCALE    |  on the way back, g = y where (x - shift) * SCALE + LIFT is strictly between
     LIFT     |  two bounds, else 0: the outputs y are the gradient behind a clip, and x stands beside them
 
-The outputs need not be read again, and may go past the caches. Written on `VectorFunction`; `statistics.py` joins the
+The outputs need not be read again, and may go past the caches. Written on `VectorFunction`; `records.py` joins the
 records.
 """
 

@@ -67,7 +67,7 @@ def _sum_records(records, row, total):
 
 @jit
 def _join(team, code, y, records, pitch, shift, eps, cuts, parts, mean, variance):
-    """Do `join`, and what `measure` does where the sums lost too much."""
+    """Do `join`; where there are no sums, or they lost too much, read y."""
     (_, L, C), centre, around, far = y.shape, mean[0], variance[0], records.shape[0] == 0
     if records.shape[0] > 0:
         _sum_records(records, FIRST * pitch, centre)
@@ -89,7 +89,7 @@ def join(
 ) -> None:  # fmt: skip
     """Fill the mean and biased variance (1, K), float64, of y (M, K), from records or, where there are none, from y.
 
-    What the shift is off counts beside the square root of the variance plus eps.
+    A shift is far where it is off by more than FAR times the square root of the variance plus eps.
     """
     rows = y.reshape(1, -1, y.shape[-1])
     cuts, code = plan(rows)

@@ -10,7 +10,8 @@ one that would not fit.
 Lanes of the last vector from `tail` on are neither loaded from C and the bias nor stored; B is padded to whole vectors.
 
 While a tile computes, it asks for the cache lines that will be needed next: one a step, at `fetch` + fetch_table[i]
-bytes, i growing by fetch_step (0 or 1).
+bytes, i growing by fetch_step (0 or 1). It also asks for those of C: its own before many steps, and before few those of
+the tile after next, where the epilogue says that the table of rows goes on (AHEAD).
 
 Beside the tile stand copies of rows into padded panels (the layout of B), straight and transposed; a tile of dot
 products for very few output channels; and sums over scattered patches, for gradients of which few entries are not zero
