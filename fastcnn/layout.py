@@ -149,19 +149,15 @@ class Layout:
         self.ways.append(way)
 
     def _sum_gradients(self) -> None:
-        """Have the gradient by a normalization's output summed by the step that fills it, if one alone does."""
-        fill: dict[Node, list[tuple[Way, int]]] = {}
+        """Have the gradient by a normalization's output summed by the step that fills it last, if it finishes it."""
+        last: dict[Node, tuple[Way, int]] = {}
         for way in self.ways:
-            for k, source in enumerate(way.step.sources):
-                if source in self._needed:
-                    fill.setdefault(source, []).append((way, k))
+            last.update({source: (way, k) for k, source in enumerate(way.step.sources) if source in self._needed})
         for step in self._steps:
-            if not isinstance(step, Normalized) or not step.takes_sums or step.output not in fill:
-                continue
-            *others, (way, k) = fill[step.output]
-            whole = k == 0 and way.targets[0] is not None and (not others or way.total is not None)
-            if whole and way.step.finishes_gradient and step.output not in self.starts:
-                way.summed, step.summed = step, True
+            if isinstance(step, Normalized) and step.takes_sums and step.output in last:
+                way, k = last[step.output]
+                if k == 0 and way.step.finishes_gradient and step.output not in self.starts:
+                    way.summed, step.summed = step, True
 
 
 def needed_gradients(inputs: Sequence[Node], nodes: Sequence[Node], returns: Returns) -> set[Node]:

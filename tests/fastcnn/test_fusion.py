@@ -83,8 +83,12 @@ def chain(fuse: bool, device: str, dtype: str = "float64") -> fc.Graph:
     h = fc.ReLU()(fc.BatchNorm2d(16, name="mirrored")(fc.Conv2d(16, 16, 1)(h) + fc.Conv2d(16, 16, 3, padding=1)(h)))
     h = fc.Conv2d(16, 16, 3, padding=1, padding_mode="reflect")(h)
     h = fc.GELU()(fc.BatchNorm2d(16, name="smooth")(h))
-    last = fc.BatchNorm2d(16, name="summed")(fc.Conv2d(16, 16, 1)(h)) + h
-    net = fc.Graph(x, fc.Linear(16, 3)(fc.GlobalAvgPool()(last)), fuse=fuse).astype(dtype).to(device)
+    h = fc.BatchNorm2d(16, name="summed")(fc.Conv2d(16, 16, 1)(h)) + h
+    h = fc.ReLU()(fc.BatchNorm2d(16, name="read twice")(fc.Conv2d(16, 16, 1)(h)))
+    h = fc.Concat()(fc.Conv2d(16, 8, 1)(h), fc.MaxPool2d(3, 1, padding=1)(h))
+    h = fc.ReLU()(fc.BatchNorm2d(16, name="pooled last")(fc.Conv2d(24, 16, 1)(h)))
+    pooled = fc.GlobalAvgPool()(fc.Concat()(fc.MaxPool2d(3, 1, padding=1)(h), fc.Conv2d(16, 8, 1)(h)))
+    net = fc.Graph(x, fc.Linear(24, 3)(pooled), fuse=fuse).astype(dtype).to(device)
     net.initialize(3)
     return net
 
@@ -108,7 +112,7 @@ def test_convolutions_sum_for_the_norms_beside_them(device, dtype):
                 np.testing.assert_allclose(ours.state[name], value, rtol=most, atol=most)
     plan = fused.plan(4, True, "inputs")
     steps = {step.layer.name: step for step in plan.steps if isinstance(step, Normalized)}
-    assert [name for name, step in steps.items() if step.summed] == ["one", "linear", "two"]
+    assert [name for name, step in steps.items() if step.summed] == ["one", "linear", "two", "read twice"]
     assert {"conv_measured_forward", "conv_measured_backward_input"} <= kernel_names(plan)
     assert not any("measured" in name for name in kernel_names(plain.plan(4, True, "inputs")))
 
