@@ -23,7 +23,7 @@ CASES = {  # (x, filter, K, stride, padding, groups), the passes whose kernels s
     "winograd, edges": (((1, 1, 13, 9, 20), (1, 3, 3), 17, ONE, SAME, 1), BOTH),
     "depthwise": (((2, 1, 30, 31, 33), (1, 3, 3), 33, ONE, SAME, 33), BOTH),
     "depthwise, strided": (((2, 1, 30, 31, 33), (1, 3, 3), 33, (1, 2, 2), SAME, 33), BOTH),
-    "strided": (((2, 1, 28, 28, 64), (1, 3, 3), 96, (1, 2, 2), SAME, 1), BOTH),
+    "strided": (((2, 1, 56, 56, 32), (1, 3, 3), 64, (1, 2, 2), SAME, 1), BOTH),
     "1x1, strided": (((4, 1, 28, 27, 64), ONE, 128, (1, 2, 2), NONE, 1), ("forward",)),
     "groups": (((2, 1, 12, 12, 48), (1, 3, 3), 96, ONE, SAME, 2), BOTH),
     "few pixels": (((1, 1, 8, 8, 200), (1, 3, 3), 200, ONE, SAME, 1), ()),
