@@ -5,8 +5,9 @@ every room, and the few array operations that are not kernels. A module is impor
 for, so `import fastcnn` loads no compiler.
 """
 
+import os
 from collections.abc import Callable
-from functools import cache
+from functools import cache, cached_property
 from importlib import import_module
 from math import prod
 from typing import Any, TypeAlias
@@ -15,6 +16,7 @@ import numpy as np
 
 from fastcnn.arrays import Array, Shape
 from fastcnn.errors import BackendError
+from fastcnn.streams import Streams
 
 DEVICES = ("cpu", "reference")
 
@@ -43,6 +45,16 @@ class Backend:
             raise AttributeError(f"the room {self.name!r} has no kernels {operation!r}") from None
         setattr(self, operation, module)
         return module
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return get, (self.name,)
+
+    @cached_property
+    def streams(self) -> Streams:
+        """What passes through networks compute on; the reference room has no scratch memory."""
+        if self.name == "reference":
+            return Streams(os.cpu_count() or 1, lambda: None, lambda workspace: workspace)
+        return Streams(self.threads.available_cores(), self.workspace.Workspace, self.workspace.enter)
 
     def empty(self, shape: Shape, dtype: np.dtype[Any]) -> Array:
         """Return a C-contiguous array whose first element stands on a cache line, not filled."""

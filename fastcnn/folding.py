@@ -63,7 +63,7 @@ def fold(layer: Foldable, norm: BatchNorm) -> Foldable:
     bias = (_value(layer, "bias") if layer.has_bias else 0) * scale + offset
     values = {"weight": weight, "bias": bias}
     folded = type(layer)(**(layer.config() | {"bias": True}), name=layer.name, dtype=layer.dtype, device=layer.device)
-    folded.store = Store([folded], get(layer.device), layer.dtype, lambda _, name: values[name])
+    Store([folded], get(layer.device), layer.dtype, lambda _, name: values[name])
     folded.training = layer.training
     return folded
 

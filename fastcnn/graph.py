@@ -6,27 +6,32 @@ its parameters in one store and a few plans, one for each batch size met lately.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import threading
+import weakref
 from collections.abc import Sequence
 from functools import partial
+from itertools import count
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from fastcnn.arena import Arena
 from fastcnn.arrays import Array, as_float, float_dtype
 from fastcnn.backend import check_device, get
+from fastcnn.copies import nodes_state, set_nodes
 from fastcnn.errors import ArgumentError
 from fastcnn.inputs import Inputs, check_inputs, listed
 from fastcnn.layers.base import Layer
 from fastcnn.layout import Returns
 from fastcnn.node import Node
-from fastcnn.parameters import FirstValues, Store, drawn
+from fastcnn.parameters import FirstValues, Store, claims, drawn
+from fastcnn.passes import Pass
 from fastcnn.plan import Modes, Plan, modes
+from fastcnn.plans import Plans
 from fastcnn.seeding import default_generator, seeded
 from fastcnn.shapes import whole
+from fastcnn.streams import Stream
 from fastcnn.structure import Structure
 from fastcnn.topology import common_device, common_dtype, leading_to
 
@@ -36,8 +41,9 @@ if TYPE_CHECKING:
     from fastcnn.optimizers import Optimizer
     from fastcnn.transfer import Loaded
 
-# Training, its last partial batch, evaluation and its last partial batch.
-PLANS_KEPT = 4
+MODES_KEPT = 16  # in which plans may be found again: a few times as many as there are plans
+
+_numbers = count(1)
 
 
 class Graph(Structure):
@@ -78,12 +84,38 @@ class Graph(Structure):
         self.metadata: dict[str, Any] = {}
         self.dtype = common_dtype(self.layers)
         self.device = common_device(self.layers)
-        self._store: Store | None = None
-        self._seen, self._modes = -1, modes(())  # what `Layer.changes` and the modes were when the store was looked at
+        for layer in self.layers:
+            layer.astype(self.dtype)
         self.training = True
-        self._plans: OrderedDict[tuple[int, bool, Returns, Modes, tuple[Node, ...]], Plan] = OrderedDict()
-        self._arenas: dict[bool, Arena] = {}
-        self._last: tuple[Plan, int] | None = None
+        self._start()
+
+    def _start(self) -> None:
+        """Have no parameters and no plans yet; be the home of layers that have none, or one inside this network."""
+        self._store: Store | None = None
+        self._moved = False  # whether dtype or device are others than the store's
+        self._known_modes: dict[Modes, int] = {}
+        self._seen, self._modes = -1, 0  # what `Layer.changes` and the modes were when the store was looked at
+        self._training_plans = Plans(get(self.device))
+        self._plans: weakref.WeakKeyDictionary[Stream, Plans] = weakref.WeakKeyDictionary()
+        self._thread = _OfThread()
+        within: dict[Graph, bool] = {}
+        for layer in self.layers:
+            home = layer._home() if layer._home else None
+            if home is not None and home not in within:
+                within[home] = home.names.keys() <= self.names.keys()
+            if layer.store is None and (home is None or within[home]):
+                layer._home = weakref.ref(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy, or a pickle, takes along: all but the places in memory; nodes by their numbers."""
+        dropped = ("_store", "_moved", "_seen", "_modes", "_training_plans", "_plans", "_thread", "_known_modes")
+        state = {name: value for name, value in vars(self).items() if name not in dropped}
+        return state | nodes_state(self)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        set_nodes(self)
+        self._start()
 
     def memory(
         self,
@@ -115,43 +147,88 @@ class Graph(Structure):
     # Parameters
 
     def initialize(self, seed: int) -> None:
-        """Draw all parameters anew from a seed."""
+        """Draw all parameters anew from a seed, into the arrays where they are, and forget gradients and states."""
         generator = seeded(seed)
-        for layer in self.layers:
-            layer.store = None
-        self.own_store(drawn(generator))
+        self.claim_layers().redraw(drawn(generator), self.layers)
 
     def draw_missing(self, seed: int) -> None:
         """Draw from a seed those parameters that nobody has looked at or set yet."""
         self.own_store(drawn(seeded(seed)))
 
     def own_store(self, first: FirstValues | None = None) -> Store:
-        """Return the store of all parameters; take back layers that another network has claimed."""
-        if self._store is None or self._seen != Layer.changes:
-            if self._store is None or not self._store.owns(self.layers):
+        """Return the store of all parameters; those without values get `first` ones, by default drawn at random."""
+        store = self._store
+        if store is None or self._seen != Layer.changes:
+            store = self.claim_layers()
+        if store.undrawn:
+            store.draw(first or drawn(default_generator()), self.layers)
+        return store
+
+    def claim_layers(self) -> Store:
+        """Return the one store of all layers.
+
+        Where another network has put all that have values into one, that serves both. Otherwise all are taken together
+        into a new one.
+        """
+        with claims:
+            layers, store = self.layers, self._store
+            if store is None or self._moved or not store.owns(layers):
+                held = {layer.store for layer in layers if layer.has_values}
+                store = held.pop() if len(held) == 1 else None
                 for layer, name in self.names.items():
                     layer.name = name
-                self._store = Store(self.layers, get(self.device), self.dtype, first or drawn(default_generator()))
-                self._plans.clear()
-                self._arenas.clear()
-            self._seen, self._modes = Layer.changes, modes(self.layers)
-        return self._store
+                if store is None or self._moved:
+                    store = Store(layers, get(self.device), self.dtype, rounds=self._moved)
+                store.admit(layers)
+                self.dtype, self.device, self._moved = store.dtype, store.backend.name, False
+                self._store = store
+                self._training_plans = Plans(store.backend)
+                self._plans = weakref.WeakKeyDictionary()
+            seen = Layer.changes
+            self._modes = self._number_of(modes(layers))
+            self._seen = seen
+            return store
+
+    def _number_of(self, modes: Modes) -> int:
+        """Return a number for the modes that the layers are in, the same one as long as they are in them."""
+        if modes not in self._known_modes and len(self._known_modes) >= MODES_KEPT:
+            self._known_modes.clear()
+        return self._known_modes.setdefault(modes, next(_numbers))
+
+    def has_store(self, store: Store) -> bool:
+        """Say whether a store is still that of all layers."""
+        return self._store is store and (self._seen == Layer.changes or store.owns(self.layers))
+
+    def reading(self) -> Pass:
+        """Return a context for passes that change nothing: several threads may be in one at a time."""
+        return Pass(self, False)
+
+    def changing(self) -> Pass:
+        """Return a context for passes that change parameters, gradients or states: one thread is in it, and no other.
+
+        Passes are ordered: predictions of other threads wait for a training step, and it for them.
+        """
+        return Pass(self, True)
 
     def astype(self, dtype: DTypeLike) -> Graph:
-        """Change the network to float32 or float64, in place, and return it."""
+        """Change the network to float32 or float64, in place, and return it.
+
+        Parameters and states get other arrays; those that `params` has handed out before can no longer be written.
+        """
         return self._move(float_dtype(dtype), self.device)
 
     def to(self, device: str) -> Graph:
-        """Move the network to another device, in place, and return it."""
+        """Move the network to another device, in place, and return it; see `astype`."""
         return self._move(self.dtype, check_device(device))
 
     def _move(self, dtype: np.dtype[Any], device: str) -> Graph:
-        if (dtype, device) != (self.dtype, self.device):
-            self.dtype, self.device = dtype, device
-            self._store = None
-            self._last = None
-            for layer in self.layers:
-                layer.dtype, layer.device = dtype, device
+        with claims:
+            if (dtype, device) != (self.dtype, self.device):
+                self.dtype, self.device = dtype, device
+                held = any(layer.store is not None for layer in self.layers)
+                self._store, self._moved = None, held
+                for layer in self.layers:
+                    layer.dtype, layer.device = dtype, device
         return self
 
     # Parts
@@ -191,33 +268,40 @@ class Graph(Structure):
     ) -> Plan:
         """Return the plan for a batch size, in training or prediction, with this way back.
 
-        `outputs` may be any of the nodes in place of the network's outputs.
-
-        Plans share two arenas, one for passes with a way back and one for those without: a forward pass that waits
-        for its backward is left alone by predictions.
+        `outputs` may be any of the nodes in place of the network's outputs. Plans with a way back share one arena: a
+        forward pass that waits for its backward is left alone by predictions, which have one for each stream. To run a
+        plan beside other threads, be in a `Pass`.
         """
-        ends = tuple(self.outputs if outputs is None else outputs)
         store = self.own_store()
-        key = batch, training, returns, self._modes, ends
-        plan = self._plans.pop(key, None)
-        if plan is None:
-            arena = partial(self._arena, returns != "nothing")
-            used = leading_to(ends)
-            nodes = [node for node in self.nodes if node in used]
-            plan = Plan(nodes, self.inputs, ends, store, batch, self.fuse, training, returns, arena)
-        self._plans[key] = plan
-        while len(self._plans) > PLANS_KEPT:
-            self._plans.popitem(last=False)
-        return plan
+        return self.plan_on(store, store.backend.streams.next(), batch, training, returns, outputs)
 
-    def _arena(self, returns: bool, size: int) -> Arena:
-        """Return the arena of plans with or without a way back; a larger one replaces it and the plans on it."""
-        held = self._arenas.get(returns)
-        if held is None or held.size < size:
-            for key in [key for key, plan in self._plans.items() if plan.arena is held]:
-                del self._plans[key]
-            held = self._arenas[returns] = Arena(get(self.device), size)
-        return held
+    def plan_on(
+        self,
+        store: Store,
+        stream: Stream,
+        batch: int,
+        training: bool,
+        returns: Returns = "nothing",
+        outputs: Sequence[Node] | None = None,
+    ) -> Plan:
+        """Return the plan for a stream that this thread holds; see `plan`."""
+        plans = self._training_plans if returns != "nothing" else self._plans.get(stream)
+        if plans is None:
+            with claims:
+                plans = self._plans[stream] = Plans(store.backend)
+        ends = tuple(self.outputs if outputs is None else outputs)
+        key = batch, training, returns, self.fuse, self._modes, ends
+        return plans.get(key) or plans.add(key, partial(self._new_plan, store, key))
+
+    def keeps(self, plan: Plan) -> bool:
+        """Say whether a plan is one of those that the network would return again."""
+        return any(plan in plans for plans in (self._training_plans, *list(self._plans.values())))
+
+    def _new_plan(self, store: Store, key: Any, arena: Any) -> Plan:
+        batch, training, returns, fuse, _, ends = key
+        used = leading_to(ends)
+        nodes = [node for node in self.nodes if node in used]
+        return Plan(nodes, self.inputs, ends, store, batch, fuse, training, returns, arena)
 
     def forward(self, *xs: Inputs) -> Any:
         """Return the outputs for a batch, as in training (see `train` and `eval`), ready for `backward`.
@@ -227,23 +311,26 @@ class Graph(Structure):
         several outputs. Raises ShapeError or DataError for arrays that do not fit.
         """
         arrays = self.check_inputs(*xs)
-        plan = self.plan(arrays[0].shape[0], self.training, returns="inputs")
-        plan.load(arrays)
-        plan.forward()
-        self._last = (plan, plan.arena.generation)
-        return _single([plan.backend.to_host(y) for y in plan.outputs])
+        with self.changing() as held:
+            plan = self.plan_on(held.store, held.stream, arrays[0].shape[0], self.training, returns="inputs")
+            plan.load(arrays)
+            plan.forward()
+            self._thread.last = (plan, plan.arena.generation)
+            return _single([plan.backend.to_host(y) for y in plan.outputs])
 
     def backward(self, *dys: ArrayLike) -> Any:
-        """Fill the layers' `grads`; return the gradients by the inputs of the last `forward`.
+        """Fill the layers' `grads`; return the gradients by the inputs of this thread's last `forward`.
 
         Takes the loss's gradient by each output, in that output's shape.
         """
-        plan, generation = self._last or (None, 0)
-        if plan is None or plan.arena.generation != generation or plan.store is not self.own_store():
-            raise ArgumentError(f"{self!r} has no forward pass to go back from: call forward again first.")
-        plan.load_gradients([as_float(dy, "the output gradient") for dy in dys])
-        plan.backward()
-        return _single([plan.backend.to_host(dx) for dx in plan.input_gradients])
+        given = [as_float(dy, "the output gradient") for dy in dys]
+        with self.changing() as held:
+            plan, generation = self._thread.last or (None, 0)
+            if plan is None or plan.arena.generation != generation or plan.store is not held.store:
+                raise ArgumentError(f"{self!r} has no forward pass to go back from: call forward again first.")
+            plan.load_gradients(given)
+            plan.backward()
+            return _single([plan.backend.to_host(dx) for dx in plan.input_gradients])
 
     def predict(self, *xs: Inputs, batch_size: int = 256) -> Any:
         """Return the outputs for any number of inputs, computed in batches.
@@ -302,13 +389,18 @@ class Graph(Structure):
         return results
 
     def _values_of_batch(self, nodes: Sequence[Node], arrays: Sequence[Array]) -> list[Array]:
-        plan = self.plan(len(arrays[0]), training=False, outputs=nodes)
-        plan.load(arrays)
-        plan.forward()
-        return [plan.backend.to_host(y) for y in plan.outputs]
+        with self.reading() as held:
+            plan = self.plan_on(held.store, held.stream, len(arrays[0]), False, "nothing", nodes)
+            plan.load(arrays)
+            plan.forward()
+            return [plan.backend.to_host(y) for y in plan.outputs]
 
     def check_inputs(self, *xs: Inputs) -> list[Array]:
         """Return the inputs as float arrays, or refuse those that do not fit the network."""
+        if len(xs) == 1 == len(self.inputs):
+            x = xs[0]
+            if isinstance(x, np.ndarray) and x.dtype.kind == "f" and x.ndim and x.shape[1:] == self.inputs[0].shape:
+                return [x]
         self.check_complete()
         return check_inputs(xs, self.input_names, self.input_shapes)
 
@@ -333,3 +425,9 @@ class Graph(Structure):
 
 def _single(results: list[Array]) -> Any:
     return results[0] if len(results) == 1 else tuple(results)
+
+
+class _OfThread(threading.local):
+    """What a network keeps for one thread: the plan of its last forward pass, and the count of passes at that time."""
+
+    last: tuple[Plan, int] | None = None

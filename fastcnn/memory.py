@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import mmap
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, fields
 from math import prod
@@ -19,6 +18,7 @@ import numpy as np
 
 from fastcnn.arrays import Array, Shape
 from fastcnn.backend import Backend
+from fastcnn.copies import copy_without_values
 from fastcnn.heads import Batch, bind_heads
 from fastcnn.losses import Loss
 from fastcnn.optimizers import Optimizer
@@ -92,39 +92,30 @@ def memory_of(
     net: Graph, batch_size: int, training: bool, optimizer: Optimizer, losses: Sequence[tuple[Loss, float]]
 ) -> Memory:
     """Return what a network would hold; a loss and its weight for each output."""
-    with _unfilled(net) as store:
-        how = net.nodes, net.inputs, net.outputs, store, batch_size, net.fuse, training
-        plan = Plan(*how, "parameters" if training else "nothing")
-        workshop: Any = Workshop(plan.backend)
-        heads: Batch | None = None
-        if training:
-            optimizer = copy(optimizer)
-            optimizer.state = {}
-            heads = bind_heads(workshop, plan, losses, _targets(plan, losses), training)
-        scratch = plan.backend.scratch_bytes(lambda: _rehearse(plan, heads, optimizer))
-        state = sum(array.nbytes for arrays in store.state.values() for array in arrays.values())
-        return Memory(
-            batch_size=batch_size,
-            training=training,
-            arena=plan.arena.size,
-            arrays=plan.bytes - plan.arena.size + plan.kept_bytes,
-            scratch=scratch,
-            parameters=store.values.nbytes + state,
-            gradients=store.gradients.nbytes if training else 0,
-            optimizer=len(optimizer.kept()) * store.values.nbytes if training else 0,
-            loss=workshop.bytes,
-        )
-
-
-@contextmanager
-def _unfilled(net: Graph) -> Iterator[Store]:
-    """Lend the layers a store of parameters without values; they get back what they had."""
-    held = [layer.store for layer in net.layers]
-    try:
-        yield Store(net.layers, Unwritten(net.device), net.dtype, None)
-    finally:
-        for layer, store in zip(net.layers, held, strict=True):
-            layer.store = store
+    twin = copy_without_values(net)
+    store = Store(twin.layers, Unwritten(net.device), net.dtype)
+    store.undrawn.clear()  # nobody needs values, and writing them would take memory
+    how = twin.nodes, twin.inputs, twin.outputs, store, batch_size, net.fuse, training
+    plan = Plan(*how, "parameters" if training else "nothing")
+    workshop: Any = Workshop(plan.backend)
+    heads: Batch | None = None
+    if training:
+        optimizer = copy(optimizer)
+        optimizer.state = {}
+        heads = bind_heads(workshop, plan, losses, _targets(plan, losses), training)
+    scratch = plan.backend.scratch_bytes(lambda: _rehearse(plan, heads, optimizer))
+    state = sum(array.nbytes for arrays in store.state.values() for array in arrays.values())
+    return Memory(
+        batch_size=batch_size,
+        training=training,
+        arena=plan.arena.size,
+        arrays=plan.bytes - plan.arena.size + plan.kept_bytes,
+        scratch=scratch,
+        parameters=store.own_values.nbytes + state,
+        gradients=store.gradients.nbytes if training else 0,
+        optimizer=len(optimizer.kept()) * store.own_values.nbytes if training else 0,
+        loss=workshop.bytes,
+    )
 
 
 def _targets(plan: Plan, losses: Sequence[tuple[Loss, float]]) -> list[Array]:

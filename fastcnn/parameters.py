@@ -2,13 +2,18 @@
 
 A layer's `params` and `grads` are views into the two: an optimizer updates a network in one call. Parameters of several
 axes stand before those of one (biases, scales and shifts), so that two calls can treat them differently.
+
+Whoever reads the parameters in a pass, or changes them, holds the store's `lock`. Layers move from store to store under
+`claims`, which is taken before any lock.
 """
 
 from __future__ import annotations
 
+import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from itertools import count
 from math import prod
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -17,10 +22,16 @@ import numpy as np
 from fastcnn.arrays import Array, Shape
 from fastcnn.backend import CACHE_LINE, Backend
 from fastcnn.errors import ArgumentError, ShapeError
+from fastcnn.locks import SharedLock
 
 if TYPE_CHECKING:
     from fastcnn.layers.base import Layer
 
+
+claims = threading.RLock()
+"""Held by the thread that gives layers another store, or first values."""
+
+_versions = count(1)
 
 FirstValues: TypeAlias = "Callable[[Layer, str], Array]"
 """Where values come from that nobody has set: the parameter of a layer by name."""
@@ -32,7 +43,17 @@ def drawn(generator: np.random.Generator) -> FirstValues:
 
 
 class Views(dict[str, Array]):
-    """A dict of views whose assignment copies into the view, so that all holders see it."""
+    """A dict of views whose assignment copies into the view, so that all holders see it.
+
+    It waits for passes that read the parameters at the time. Pickled or copied, it is a dict of arrays.
+    """
+
+    def __init__(self, lock: SharedLock) -> None:
+        super().__init__()
+        self._lock = lock
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return dict, ({name: view.copy() for name, view in self.items()},)
 
     def __setitem__(self, name: str, value: Any) -> None:
         if name not in self:
@@ -42,7 +63,8 @@ class Views(dict[str, Array]):
             raise ShapeError(
                 f"{name} was given shape {array.shape}, and has shape {self[name].shape}: give an array of that shape."
             )
-        self[name][...] = array
+        with self._lock.writing():
+            self[name][...] = array
 
     def update(self, *args: Any, **kwargs: Any) -> None:
         """Assign several parameters, each copied into its view."""
@@ -53,9 +75,17 @@ class Views(dict[str, Array]):
 class Store:
     """The parameters and gradients of some layers, in two flat arrays of one dtype on one device, and their states.
 
-    Layers that already have parameters bring their values; the others get first ones, in order,
-    from `first(layer, name)`. The layers belong to this store from then on. Without `first` nothing is filled: a store
-    of values that nobody needs takes no memory where the backend's arrays take none.
+    Layers that already have values bring them along, and belong to this store from then on. The others are `undrawn`
+    until `draw` gives them first values. What was lent of the stores that layers leave can no longer be written.
+
+    Parameters
+    ----------
+    layers, backend, dtype
+        Whose parameters, where and in which dtype.
+    first
+        Where first values come from, at once; by default not yet.
+    rounds
+        Whether values of a wider dtype may be rounded; by default those that would be are refused.
     """
 
     def __init__(
@@ -63,10 +93,12 @@ class Store:
         layers: Sequence[Layer],
         backend: Backend,
         dtype: np.dtype[Any],
-        first: FirstValues | None,
+        first: FirstValues | None = None,
+        rounds: bool = False,
     ) -> None:
         self.backend = backend
         self.dtype = dtype
+        self.lock = SharedLock()
         self._version = 0  # of the values and states
         self._lent: dict[int, weakref.ref[Array]] = {}
         slots = _place(layers, CACHE_LINE // dtype.itemsize)
@@ -74,27 +106,92 @@ class Store:
         self.decayed = max((stop for *_, shape, _, stop in slots if len(shape) > 1), default=0)
         self._values = backend.zeros((size,), dtype)
         self.gradients = backend.zeros((size,), dtype)
-        self.params: dict[Layer, dict[str, Array]] = {layer: Views() for layer in layers}
-        self.grads: dict[Layer, dict[str, Array]] = {layer: Views() for layer in layers}
-        for layer, name, shape, start, stop in slots:
+        self.params, self.grads, self.state = (
+            {layer: Views(self.lock) for layer in layers} for _ in range(3)
+        )  # by layer, then by name
+        for layer, name, shape, start, _ in slots:
             stop = start + prod(shape)
-            value = self._values[start:stop].reshape(shape)
-            dict.__setitem__(self.params[layer], name, value)
+            dict.__setitem__(self.params[layer], name, self._values[start:stop].reshape(shape))
             dict.__setitem__(self.grads[layer], name, self.gradients[start:stop].reshape(shape))
-            self._fill(layer, name, first, value)
         self._slots = [(layer, start, stop) for layer, *_, start, stop in slots]
-        self.state: dict[Layer, dict[str, Array]] = {layer: Views() for layer in layers}
         for layer in layers:
             for name, shape in layer.state_shapes().items():
-                array = backend.empty(shape, dtype)
-                self._fill(layer, name, first, array)
-                dict.__setitem__(self.state[layer], name, array)
+                dict.__setitem__(self.state[layer], name, backend.empty(shape, dtype))
+        self.undrawn = dict.fromkeys(layers)
+        self._claim(layers, rounds)
+        if first is not None:
+            self.draw(first)
+
+    def _claim(self, layers: Sequence[Layer], rounds: bool) -> None:
+        """Take over layers with their values, while nobody uses the stores that they leave."""
+        with claims:
+            left = sorted({layer.store for layer in layers if layer.store is not None}, key=id)
+            for store in left:
+                store.lock.acquire_write()
+            try:
+                for layer in layers:
+                    values = layer.held_values()
+                    if values is not None:
+                        self._fill(layer, values, rounds)
+                    layer._brought = None
+                for store in left:
+                    store.close_lent(layers)
+                for layer in layers:
+                    layer.store, layer.dtype, layer.device = self, self.dtype, self.backend.name
+            finally:
+                for store in left:
+                    store.lock.release_write()
+
+    def admit(self, layers: Iterable[Layer]) -> None:
+        """Know layers without values, too, wherever they stand."""
         for layer in layers:
-            layer.store, layer.dtype, layer.device = self, dtype, backend.name
+            if layer not in self.params:
+                for views in (self.params, self.grads, self.state):
+                    views[layer] = Views(self.lock)
+                layer.store = layer.store or self
+                layer.dtype, layer.device = self.dtype, self.backend.name
+
+    def draw(self, first: FirstValues, layers: Iterable[Layer] | None = None) -> None:
+        """Give first values to those of some layers, by default all, that have none."""
+        with claims:
+            for layer in list(self.undrawn) if layers is None else layers:
+                if layer in self.undrawn:
+                    self._fill(layer, {name: first(layer, name) for name in self._views(layer)})
+
+    def redraw(self, first: FirstValues, layers: Iterable[Layer]) -> None:
+        """Give first values to some layers, in the arrays that they have, and no gradients."""
+        with claims, self.lock.writing():
+            for layer in layers:
+                self._fill(layer, {name: first(layer, name) for name in self._views(layer)})
+                for gradient in self.grads[layer].values():
+                    gradient.fill(0)
+
+    def _fill(self, layer: Layer, values: dict[str, Array], rounds: bool = True) -> None:
+        for name, view in self._views(layer).items():
+            value = values[name]
+            if not rounds and value.dtype.itemsize > self.dtype.itemsize and not _is_exact(value, self.dtype):
+                raise ArgumentError(
+                    f"{name} of {layer.label} holds {value.dtype} numbers that a network in {self.dtype} would round: "
+                    f"call astype({value.dtype.name!r}) of the network, or astype({self.dtype.name!r}) of the layer."
+                )
+            self.backend.copy(value, view)
+        self.touch()
+        self.undrawn.pop(layer, None)
+
+    def _views(self, layer: Layer) -> dict[str, Array]:
+        return {**self.params[layer], **self.state[layer]}
+
+    def close_lent(self, layers: Sequence[Layer]) -> None:
+        """Let nobody write what was lent of layers that leave: it would change nothing any more."""
+        leaving = {id(own) for layer in layers if layer in self.params for own in self._views(layer).values()}
+        for key in leaving & self._lent.keys():
+            view = self._lent[key]()
+            if view is not None:
+                view.flags.writeable = False
 
     def lend(self, views: dict[str, Array]) -> dict[str, Array]:
         """Return parameters or states for others to read and write: views whose end of life is noticed."""
-        lent = Views()
+        lent = Views(self.lock)
         for name, own in views.items():
             dict.__setitem__(lent, name, self._lend_one(own))
         return lent
@@ -124,7 +221,7 @@ class Store:
 
     def touch(self) -> None:
         """Say that values or states change."""
-        self._version += 1
+        self._version = next(_versions)
 
     @property
     def version(self) -> int | None:
@@ -136,15 +233,15 @@ class Store:
         """The arrays that `version` tells about."""
         return [self._values, *(array for state in self.state.values() for array in state.values())]
 
-    def _fill(self, layer: Layer, name: str, first: FirstValues | None, out: Array) -> None:
-        if first is not None:
-            value = first(layer, name) if layer.store is None else layer.store.host_value(layer, name)
-            self.backend.copy(value, out)
-
     def host_value(self, layer: Layer, name: str) -> Array:
         """Return a parameter or a state as a NumPy array."""
-        held = self.params[layer] if name in self.params[layer] else self.state[layer]
-        return self.backend.to_host(held[name])
+        return self.backend.to_host(self._views(layer)[name])
+
+    def host_values(self, layer: Layer) -> dict[str, Array] | None:
+        """Return all parameters and states of a layer as NumPy arrays, or None where it has no values yet."""
+        if layer in self.undrawn:
+            return None
+        return {name: self.backend.to_host(view) for name, view in self._views(layer).items()}
 
     def named(self, flat: Array) -> dict[str, Array]:
         """Return the views of an array laid out as `values` by "layer.parameter": an optimizer's state, by name."""
@@ -156,18 +253,25 @@ class Store:
                 views[f"{layer.name}.{name}"] = flat[first : first + value.size].reshape(value.shape)
         return views
 
-    def trained(self) -> list[slice]:
-        """Return the stretches of the flat arrays that training changes, in order: all but those of frozen layers."""
+    def trained(self, layers: Iterable[Layer]) -> list[slice]:
+        """Return the stretches of the flat arrays that training some layers changes, in order: not frozen ones."""
         stretches: list[slice] = []
-        for start, stop in sorted((start, stop) for layer, start, stop in self._slots if layer.trainable):
+        learning = {layer for layer in layers if layer.trainable}
+        for start, stop in sorted((start, stop) for layer, start, stop in self._slots if layer in learning):
             if stretches and stretches[-1].stop == start:
                 start = stretches.pop().start
             stretches.append(slice(start, stop))
         return stretches
 
     def owns(self, layers: Sequence[Layer]) -> bool:
-        """Say whether all these layers still keep their parameters here."""
-        return all(layer.store is self for layer in layers)
+        """Say whether all of these layers that have values still keep them here."""
+        return all(layer.store is self or not layer.has_values for layer in layers)
+
+
+def _is_exact(value: Array, dtype: np.dtype[Any]) -> bool:
+    """Say whether an array holds the same numbers in another dtype."""
+    with np.errstate(over="ignore"):
+        return bool(np.array_equal(value.astype(dtype).astype(value.dtype), value, equal_nan=True))
 
 
 def _place(layers: Sequence[Layer], align: int) -> list[tuple[Layer, str, Shape, int, int]]:

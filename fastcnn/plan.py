@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from fastcnn.algorithms import resolve_algorithm
 from fastcnn.arena import Arena, Slot
 from fastcnn.arrays import Array, Shape
 from fastcnn.backend import Backend
@@ -30,13 +31,13 @@ def run(calls: Sequence[Call]) -> None:
             function(*arguments)
 
 
-Modes: TypeAlias = tuple[tuple[bool, bool], ...]
-"""Whether each layer is trainable, and works as in training."""
+Modes: TypeAlias = tuple[Any, ...]
+"""Whether each layer is trainable, works as in training, and its arguments that may change; the algorithm switch."""
 
 
 def modes(layers: Sequence[Layer]) -> Modes:
     """Return the modes that some layers are in: a plan serves as long as they stay so."""
-    return tuple([(layer.trainable, layer.training) for layer in layers])
+    return (resolve_algorithm("auto"), *[layer.plan_key() for layer in layers])
 
 
 Part: TypeAlias = tuple[Step, list[Call]]
@@ -137,7 +138,7 @@ class Plan:
         starts, gradients = self._layout.starts, self._layout.gradients
         self.output_gradients = [self._array(starts[node], node) for node in ends]
         self.input_gradients = [self._array(gradients[node], node) for node in inputs if returns == "inputs"]
-        self.trained = store.trained()
+        self.trained = store.trained(self.layers)
         self.bytes = size + workshop.bytes
 
     @property

@@ -76,7 +76,8 @@ def _run(net: Graph, batch: ArrayLike | tuple[ArrayLike, ...]) -> int:
     arrays = net.check_inputs(*(batch if isinstance(batch, tuple) else (batch,)))
     size = arrays[0].shape[0]
     if size:
-        plan = net.plan(size, training=True, returns="nothing")
-        plan.load(arrays)
-        plan.forward()
+        with net.changing() as held:
+            plan = net.plan_on(held.store, held.stream, size, training=True)
+            plan.load(arrays)
+            plan.forward()
     return size

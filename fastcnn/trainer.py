@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable
 from math import isfinite
 from time import perf_counter
 from typing import Any, TypeAlias
-from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -23,6 +22,7 @@ from fastcnn.history import EpochRecord, Evaluation, History
 from fastcnn.inputs import listed
 from fastcnn.losses import Loss, MultiTask
 from fastcnn.optimizers import Optimizer
+from fastcnn.passes import Pass
 from fastcnn.plan import Plan
 from fastcnn.progress import Bar
 from fastcnn.rates import Rates, check_metric, check_momentum
@@ -125,7 +125,11 @@ class Trainer:
         self._shuffle = np.random.default_rng((seed, SHUFFLE_STREAM))
         generator = np.random.default_rng((seed, AUGMENT_STREAM))
         self._mover = None if augment is None else Mover(augment, net.input_shapes[0], net.dtype, generator)
-        self._batches: WeakKeyDictionary[Plan, Batch] = WeakKeyDictionary()
+        self._batches: dict[Plan, Batch] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy, or a pickle, takes along: all but the arrays of steps."""
+        return vars(self) | {"_batches": {}}
 
     def fit(
         self,
@@ -186,11 +190,12 @@ class Trainer:
         """
         images, targets = self._check((x, y), "batch")
         self._check_learns()
-        batch = self._batch(len(images[0]), targets, training=True)
-        batch.plan.load(images)
-        for given, head in zip(targets, batch.heads, strict=True):
-            batch.plan.backend.copy(given, head.targets)
-        return self._train_batch(batch)
+        with self.net.changing() as held:
+            batch = self._batch(held, len(images[0]), targets, training=True)
+            batch.plan.load(images)
+            for given, head in zip(targets, batch.heads, strict=True):
+                batch.plan.backend.copy(given, head.targets)
+            return self._train_batch(batch)
 
     def evaluate(self, data: LabelledImages, batch_size: int = 256) -> Evaluation:
         """Return mean loss and accuracy over some data; no accuracy, None, where the loss has no classes."""
@@ -234,16 +239,18 @@ class Trainer:
         images, targets = self._check(data, what)
         return [np.ascontiguousarray(array, self.net.dtype) for array in images], targets
 
-    def _batch(self, size: int, targets: Targets, training: bool) -> Batch:
+    def _batch(self, held: Pass, size: int, targets: Targets, training: bool) -> Batch:
         """Return what a step of this batch size touches; `targets` show the shapes of one image's targets."""
-        plan = self.net.plan(size, training, returns="parameters" if training else "nothing")
+        plan = self.net.plan_on(held.store, held.stream, size, training, "parameters" if training else "nothing")
         batch = self._batches.get(plan)
         if batch is None or not batch.takes(targets):
+            for dropped in [other for other in list(self._batches) if not self.net.keeps(other)]:
+                self._batches.pop(dropped, None)
             batch = self._batches[plan] = bind_heads(plan.backend, plan, self._losses, targets, training)
         return batch
 
-    def _load(self, images: Arrays, targets: Targets, rows: Array, training: bool) -> Batch:
-        batch = self._batch(len(rows), targets, training)
+    def _load(self, held: Pass, images: Arrays, targets: Targets, rows: Array, training: bool) -> Batch:
+        batch = self._batch(held, len(rows), targets, training)
         for array, own in zip(images, batch.plan.inputs, strict=True):
             if training and self._mover is not None:
                 self._mover.gather(batch.plan.backend, array, rows, own)
@@ -258,9 +265,10 @@ class Trainer:
         order = self._shuffle.permutation(len(images[0]))
         for first in range(0, len(order), batch_size):
             rates.before_step()
-            batch = self._load(images, targets, order[first : first + batch_size], training=True)
-            self._train_batch(batch)
-            sums.add(batch)
+            with self.net.changing() as held:
+                batch = self._load(held, images, targets, order[first : first + batch_size], training=True)
+                self._train_batch(batch)
+                sums.add(batch)
             bar.show(sums.images, *sums.means(), perf_counter() - start)
         seconds = perf_counter() - start
         loss, accuracy = sums.means()
@@ -294,8 +302,9 @@ class Trainer:
     def _evaluate(self, images: Arrays, targets: Targets, batch_size: int) -> Evaluation:
         sums, order = Sums(), np.arange(len(images[0]))
         for first in range(0, len(order), batch_size):
-            batch = self._load(images, targets, order[first : first + batch_size], training=False)
-            batch.plan.forward()
-            batch.forward()
-            sums.add(batch)
+            with self.net.reading() as held:
+                batch = self._load(held, images, targets, order[first : first + batch_size], training=False)
+                batch.plan.forward()
+                batch.forward()
+                sums.add(batch)
         return sums.means()

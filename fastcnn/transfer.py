@@ -65,15 +65,15 @@ def load_parameters(net: Graph, path: str | PathLike[str], strict: bool = True) 
             if kind not in TENSOR_DTYPES:
                 raise _refused(path, f"holds {name} of type {kind}", "convert it to float32 or float64")
         values = {name: file.get_tensor(name) for name in loaded.matched}
-    for name, (views, key, _) in _places(net).items():
-        if name in values:
-            views[key] = values[name]
+    with net.changing():
+        for name, (views, key, _) in _places(net).items():
+            if name in values:
+                views[key] = values[name]
     return loaded
 
 
 def _places(net: Graph) -> dict[str, tuple[Any, str, Shape]]:
     """Return, by tensor name, the dict that holds it, its key there and its shape."""
-    net.own_store()
     places: dict[str, tuple[Any, str, Shape]] = {}
     for name, layer in net.named_layers():
         for views in (layer.params, layer.state):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from numbers import Real
 from typing import Any, ClassVar
 
@@ -20,7 +21,7 @@ from numpy.typing import DTypeLike
 from fastcnn.arrays import Array, Shape
 from fastcnn.backend import Backend
 from fastcnn.errors import ArgumentError
-from fastcnn.layers.base import Bound, Call, Layer
+from fastcnn.layers.base import Adjustable, Bound, Call, Layer
 
 
 class Activation(Layer):
@@ -126,6 +127,8 @@ class LeakyReLU(Activation):
 
     kind = kernel = "leaky_relu"
 
+    adjustable: ClassVar[Adjustable] = {"negative_slope": partial(finite, name="negative_slope")}
+
     def __init__(
         self,
         negative_slope: float = 0.01,
@@ -136,7 +139,7 @@ class LeakyReLU(Activation):
         device: str = "cpu",
     ) -> None:
         super().__init__(name=name, dtype=dtype, device=device)
-        self.negative_slope = finite(negative_slope, "negative_slope")
+        self.negative_slope: float = negative_slope
 
     def config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
@@ -157,6 +160,8 @@ class ELU(Activation):
 
     kind = kernel = "elu"
 
+    adjustable: ClassVar[Adjustable] = {"alpha": partial(finite, name="alpha")}
+
     def __init__(
         self,
         alpha: float = 1.0,
@@ -167,7 +172,7 @@ class ELU(Activation):
         device: str = "cpu",
     ) -> None:
         super().__init__(name=name, dtype=dtype, device=device)
-        self.alpha = finite(alpha, "alpha")
+        self.alpha: float = alpha
 
     def config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
@@ -255,6 +260,10 @@ class Tanh(Activation):
     reads_back = "y"
 
 
+def _threshold(value: Any) -> float:
+    return math.inf if value == math.inf else finite(value, "threshold")
+
+
 class Softplus(Activation):
     """y = log(1 + exp(k x)) / k, the smooth ReLU (Dugas 2001); its gradient is 1 / (1 + exp(-k x)).
 
@@ -267,6 +276,11 @@ class Softplus(Activation):
     """
 
     kind = kernel = "softplus"
+
+    adjustable: ClassVar[Adjustable] = {
+        "k": partial(finite, name="k", positive=True),
+        "threshold": _threshold,
+    }
 
     def __init__(
         self,
@@ -282,7 +296,7 @@ class Softplus(Activation):
         if beta is not None and k != 1.0:
             raise ArgumentError(f"k={k!r} and beta={beta!r} were given, two names of one number: give one of them.")
         self.k = finite(k, "k", positive=True) if beta is None else finite(beta, "beta", positive=True)
-        self.threshold = math.inf if threshold == math.inf else finite(threshold, "threshold")
+        self.threshold: float = threshold
 
     def config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
@@ -314,6 +328,8 @@ class SoftAbs(Activation):
 
     kind = kernel = "soft_abs"
 
+    adjustable: ClassVar[Adjustable] = {"k": partial(finite, name="k", positive=True)}
+
     def __init__(
         self,
         k: float = 1.0,
@@ -323,7 +339,7 @@ class SoftAbs(Activation):
         device: str = "cpu",
     ) -> None:
         super().__init__(name=name, dtype=dtype, device=device)
-        self.k = finite(k, "k", positive=True)
+        self.k: float = k
 
     def config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""

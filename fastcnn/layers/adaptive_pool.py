@@ -84,8 +84,6 @@ class AdaptiveMaxPool(AdaptivePool):
     ) -> None:
         super().__init__(output_size, name=name, dtype=dtype, device=device)
         self.return_indices = bool(return_indices)
-        self._winner: Array | None = None
-        self._image: Shape = ()
 
     def config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
@@ -106,13 +104,13 @@ class AdaptiveMaxPool(AdaptivePool):
         if not self.return_indices:
             return y
         indices = np.empty(y.shape, np.int64)
-        get(self.device).pool.adaptive_max_pool_positions(self._winner, self._image, five_axes(indices))
+        get(self.device).pool.adaptive_max_pool_positions(self._thread.winner, self._thread.image, five_axes(indices))
         return y, indices
 
     def bind(self, backend: Backend, xs: Sequence[Array], y: Array, training: bool = True) -> Bound:
         """Return the calls; the array of winning taps lives between them."""
-        bound, self._winner = _bind_maximum(backend, five_axes(xs[0]), five_axes(y))
-        self._image = five_axes(xs[0]).shape[1:4]
+        bound, self._thread.winner = _bind_maximum(backend, five_axes(xs[0]), five_axes(y))
+        self._thread.image = five_axes(xs[0]).shape[1:4]
         return bound
 
 

@@ -8,12 +8,15 @@ fixed arrays. Parameters have PyTorch's names.
 from __future__ import annotations
 
 import inspect
+import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import wraps
+from itertools import count
 from math import inf, prod
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
@@ -22,14 +25,26 @@ from fastcnn.arrays import Array, Shape, as_float, channels_first_hint, float_dt
 from fastcnn.backend import Backend, Call, check_device, get
 from fastcnn.errors import ArgumentError, ShapeError
 from fastcnn.node import Node
-from fastcnn.parameters import Store, drawn
+from fastcnn.parameters import Store, claims, drawn
+from fastcnn.passes import Pass
 from fastcnn.seeding import default_generator
 
 if TYPE_CHECKING:
+    from weakref import ReferenceType
+
+    from fastcnn.graph import Graph
     from fastcnn.plan import Plan
+
+_changes = count(1)
+
+FREE = frozenset({"name", "dtype", "device", "training", "trainable", "store", "weight_init"})
+"""What may be assigned at any time, beside what a layer lists as `adjustable`."""
 
 Bounds: TypeAlias = tuple[float, float]
 """Between what a kernel brings its outputs."""
+
+Adjustable: TypeAlias = Mapping[str, Callable[[Any], Any]]
+"""The arguments of a layer that may be assigned at any time, and their checks, which return what the layer keeps."""
 
 UNBOUNDED: Bounds = (-inf, inf)
 
@@ -97,22 +112,78 @@ class Layer(ABC):
     in_place: ClassVar[bool] = False
     """`y` may be the first of the `xs`, and its gradient `dxs[0]` may be `dy`."""
 
+    adjustable: ClassVar[Adjustable] = {}
+    """What counts from the next call on when it is assigned. Other arguments are fixed: shapes follow from them."""
+
     changes: ClassVar[int] = 0
-    """How often the mode or the store of any layer was set: what a network found out about them holds until then."""
+    """Another number whenever the mode, the store or an argument of any layer was set: what a network found out about
+    them holds until then."""
+
+    _made: frozenset[str] | None = None
+    """The attributes that the constructor has left, once it has ended."""
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        if "__init__" in cls.__dict__:
+            cls.__init__ = _noting_the_end(cls.__init__)  # type: ignore[method-assign]
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in ("training", "_trainable", "store"):
-            Layer.changes += 1
+        check = self.adjustable.get(name)
+        if check is not None:
+            value = check(value)
+        elif name not in FREE and name[0] != "_":
+            self._check_fixed(name, value)
         super().__setattr__(name, value)
+        if check is not None or name in ("training", "_trainable", "store"):
+            Layer.changes = next(_changes)
+
+    def _check_fixed(self, name: str, value: Any) -> None:
+        if self._made is None or not type(self).__module__.startswith("fastcnn."):
+            return
+        known = name in self._made or name in inspect.signature(type(self)).parameters
+        if known and not _same(self.__dict__.get(name), value):
+            may = f"only {', '.join(self.adjustable)} may change" if self.adjustable else "no argument may change"
+            raise ArgumentError(
+                f"{name}={value!r} was assigned to {self.label}, whose {name} is fixed when it is made ({may}): "
+                "make another layer."
+            )
 
     def __init__(self, *, name: str | None = None, dtype: DTypeLike = "float32", device: str = "cpu") -> None:
+        self._start()
         self.name = name
         self.dtype = float_dtype(dtype)
         self.device = check_device(device)
         self.training = True
         self._trainable = True
+
+    def _start(self) -> None:
+        """Have no parameters yet, belong to no network, and have run in no thread."""
         self.store: Store | None = None
-        self._plan: Plan | None = None
+        self._home: ReferenceType[Graph] | None = None
+        self._brought: dict[str, Array] | None = None
+        self._thread = _OfThread()
+
+    def _arguments(self) -> dict[str, Any]:
+        dropped = ("store", "_home", "_brought", "_thread")
+        return {name: value for name, value in vars(self).items() if name not in dropped}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy, or a pickle, takes along: all but the places in memory."""
+        return self._arguments() | {"_brought": self.held_values()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._start()
+        vars(self).update(state)
+
+    def without_values(self) -> Self:
+        """Return a layer of the same arguments, name and mode that has no parameters yet."""
+        twin = object.__new__(type(self))
+        twin.__setstate__(self._arguments())
+        return twin
+
+    def plan_key(self) -> tuple[Any, ...]:
+        """Return what calls are bound by, besides shapes: a plan serves as long as it stays so."""
+        return self._trainable, self.training, *[getattr(self, name) for name in self.adjustable]
 
     def config(self) -> dict[str, Any]:
         """Return the constructor's arguments, as numbers, strings and tuples."""
@@ -204,6 +275,11 @@ class Layer(ABC):
                 gradient.fill(0)
 
     @property
+    def has_values(self) -> bool:
+        """Whether the layer has parameters or a state."""
+        return bool(self.parameter_shapes() or self.state_shapes())
+
+    @property
     def learns(self) -> bool:
         """Whether training changes anything in the layer."""
         return self.trainable and bool(self.parameter_shapes())
@@ -247,18 +323,41 @@ class Layer(ABC):
         return self.train(False)
 
     def own_store(self) -> Store:
-        """Return the store that holds the parameters: the network's, or one of the layer's own."""
-        if self.store is None:
-            self.store = Store([self], get(self.device), self.dtype, drawn(default_generator()))
-        return self.store
+        """Return the store that holds the parameters, which have values then: the network's, or one of the layer's own.
+
+        A network's layers stand together from the first look at one of them, and are drawn one by one.
+        """
+        store = self.store
+        if store is None:
+            store = self._first_store()
+        if self in store.undrawn:
+            store.draw(drawn(default_generator()), [self])
+        return store
+
+    def _first_store(self) -> Store:
+        with claims:
+            if self.store is None:
+                home = self._home() if self._home else None
+                if home is not None:
+                    home.claim_layers()
+                else:
+                    Store([self], get(self.device), self.dtype)
+            assert self.store is not None
+            return self.store
+
+    def held_values(self) -> dict[str, Array] | None:
+        """Return all parameters and states by name as NumPy arrays; None where nobody has drawn or set them."""
+        return self._brought if self.store is None else self.store.host_values(self)
 
     def astype(self, dtype: DTypeLike) -> Layer:
         """Change the layer to another dtype, its parameters too, and return it."""
         wanted = float_dtype(dtype)
         if wanted != self.dtype:
-            self.dtype = wanted
-            if self.store is not None:
-                self.store = Store([self], get(self.device), wanted, drawn(default_generator()))
+            with claims:
+                if self.store is not None or (self._home is not None and self._home() is not None):
+                    self.own_store()
+                    Store([self], get(self.device), wanted, rounds=True)
+                self.dtype = wanted
         return self
 
     # Execution
@@ -301,28 +400,68 @@ class Layer(ABC):
             raise ShapeError(f"{self.label} got batches of {lengths}: give as many rows in each.")
         for array in arrays:
             self.astype(wider(self.dtype, array.dtype))
-        self._plan = self._standalone_plan(batch, [array.shape[1:] for array in arrays])
-        self._plan.load(arrays)
-        self._plan.forward()
-        return self._plan.backend.to_host(self._plan.outputs[0])
+        with Pass(self, self.training and bool(self.state_shapes()), enter=False):
+            plan = self._thread.plan = self._standalone_plan(batch, [array.shape[1:] for array in arrays])
+            plan.load(arrays)
+            plan.forward()
+            return plan.backend.to_host(plan.outputs[0])
 
     def backward(self, dy: ArrayLike) -> Any:
-        """Return the gradient by the last `forward`'s input (a tuple for several); fill `grads`."""
-        if self._plan is None or self._plan.store is not self.store:
+        """Return the gradient by the input of this thread's last `forward` (a tuple for several); fill `grads`."""
+        plan = self._thread.plan
+        if plan is None or plan.store is not self.store:
             raise ArgumentError(f"{self.label} cannot go backward yet: call its forward first.")
         gradient = as_float(dy, f"the output gradient of {self.label}")
-        self._plan.load_gradients([gradient])
-        self._plan.backward()
-        results = tuple(self._plan.backend.to_host(dx) for dx in self._plan.input_gradients)
+        with Pass(self, True, enter=False):
+            plan.load_gradients([gradient])
+            plan.backward()
+            results = tuple(plan.backend.to_host(dx) for dx in plan.input_gradients)
         return results[0] if len(results) == 1 else results
+
+    def has_store(self, store: Store) -> bool:
+        """Say whether a store is still the layer's."""
+        return self.store is store
 
     def _standalone_plan(self, batch: int, shapes: list[Shape]) -> Plan:
         from fastcnn.plan import Plan
 
-        store, plan = self.own_store(), self._plan
+        store, plan = self.own_store(), self._thread.plan
         if plan and plan.store is store and plan.serves(batch, shapes):
             return plan
         output = self.output_shape(*shapes)
         inputs = [Node(None, (), shape) for shape in shapes]
         node = Node(self, inputs, output)
         return Plan([*inputs, node], inputs, [node], store, batch, False, self.training, returns="inputs")
+
+
+def _noting_the_end(init: Callable[..., None]) -> Callable[..., None]:
+    """Return a constructor that notes when the outermost one has ended."""
+
+    @wraps(init)
+    def constructor(self: Layer, *args: Any, **keywords: Any) -> None:
+        is_outermost = "_made" not in self.__dict__
+        self._made = None
+        init(self, *args, **keywords)
+        if is_outermost:
+            self._made = frozenset(vars(self))
+
+    return constructor
+
+
+class _OfThread(threading.local):
+    """What a layer that works by itself keeps for one thread.
+
+    The plan of its last pass; what won in a pooling, of images of which size; the size that an unpooling is asked for.
+    """
+
+    plan: Plan | None = None
+    winner: Array | None = None
+    image: Shape = ()
+    output_size: Shape | None = None
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Say whether two arguments are one thing, or equal."""
+    if isinstance(one, np.ndarray) or isinstance(other, np.ndarray):
+        return one is other
+    return bool(one is other or one == other)

@@ -21,14 +21,24 @@ from numpy.typing import DTypeLike
 from fastcnn.arrays import Array, Shape
 from fastcnn.backend import Backend
 from fastcnn.errors import ArgumentError, ShapeError
-from fastcnn.layers.base import UNBOUNDED, Bound, Bounds, Call, GradientSums, Statistics
+from fastcnn.layers.base import UNBOUNDED, Adjustable, Bound, Bounds, Call, GradientSums, Statistics
 from fastcnn.layers.norm import GroupedNorm, is_number
 from fastcnn.shapes import whole
+
+
+def _momentum(value: object) -> float | None:
+    """Return a momentum, or refuse what is none."""
+    if value is not None and not (is_number(value) and 0 <= float(value) <= 1):  # type: ignore[arg-type]
+        raise ArgumentError(
+            f"momentum={value!r} was given: it must be a number from 0 to 1, or None for the average of all."
+        )
+    return None if value is None else float(value)  # type: ignore[arg-type]
 
 
 class ChannelNorm(GroupedNorm):
     """What batch and instance normalization share: statistics of each channel, and running ones for prediction."""
 
+    adjustable: ClassVar[Adjustable] = {**GroupedNorm.adjustable, "momentum": _momentum}
     rank: ClassVar[int]
     per_image: ClassVar[bool]
 
@@ -46,11 +56,7 @@ class ChannelNorm(GroupedNorm):
         self.num_features = whole(num_features, 1, "num_features")
         names = ("weight", "bias") if affine else ()
         super().__init__(eps, (self.num_features,), names, name, dtype, device)
-        if momentum is not None and not (is_number(momentum) and 0 <= momentum <= 1):
-            raise ArgumentError(
-                f"momentum={momentum!r} was given: it must be a number from 0 to 1, or None for the average of all."
-            )
-        self.momentum = None if momentum is None else float(momentum)
+        self.momentum: float | None = momentum
         self.has_affine, self.tracks = bool(affine), bool(track_running_stats)
 
     def config(self) -> dict[str, Any]:

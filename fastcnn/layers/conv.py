@@ -18,7 +18,7 @@ from fastcnn.arrays import Array, Shape
 from fastcnn.backend import Backend
 from fastcnn.errors import ArgumentError
 from fastcnn.initializers import Fans, Initializer
-from fastcnn.layers.base import UNBOUNDED, Bound, Call, GradientSums, Statistics, Window
+from fastcnn.layers.base import UNBOUNDED, Adjustable, Bound, Call, GradientSums, Statistics, Window
 from fastcnn.layers.padding import PaddedInput, check_mode, check_padded
 from fastcnn.layers.weighted import WeightedLayer, Weights, bias_config
 from fastcnn.shapes import (
@@ -38,6 +38,7 @@ class FilterLayer(WeightedLayer):
 
     rank: ClassVar[int]
     padding_modes: ClassVar[tuple[str, ...]] = ("zeros",)
+    adjustable: ClassVar[Adjustable] = {"algorithm": check_algorithm}
 
     def __init__(
         self,
@@ -57,7 +58,7 @@ class FilterLayer(WeightedLayer):
         device: str,
     ) -> None:
         super().__init__(weight_init, name, dtype, device)
-        self.algorithm = check_algorithm(algorithm)
+        self.algorithm: str = algorithm
         self.in_channels = whole(in_channels, 1, "in_channels")
         self.out_channels = whole(out_channels, 1, "out_channels")
         self.kernel_size = per_axis(kernel_size, self.rank, 1, "kernel_size")

@@ -15,10 +15,17 @@ from numpy.typing import DTypeLike
 from fastcnn.arrays import Array, Shape
 from fastcnn.backend import Backend
 from fastcnn.errors import ArgumentError
-from fastcnn.layers.base import Bound, Call, Layer
+from fastcnn.layers.base import Adjustable, Bound, Call, Layer
 
 # Seeds and steps are kept as floats of the layer: float32 holds whole numbers up to here.
 SEEDS = 1 << 24
+
+
+def _probability(value: Any) -> float:
+    """Return a probability, or refuse what is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 <= value <= 1:
+        raise ArgumentError(f"p={value!r} was given: a probability is a number from 0 to 1.")
+    return float(value)
 
 
 class Dropout(Layer):
@@ -45,6 +52,7 @@ class Dropout(Layer):
 
     kind = "dropout"
     reads_back = ""
+    adjustable: ClassVar[Adjustable] = {"p": _probability}
 
     def __init__(
         self,
@@ -56,9 +64,7 @@ class Dropout(Layer):
         device: str = "cpu",
     ) -> None:
         super().__init__(name=name, dtype=dtype, device=device)
-        if isinstance(p, bool) or not isinstance(p, int | float | np.number) or not 0 <= p <= 1:
-            raise ArgumentError(f"p={p!r} was given: a probability is a number from 0 to 1.")
-        self.p = float(p)
+        self.p: float = p
 
     def config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""

@@ -14,7 +14,7 @@ where the mean is large. Gradients go through mean and variance. Those of a batc
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from math import isfinite, prod
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -22,7 +22,7 @@ from numpy.typing import DTypeLike
 from fastcnn.arrays import Array, Shape
 from fastcnn.backend import Backend
 from fastcnn.errors import ArgumentError
-from fastcnn.layers.base import UNBOUNDED, Bound, Bounds, Call, GradientSums, Layer, Statistics
+from fastcnn.layers.base import UNBOUNDED, Adjustable, Bound, Bounds, Call, GradientSums, Layer, Statistics
 from fastcnn.shapes import whole
 
 FLOAT64 = np.dtype(np.float64)
@@ -52,12 +52,13 @@ class NormLayer(Layer):
     """What all these layers share: eps, and a weight, at first 1, and a bias, at first 0, or neither."""
 
     reads_back = "x"
+    adjustable: ClassVar[Adjustable] = {"eps": _smoothing}
 
     def __init__(
         self, eps: float, weight_shape: Shape, names: Sequence[str], name: str | None, dtype: DTypeLike, device: str
     ) -> None:
         super().__init__(name=name, dtype=dtype, device=device)
-        self.eps = _smoothing(eps)
+        self.eps: float = eps
         self.weight_shape, self.parameter_names = weight_shape, tuple(names)
 
     def parameter_shapes(self) -> dict[str, Shape]:

@@ -143,7 +143,6 @@ class MaxPool(Pool):
     ) -> None:
         super().__init__(name=name, dtype=dtype, device=device)
         self.return_indices = bool(return_indices)
-        self._winner: Array | None = None
         self._set_window(kernel_size, stride, padding, dilation, ceil_mode)
 
     def config(self) -> dict[str, Any]:
@@ -165,7 +164,7 @@ class MaxPool(Pool):
             return y
         indices = np.empty(y.shape, np.int64)
         image = (*self.lead(), *np.shape(xs[0])[1:-1])
-        get(self.device).pool.max_pool_positions(self._winner, *self.geometry(), image, five_axes(indices))
+        get(self.device).pool.max_pool_positions(self._thread.winner, *self.geometry(), image, five_axes(indices))
         return y, indices
 
     def bind(self, backend: Backend, xs: Sequence[Array], y: Array, training: bool = True) -> Bound:
@@ -173,7 +172,7 @@ class MaxPool(Pool):
         pool, geometry = backend.pool, self.geometry()
         winner = backend.empty(five_axes(y).shape, self.winner_dtype())
         if self.return_indices:
-            self._winner = winner
+            self._thread.winner = winner
 
         def backward(dy: Array, dxs: Sequence[Array | None], grads: Mapping[str, Array]) -> list[Call]:
             if dxs[0] is None:

@@ -76,7 +76,7 @@ class MaxUnpool(Layer):
             (size - 1) * stride - 2 * pad + window
             for size, stride, pad, window in zip(shape, self.stride, self.padding, self.kernel_size, strict=False)
         )
-        sizes = self.output_size or whole_size
+        sizes = self._thread.output_size or self.output_size or whole_size
         if any(abs(size - usual) >= step for size, usual, step in zip(sizes, whole_size, self.stride, strict=True)):
             raise ShapeError(
                 f"{self.label} was asked for size {sizes}, and makes {whole_size} of an input of shape {shape}: give "
@@ -88,7 +88,7 @@ class MaxUnpool(Layer):
         return (*sizes, shape[-1])
 
     def forward(self, *xs: ArrayLike, output_size: Sequence[int] | None = None) -> Array:
-        """Return the unpooled array for (x, indices); `output_size` replaces the layer's."""
+        """Return the unpooled array for (x, indices); `output_size` replaces the layer's in this call."""
         if len(xs) != self.arity:
             raise ShapeError(f"{self.label} got {len(xs)} inputs, and needs x and its indices: give both.")
         x, indices = np.asarray(xs[0]), np.asarray(xs[1])
@@ -97,16 +97,24 @@ class MaxUnpool(Layer):
                 f"{self.label} got indices of dtype {indices.dtype}, and needs whole numbers: give those of a pooling "
                 "with return_indices=True."
             )
-        if output_size is not None and tuple(output_size) != self.output_size:
-            self.output_size, self._plan = per_axis(output_size, self.rank, 1, "output_size"), None
-        if x.ndim == self.rank + 2 and x.shape == indices.shape:
-            pixels = prod(self.output_shape(x.shape[1:], indices.shape[1:])[:-1])
-            if indices.size and not 0 <= indices.min() <= indices.max() < pixels:
-                raise DataError(
-                    f"{self.label} got indices from {indices.min()} to {indices.max()}, and its output has {pixels} "
-                    "pixels: give output_size, the size of the image that was pooled."
-                )
-        return super().forward(xs[0], indices.astype(np.float64 if x.dtype == np.float64 else np.float32))
+        held = self._thread
+        held.output_size = None if output_size is None else per_axis(output_size, self.rank, 1, "output_size")
+        try:
+            if x.ndim == self.rank + 2 and x.shape == indices.shape:
+                shape = self.output_shape(x.shape[1:], indices.shape[1:])
+                self._check_indices(indices, prod(shape[:-1]))
+                if held.plan is not None and held.plan.outputs[0].shape[1:] != shape:
+                    held.plan = None
+            return super().forward(xs[0], indices.astype(np.float64 if x.dtype == np.float64 else np.float32))
+        finally:
+            held.output_size = None
+
+    def _check_indices(self, indices: Array, pixels: int) -> None:
+        if indices.size and not 0 <= indices.min() <= indices.max() < pixels:
+            raise DataError(
+                f"{self.label} got indices from {indices.min()} to {indices.max()}, and its output has {pixels} "
+                "pixels: give output_size, the size of the image that was pooled."
+            )
 
     def bind(self, backend: Backend, xs: Sequence[Array], y: Array, training: bool = True) -> Bound:
         """Return the calls."""

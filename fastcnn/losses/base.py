@@ -5,6 +5,7 @@ Reduction "mean" divides the sum of all terms by their number (or weight), "sum"
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
 from functools import cached_property
 from math import prod
@@ -101,7 +102,13 @@ class Loss(ABC):
             raise ArgumentError(f"reduction={reduction!r} was given: choose 'mean' or 'sum'.")
         self.reduction = reduction
         self.device = check_device(device)
-        self._bound: BoundLoss | None = None
+        self._thread = _OfThread()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_thread"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _thread=_OfThread())
 
     @property
     def label(self) -> str:
@@ -136,15 +143,22 @@ class Loss(ABC):
         dtype, backend = wider(FLOATS[0], given.dtype), get(self.device)
         targets = self.check_targets(t, given.shape[0], given.shape[1:], dtype)
         arrays = backend.from_host(given.astype(dtype)), backend.from_host(targets)
-        self._bound = self.bind(backend, *arrays, backend.empty(given.shape, dtype))
-        return self._bound.forward()
+        bound = self._thread.bound = self.bind(backend, *arrays, backend.empty(given.shape, dtype))
+        return bound.forward()
 
     def backward(self) -> Any:
-        """Return the gradient of the last `forward` by its outputs."""
-        if self._bound is None:
+        """Return the gradient of this thread's last `forward` by its outputs."""
+        bound = self._thread.bound
+        if bound is None:
             raise ArgumentError(f"{self.label} cannot go backward yet: call its forward first.")
-        self._bound.backward()
-        return get(self.device).to_host(self._bound.dy)
+        bound.backward()
+        return get(self.device).to_host(bound.dy)
+
+
+class _OfThread(threading.local):
+    """What a loss that works by itself keeps for one thread: its last pass."""
+
+    bound: BoundLoss | None = None
 
 
 def class_weights(weight: ArrayLike, name: str) -> Array:

@@ -1,6 +1,8 @@
-"""Scratch memory of the kernels: one growing buffer per Python thread, purpose and dtype, aligned to cache lines.
+"""Scratch memory of the kernels: one growing buffer per workspace, purpose and dtype, aligned to cache lines.
 
 Kernels allocate nothing themselves: a fresh allocation of this size would cost a page fault every 4 KiB, on every call.
+Every Python thread has a workspace of its own, and may work in another one for a while (`enter`): what was planned on a
+workspace can then be run by any thread, one at a time.
 """
 
 import threading
@@ -24,32 +26,46 @@ def aligned_empty(elements: int, dtype: np.dtype) -> np.ndarray:
     return raw[start : start + elements * itemsize].view(dtype)
 
 
-class _Buffers(threading.local):
-    """What a Python thread holds, where more of it comes from, and whether its kernels run or only ask for it."""
+class Workspace:
+    """Buffers that one thread at a time works with, where more come from, and whether kernels run or only ask."""
+
+    def __init__(self, allocate: Allocate = aligned_empty, rehearses: bool = False) -> None:
+        self.held: dict[tuple[str, np.dtype], np.ndarray] = {}
+        self.allocate = allocate
+        self.rehearses = rehearses
+        self.state = object()  # another one whenever a buffer takes the place of another
+
+
+class _Current(threading.local):
+    """The workspace that a Python thread works in, and who keeps what it makes of constants."""
 
     def __init__(self) -> None:
-        self.held: dict[tuple[str, np.dtype], np.ndarray] = {}
-        self.allocate: Allocate = aligned_empty
-        self.rehearses = False
-        self.state = object()  # another one whenever a buffer takes the place of another
+        self.workspace = Workspace()
         self.keeper: Keeper | None = None
 
 
-_buffers = _Buffers()
+_current = _Current()
+
+
+def enter(workspace: Workspace) -> Workspace:
+    """Let this thread work in a workspace, which no other thread is in; return the one that it leaves."""
+    before, _current.workspace = _current.workspace, workspace
+    return before
 
 
 def scratch(purpose: str, elements: int, dtype: np.dtype) -> np.ndarray:
-    """Return a 1-D array of at least `elements`, valid until this thread asks for the same purpose again."""
-    buffer = _buffers.held.get((purpose, dtype))
+    """Return a 1-D array of at least `elements`, valid until the same purpose is asked for in this workspace again."""
+    workspace = _current.workspace
+    buffer = workspace.held.get((purpose, dtype))
     if buffer is None or buffer.size < elements:
-        buffer = _buffers.held[purpose, dtype] = _buffers.allocate(elements, dtype)
-        _buffers.state = object()
+        buffer = workspace.held[purpose, dtype] = workspace.allocate(elements, dtype)
+        workspace.state = object()
     return buffer
 
 
 def memory() -> object:
-    """Return what stays the same object as long as this thread's buffers stay where they are."""
-    return _buffers.state
+    """Return what stays the same object as long as the buffers of this thread's workspace stay where they are."""
+    return _current.workspace.state
 
 
 class Keeper:
@@ -70,7 +86,7 @@ class Keeper:
 
     def take(self, elements: int, dtype: np.dtype) -> np.ndarray:
         """Return memory that is constant, for the caller to fill."""
-        array = _buffers.allocate(elements, dtype)
+        array = _current.workspace.allocate(elements, dtype)
         self.bytes += array.nbytes
         self.add(array)
         return array
@@ -84,51 +100,51 @@ def _stretch(array: np.ndarray) -> tuple[int, int]:
 
 def packed(purpose: str, source: np.ndarray, elements: int, dtype: np.dtype) -> np.ndarray:
     """Return memory for what is made of `source` alone: scratch memory, or a keeper's where `source` is constant."""
-    keeper = _buffers.keeper
+    keeper = _current.keeper
     return keeper.take(elements, dtype) if keeper and keeper.holds(source) else scratch(purpose, elements, dtype)
 
 
 def keeps(source: np.ndarray) -> bool:
     """Say whether what is made of `source` alone is kept."""
-    return _buffers.keeper is not None and _buffers.keeper.holds(source)
+    return _current.keeper is not None and _current.keeper.holds(source)
 
 
 def keep(source: np.ndarray, *made: np.ndarray) -> None:
     """Take arrays that are made of `source` alone for constant where that is."""
     if keeps(source):
-        assert _buffers.keeper is not None
-        _buffers.keeper.add(*made)
+        assert _current.keeper is not None
+        _current.keeper.add(*made)
 
 
 @contextmanager
 def keeping(keeper: Keeper | None) -> Iterator[None]:
     """Let doors that this thread calls keep what they make of constants."""
-    _buffers.keeper, before = keeper, _buffers.keeper
+    _current.keeper, before = keeper, _current.keeper
     try:
         yield
     finally:
-        _buffers.keeper = before
+        _current.keeper = before
 
 
 def held_bytes() -> int:
-    """Return the bytes of scratch memory that the calling thread holds."""
-    return sum(buffer.nbytes for buffer in _buffers.held.values())
+    """Return the bytes of scratch memory in the calling thread's workspace."""
+    return sum(buffer.nbytes for buffer in _current.workspace.held.values())
 
 
 def release() -> None:
-    """Drop the calling thread's scratch memory; kernels make it again as they need it.
+    """Drop the scratch memory in the calling thread's workspace; kernels make it again as they need it.
 
     >>> release()
     >>> held_bytes()
     0
     """
-    _buffers.held.clear()
-    _buffers.state = object()
+    _current.workspace.held.clear()
+    _current.workspace.state = object()
 
 
 def rehearses() -> bool:
     """Say whether the calling thread is in a `rehearsal`."""
-    return _buffers.rehearses
+    return _current.workspace.rehearses
 
 
 @contextmanager
@@ -137,9 +153,8 @@ def rehearsal(allocate: Allocate) -> Iterator[None]:
 
     `allocate` makes the buffers, which hardly anybody writes.
     """
-    before = vars(_buffers).copy()
-    _buffers.held, _buffers.allocate, _buffers.rehearses = {}, allocate, True
+    before = enter(Workspace(allocate, rehearses=True))
     try:
         yield
     finally:
-        vars(_buffers).update(before)
+        enter(before)

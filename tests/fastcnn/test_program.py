@@ -15,7 +15,7 @@ RETURNS = ["nothing", "inputs", "parameters"]
 
 
 def poison():
-    for buffer in workspace._buffers.held.values():
+    for buffer in workspace._current.workspace.held.values():
         buffer.view(np.uint8)[...] = 0x7F
 
 

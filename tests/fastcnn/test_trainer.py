@@ -55,9 +55,9 @@ def test_every_image_is_used_once_an_epoch(count, monkeypatch):
     seen = []
     load = fc.Trainer._load
 
-    def spy(self, images, labels, rows, training):
+    def spy(self, held, images, labels, rows, training):
         seen.append(rows.copy())
-        return load(self, images, labels, rows, training)
+        return load(self, held, images, labels, rows, training)
 
     monkeypatch.setattr(fc.Trainer, "_load", spy)
     run.fit(blobs(count), 2, batch_size=16)

@@ -16,7 +16,7 @@ def arrays(seed, *shapes):
 
 def poison():
     """Overwrite all scratch memory: a launch must not count on what an earlier call left there."""
-    for buffer in workspace._buffers.held.values():
+    for buffer in workspace._current.workspace.held.values():
         buffer.view(np.uint8)[...] = 0x7F
 
 

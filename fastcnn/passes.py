@@ -1,0 +1,72 @@
+"""A pass through a layer or a network: the parameters held meanwhile, and the stream that computes."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from fastcnn.parameters import Store
+    from fastcnn.streams import Stream
+
+
+class Owner(Protocol):
+    """Whose parameters a pass works with: a layer or a network."""
+
+    def own_store(self) -> Store:
+        """Return the store that holds them now."""
+
+    def has_store(self, store: Store) -> bool:
+        """Say whether a store still does: another network may have claimed the layers meanwhile."""
+
+
+class Pass:
+    """A context in which this thread holds a store, beside others that read or alone, and a stream of its device.
+
+    Parameters
+    ----------
+    owner
+        Whose store.
+    writes
+        Whether parameters, gradients or states change.
+    enter
+        Whether to compute on the stream's scratch memory, or on the thread's own.
+    """
+
+    __slots__ = ("_enter", "_owner", "_writes", "store", "stream")
+
+    store: Store
+    stream: Stream
+
+    def __init__(self, owner: Owner, writes: bool, enter: bool = True) -> None:
+        self._owner, self._writes, self._enter = owner, writes, enter
+
+    def __enter__(self) -> Pass:
+        writes = self._writes
+        while True:
+            store = self._owner.own_store()
+            lock = store.lock
+            if writes:
+                lock.acquire_write()
+            else:
+                lock.acquire_read()
+            if self._owner.has_store(store):
+                break
+            lock.release(writes)
+        self.store = store
+        try:
+            self.stream = store.backend.streams.take(self._enter)
+        except BaseException:
+            lock.release(writes)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        store = self.store
+        store.backend.streams.give(self.stream)
+        if self._writes:
+            store.lock.release_write()
+        else:
+            store.lock.release_read()

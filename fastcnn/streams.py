@@ -1,0 +1,157 @@
+"""Streams: who computes now, and on what memory.
+
+A pass through a network takes a stream of its device, runs on what the network has planned for that stream, and gives
+it back: so one network serves several Python threads, each with its own arrays. There are as many streams as cores;
+further threads wait their turn. A thread that comes back at once finds its stream again, and others take it over after
+a slice of time: handing it on at every call would cost more than a small network takes. Where calls take long, waiting
+threads get streams of their own.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from contextlib import suppress
+from time import monotonic
+from typing import Any
+from weakref import WeakSet
+
+SLICE = 0.002  # seconds after which a stream goes to the next thread that waits
+PATIENCE = 0.05  # seconds after which a thread that waits gets another stream
+
+
+class Stream:
+    """What one thread at a time computes on: scratch memory, and a key for what networks keep for it."""
+
+    __slots__ = ("__weakref__", "before", "since", "workspace")
+
+    def __init__(self, workspace: Any) -> None:
+        self.workspace = workspace
+        self.before: Any = None  # the workspace that the thread which holds the stream has left for it
+        self.since = 0.0  # when it came to the thread that holds it, or held it last
+
+
+class _Waiter:
+    """A thread that waits for a stream."""
+
+    def __init__(self) -> None:
+        self.stream: Stream | None = None
+        self.gate = threading.Lock()
+        self.gate.acquire()
+
+
+class Streams:
+    """The streams of a device.
+
+    Parameters
+    ----------
+    limit
+        How many there are, as long as threads do not wait too long.
+    make
+        Makes the scratch memory of one.
+    enter
+        Lets the calling thread use some scratch memory, and returns what it has used before.
+    """
+
+    def __init__(self, limit: int, make: Any, enter: Any) -> None:
+        self._limit, self._make, self._enter = limit, make, enter
+        self._reset()
+        _pools.add(self)
+
+    def _reset(self) -> None:
+        self._mutex = threading.Lock()
+        self._idle: list[Stream] = []
+        self._open = 0
+        self._queue: deque[_Waiter] = deque()
+
+    def next(self) -> Stream:
+        """Return the stream that a thread would get now."""
+        stream = self.take(enter=False)
+        self.give(stream)
+        return stream
+
+    def take(self, enter: bool = True) -> Stream:
+        """Return a stream that is this thread's until it gives it back; `enter` lets it use its scratch memory."""
+        try:
+            stream = self._idle.pop()  # one step, which no other thread interrupts
+        except IndexError:
+            stream = self._take_another()
+        if enter:
+            stream.before = self._enter(stream.workspace)
+        return stream
+
+    def give(self, stream: Stream) -> None:
+        """Give a stream back, and go on with the scratch memory that this thread has used before."""
+        if stream.before is not None:
+            self._enter(stream.before)
+            stream.before = None
+        if self._queue or self._open > self._limit:
+            with self._mutex:
+                self._return(stream)
+        else:
+            self._idle.append(stream)  # who begins to wait now, will look
+
+    def _take_another(self) -> Stream:
+        with self._mutex:
+            with suppress(IndexError):
+                return self._idle.pop()
+            if self._open < self._limit:
+                return self._another()
+            waiter = _Waiter()
+            self._queue.append(waiter)
+        return self._wait(waiter)
+
+    def _another(self) -> Stream:
+        self._open += 1
+        return Stream(self._make())
+
+    def _return(self, stream: Stream) -> None:
+        now = monotonic() if self._queue else 0.0
+        if self._queue and now - stream.since >= SLICE:
+            waiter = self._queue.popleft()
+            waiter.stream, stream.since = stream, now
+            waiter.gate.release()
+        elif self._open > self._limit and not self._queue:
+            self._open -= 1  # nobody needs it any more
+        else:
+            self._idle.append(stream)
+
+    def _wait(self, waiter: _Waiter) -> Stream:
+        """Wait for a stream that is handed over, for one that nobody came back for, or for the end of patience."""
+        end = monotonic() + PATIENCE
+        try:
+            while not waiter.gate.acquire(timeout=SLICE):
+                with self._mutex:
+                    if waiter.stream is not None:
+                        break
+                    with suppress(IndexError):
+                        waiter.stream = self._idle.pop()
+                    if waiter.stream is None and monotonic() >= end:
+                        waiter.stream = self._another()
+                    if waiter.stream is not None:
+                        self._queue.remove(waiter)
+                        waiter.stream.since = monotonic()
+                        break
+        except BaseException:  # an interrupt
+            with self._mutex:
+                if waiter.stream is not None:
+                    self._return(waiter.stream)
+                else:
+                    self._queue.remove(waiter)
+            raise
+        assert waiter.stream is not None
+        return waiter.stream
+
+
+_pools: WeakSet[Streams] = WeakSet()
+
+
+def _forget_other_threads() -> None:
+    """Start without streams in a forked child: the threads that may have held them are not there."""
+    for pool in list(_pools):
+        pool._reset()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_other_threads)
