@@ -147,7 +147,8 @@ class Trainer:
         DataError, ShapeError
             If images or labels do not fit the network; nothing has run then.
         TrainingError
-            If a loss or gradient is not finite; the weights are those before that step.
+            If a loss, a gradient or a running statistic is not finite; weights and the layers' states (running
+            statistics, what dropout counts) are those before that step.
         """
         images, targets = self._check_all(train, "training data")
         self._check_learns()
@@ -278,17 +279,22 @@ class Trainer:
         try:
             batch.step.run(self.optimizer, self.clip_value, self.clip_norm)
         except batch.plan.backend.guard.GuardError:
-            problem = "a gradient is not finite" if isfinite(batch.loss) else f"the loss is {batch.loss}"
-            raise self._not_finite(batch, problem) from None
+            raise self._not_finite(batch) from None
         return batch.loss
 
-    def _not_finite(self, batch: Batch, problem: str) -> TrainingError:
+    def _not_finite(self, batch: Batch) -> TrainingError:
+        backend, store = batch.plan.backend, batch.plan.store
+        problem = "a layer's state is no longer finite"
+        if not isfinite(batch.loss):
+            problem = f"the loss is {batch.loss}"
+        elif not all(backend.all_finite(store.gradients[part]) for part in batch.plan.trained):
+            problem = "a gradient is not finite"
         given = (np.isfinite(head.targets).all() for head in batch.heads)
         culprit = batch.plan.first_non_finite() or ("the loss itself" if all(given) else "the targets")
         when = f"epoch {self.epoch}, step {self.steps}" if self.epoch else f"step {self.steps}"
         return TrainingError(
-            f"{problem} in {when}, first seen in {culprit}; "
-            "the weights are those before this step: lower the learning rate or check the images."
+            f"{problem} in {when}, first seen in {culprit}; the weights are those before this step, and so are "
+            "running statistics: lower the learning rate or check the images."
         )
 
     def _evaluate(self, images: Arrays, targets: Targets, batch_size: int) -> Evaluation:

@@ -1,7 +1,9 @@
 """A training step as one program: forward, losses, backward, what is done to gradients, and the optimizer's update.
 
-Two guards stand in it. Where the loss is not finite, or a gradient is not, nothing behind them runs: the weights and
-the optimizer's state are those before the step.
+Three guards stand in it. Where the loss is not finite, or a gradient is not, or a layer's state would no longer be,
+nothing behind them runs: the weights and the optimizer's state are those before the step. The passes have moved the
+layers' states by then (running statistics, what dropout counts). So copies are taken first, and brought back where a
+step fails, whatever has failed.
 """
 
 from __future__ import annotations
@@ -37,12 +39,17 @@ class TrainingStep:
         self._limits: tuple[float | None, float | None] = None, None
         self._update: Update | None = None
         self._program: Any = None
+        self._states = _States(plan)
 
     def run(self, optimizer: Optimizer, clip_value: float | None = None, clip_norm: float | None = None) -> None:
         """Take a step, with limits of gradients as those of a Trainer; the backend's GuardError tells of a guard."""
         update = self._ready(optimizer, (clip_value, clip_norm))
         self._plan.begin()
-        self._program.run()
+        try:
+            self._program.run()
+        except Exception:
+            self._states.bring_back()
+            raise
         update.end()
 
     def _ready(self, optimizer: Optimizer, limits: tuple[float | None, float | None]) -> Update:
@@ -53,11 +60,38 @@ class TrainingStep:
         plan, backend, store = self._plan, self._plan.backend, self._plan.store
         update = Update(optimizer, backend, store.own_values, store.gradients, store.decayed, plan.trained)
         update.begin()
-        passes = *plan.forward_calls, *self._middle, *plan.backward_calls
+        states = self._states
+        passes = *states.keep_calls(), *plan.forward_calls, *self._middle, *plan.backward_calls
+        checks = *check_calls(plan), *states.check_calls()
         clip = clip_calls(backend, _trained_gradients(plan), *limits)
-        self._program = backend.program.Program([*passes, *check_calls(plan), *clip, *update.calls])
+        self._program = backend.program.Program([*passes, *checks, *clip, *update.calls])
         self._update, self._limits = update, limits
         return update
+
+
+class _States:
+    """The states of a plan's layers as they were before a step."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._backend = plan.backend
+        self._arrays = [array for layer in plan.layers for array in plan.store.state[layer].values()]
+        self._kept = plan.backend.empty((sum(array.size for array in self._arrays),), plan.store.dtype)
+
+    def keep_calls(self) -> list[Call]:
+        """Return the calls that take the copies."""
+        return [(self._backend.guard.keep, (self._arrays, self._kept))] if self._arrays else []
+
+    def check_calls(self) -> list[Call]:
+        """Return the calls that stop a program where a state was finite, and is no longer."""
+        return [(self._backend.guard.stop_if_spoilt, (self._arrays, self._kept))] if self._arrays else []
+
+    def bring_back(self) -> None:
+        """Make the states what they were."""
+        start = 0
+        for array in self._arrays:
+            stop = start + array.size
+            self._backend.copy(self._kept[start:stop].reshape(array.shape), array)
+            start = stop
 
 
 def _trained_gradients(plan: Plan) -> list[Array]:
@@ -78,8 +112,9 @@ def clip_calls(backend: Backend, parts: Sequence[Array], value: float | None, no
     if value is not None:
         calls += [(kernels.clamp, (part, value)) for part in parts]
     if norm is not None:
-        squares, factor = backend.zeros((len(parts),), DOUBLE), backend.zeros((1,), DOUBLE)
-        calls += [(kernels.square_sum, (part, squares[i : i + 1])) for i, part in enumerate(parts)]
-        calls.append((kernels.norm_factor, (squares, norm, factor)))
+        squares, scaled, factor = (backend.zeros((size,), DOUBLE) for size in (len(parts), len(parts), 2))
+        for i, part in enumerate(parts):
+            calls.append((kernels.square_sum, (part, squares[i : i + 1], scaled[i : i + 1])))
+        calls.append((kernels.norm_factor, (squares, norm, factor, scaled)))
         calls += [(kernels.shrink, (part, factor)) for part in parts]
     return calls

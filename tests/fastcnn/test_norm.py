@@ -200,6 +200,28 @@ def test_population_statistics_are_the_papers():
         fc.estimate_population_statistics(fc.Sequential(fc.ReLU(), input_shape=(3,)), batches)
 
 
+@pytest.mark.parametrize("device", ["cpu", "reference"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_population_statistics_replace_any_and_are_finite(device, value):
+    batches = [2 + images(10, 8, 8, 1) for _ in range(3)]
+    net, twin = small_net().to(device), small_net().to(device)
+    net.initialize(0), twin.initialize(0)
+    for layer in (net[1], net[9]):
+        for name in ("running_mean", "running_var"):
+            layer.state[name][1] = value
+    for one in (net, twin):
+        fc.estimate_population_statistics(one, batches)
+    for index in (1, 9):
+        for name in ("running_mean", "running_var"):
+            np.testing.assert_allclose(net[index].state[name], twin[index].state[name], rtol=1e-4, atol=1e-5)
+    before = [array.copy() for array in net[1].state.values()]
+    batches[1][2, 3, 3] = value
+    with np.errstate(invalid="ignore"), pytest.raises(fc.DataError, match="a running_mean that is not finite"):
+        fc.estimate_population_statistics(net, batches)
+    for array, kept in zip(net[1].state.values(), before, strict=True):
+        np.testing.assert_array_equal(array, kept)
+
+
 @pytest.mark.parametrize("kind", ["zca", "pca"])
 def test_whitening(kind):
     x = images(400, 2, 3, 1) @ np.array([[1.5]]) + images(400, 1, 1, 1) + 4
