@@ -8,19 +8,31 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar
+from functools import partial
+from typing import Any, ClassVar
 
 from fastcnn.arrays import Array
 from fastcnn.backend import Backend
+from fastcnn.checked import Check, Checked, truth
 from fastcnn.errors import ArgumentError
 from fastcnn.shapes import below_one, number
 from fastcnn.update import Update
 
+not_negative: Check = partial(number, low=0)
 
-class Optimizer(ABC):
+
+def pair_below_one(value: Any, name: str) -> tuple[float, float]:
+    """Return two numbers from 0 to below 1, or refuse them."""
+    if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != 2:
+        raise ArgumentError(f"{name}={value!r} was given: give two numbers, as (0.9, 0.999).")
+    return below_one(value[0], f"{name}[0]"), below_one(value[1], f"{name}[1]")
+
+
+class Optimizer(Checked, ABC):
     """The base of all optimizers.
 
-    `lr` and `momentum` may be changed at any time. `state` holds, after the first step, "step" (how many were taken)
+    All arguments are attributes that may be changed at any time; those that the constructor would refuse are refused
+    then, too. `state` holds, after the first step, "step" (how many were taken)
     and flat arrays under PyTorch's names; `Store.named` cuts them into parameters. Where some parameters were frozen
     for a while, "taken" holds rows (start, stop, steps): the steps of each stretch. Clear `state` to start anew.
     """
@@ -32,10 +44,12 @@ class Optimizer(ABC):
     momentum: float | None = None
     """How much of the earlier steps goes on in the next one; None where a rule keeps nothing of them."""
 
+    checks: ClassVar[dict[str, Check]] = {"lr": not_negative, "weight_decay": not_negative, "decay_bias": truth}
+
     def __init__(self, lr: float, weight_decay: float, decay_bias: bool) -> None:
-        self.lr = number(lr, "lr", 0)
-        self.weight_decay = number(weight_decay, "weight_decay", 0)
-        self.decay_bias = bool(decay_bias)
+        self.lr = lr
+        self.weight_decay = weight_decay
+        self.decay_bias = decay_bias
         self.state: dict[str, Array] = {}
 
     @property
@@ -103,6 +117,7 @@ class SGD(Optimizer):
 
     arrays = ("momentum_buffer",)
     kernel = "sgd_update"
+    checks = Optimizer.checks | {"momentum": below_one, "dampening": number, "nesterov": truth}
 
     def __init__(
         self,
@@ -115,11 +130,17 @@ class SGD(Optimizer):
         decay_bias: bool = True,
     ) -> None:
         super().__init__(lr, weight_decay, decay_bias)
-        self.momentum: float = below_one(momentum, "momentum")
-        self.dampening = number(dampening, "dampening")
-        self.nesterov = bool(nesterov)
-        if self.nesterov and (not self.momentum or self.dampening):
+        self.nesterov = False
+        self.momentum: float = momentum
+        self.dampening = dampening
+        self.nesterov = nesterov
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "nesterov" and truth(value, name) and (not self.momentum or self.dampening):
             raise ArgumentError("nesterov=True was given: it needs momentum > 0 and dampening 0.")
+        if name == "dampening" and self.nesterov and number(value, name):
+            raise ArgumentError(f"dampening={value!r} was given: nesterov=True needs dampening 0.")
+        super().__setattr__(name, value)
 
     def __repr__(self) -> str:
         return f"SGD({self.lr}, momentum={self.momentum}, weight_decay={self.weight_decay}, nesterov={self.nesterov})"
@@ -149,6 +170,7 @@ class Adam(Optimizer):
     arrays = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
     kernel = "adam_update"
     is_decoupled: ClassVar[bool] = False
+    checks = Optimizer.checks | {"betas": pair_below_one, "momentum": below_one, "eps": not_negative, "amsgrad": truth}
 
     def __init__(
         self,
@@ -161,11 +183,9 @@ class Adam(Optimizer):
         decay_bias: bool = True,
     ) -> None:
         super().__init__(lr, weight_decay, decay_bias)
-        if not isinstance(betas, Sequence) or len(betas) != 2:
-            raise ArgumentError(f"betas={betas!r} was given: give two numbers, as (0.9, 0.999).")
-        self.betas = below_one(betas[0], "betas[0]"), below_one(betas[1], "betas[1]")
-        self.eps = number(eps, "eps", 0)
-        self.amsgrad = bool(amsgrad)
+        self.betas: Sequence[float] = betas
+        self.eps = eps
+        self.amsgrad = amsgrad
 
     @property
     def momentum(self) -> float:
@@ -214,6 +234,9 @@ class RMSprop(Optimizer):
 
     arrays = ("square_avg", "grad_avg", "momentum_buffer")
     kernel = "rmsprop_update"
+    checks = Optimizer.checks | {
+        "alpha": partial(number, low=0, high=1), "eps": not_negative, "momentum": below_one, "centered": truth
+    }  # fmt: skip
 
     def __init__(
         self,
@@ -227,10 +250,10 @@ class RMSprop(Optimizer):
         decay_bias: bool = True,
     ) -> None:
         super().__init__(lr, weight_decay, decay_bias)
-        self.alpha = number(alpha, "alpha", 0, 1)
-        self.eps = number(eps, "eps", 0)
-        self.momentum: float = below_one(momentum, "momentum")
-        self.centered = bool(centered)
+        self.alpha = alpha
+        self.eps = eps
+        self.momentum: float = momentum
+        self.centered = centered
 
     def __repr__(self) -> str:
         return f"RMSprop({self.lr}, alpha={self.alpha}, momentum={self.momentum}, weight_decay={self.weight_decay})"
@@ -250,6 +273,7 @@ class Adagrad(Optimizer):
 
     arrays = ("sum",)
     kernel = "adagrad_update"
+    checks = Optimizer.checks | dict.fromkeys(("lr_decay", "initial_accumulator_value", "eps"), not_negative)
 
     def __init__(
         self,
@@ -262,9 +286,9 @@ class Adagrad(Optimizer):
         decay_bias: bool = True,
     ) -> None:
         super().__init__(lr, weight_decay, decay_bias)
-        self.lr_decay = number(lr_decay, "lr_decay", 0)
-        self.initial_accumulator_value = number(initial_accumulator_value, "initial_accumulator_value", 0)
-        self.eps = number(eps, "eps", 0)
+        self.lr_decay = lr_decay
+        self.initial_accumulator_value = initial_accumulator_value
+        self.eps = eps
 
     def __repr__(self) -> str:
         return f"Adagrad({self.lr}, lr_decay={self.lr_decay}, weight_decay={self.weight_decay})"

@@ -7,15 +7,17 @@ array that grows with the network. All that is random comes from one seed.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from math import isfinite
 from time import perf_counter
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from fastcnn.arrays import Array
 from fastcnn.augment import Augmentations, Mover
+from fastcnn.checked import Check, Checked, optional
 from fastcnn.errors import ArgumentError, DataError, TrainingError
 from fastcnn.graph import Graph
 from fastcnn.heads import Batch, Sums, bind_heads, losses_by_output
@@ -42,7 +44,19 @@ Targets: TypeAlias = list[Array]
 SHUFFLE_STREAM, AUGMENT_STREAM = 1, 2
 
 
-class Trainer:
+def _optimizer(value: Any, name: str) -> Optimizer:
+    if not isinstance(value, Optimizer):
+        raise ArgumentError(f"Trainer got {name}={value!r}: give an Optimizer, as Trainer(net, loss, optimizer).")
+    return value
+
+
+def _schedule(value: Any, name: str) -> Schedule:
+    if not isinstance(value, Schedule):
+        raise ArgumentError(f"Trainer got {name}={value!r}: give a Schedule, such as fastcnn.schedules.Cosine().")
+    return value
+
+
+class Trainer(Checked):
     """Trains a network.
 
     Training data are (images, targets): images (N, *input shape), for several inputs a tuple or {input's name: array};
@@ -77,6 +91,11 @@ class Trainer:
     2.302585
     """
 
+    checks: ClassVar[dict[str, Check]] = {
+        "optimizer": _optimizer, "schedule": optional(_schedule),
+        "clip_norm": optional(partial(number, low=0)), "clip_value": optional(partial(number, low=0)),
+    }  # fmt: skip
+
     def __init__(
         self,
         net: Graph,
@@ -91,15 +110,12 @@ class Trainer:
         clip_value: float | None = None,
         augment: Augmentations | None = None,
     ) -> None:
-        kinds = ((net, Graph, "net"), (loss, Loss | MultiTask, "loss"), (optimizer, Optimizer, "optimizer"))
-        for given, kind, what in kinds:
+        for given, kind, what in ((net, Graph, "net"), (loss, Loss | MultiTask, "loss")):
             if not isinstance(given, kind):
                 name = getattr(kind, "__name__", "Loss")
                 raise ArgumentError(f"Trainer got {what}={given!r}: give a {name}, as Trainer(net, loss, optimizer).")
-        if schedule is not None and not isinstance(schedule, Schedule):
-            raise ArgumentError(
-                f"Trainer got schedule={schedule!r}: give a Schedule, such as fastcnn.schedules.Cosine()."
-            )
+        self.optimizer = optimizer
+        self.schedule = schedule
         net.check_complete()
         check_momentum(schedule, optimizer)
         if augment is not None and len(net.inputs) != 1:
@@ -110,13 +126,8 @@ class Trainer:
         self._losses = losses_by_output(net, loss)
         self.net = net if device is None else net.to(device)
         self.loss = loss
-        self.optimizer = optimizer
         self.progress = progress
-        self.schedule = schedule
-        self.clip_norm, self.clip_value = (
-            None if limit is None else number(limit, name, 0)
-            for limit, name in ((clip_norm, "clip_norm"), (clip_value, "clip_value"))
-        )
+        self.clip_norm, self.clip_value = clip_norm, clip_value
         self.epoch = 0
         self.steps = 0
         for (single, _), shape in zip(self._losses, net.output_shapes, strict=True):
@@ -157,6 +168,7 @@ class Trainer:
         held_out = None
         if validation is not None:
             held_out = self._check_all(validation, "validation data")
+        check_momentum(self.schedule, self.optimizer)
         if self.schedule is not None:
             classifies = any(loss.classifies for loss, _ in self._losses)
             check_metric(self.schedule.watches(), held_out is not None, classifies)

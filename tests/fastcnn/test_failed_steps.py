@@ -98,9 +98,7 @@ def test_a_statistic_that_overflows_is_named(device, dtype):
     before = contents(run)
     x[:, 1] *= np.sqrt(HUGE[dtype])
     for _ in range(3):
-        with pytest.raises(
-            fc.TrainingError, match=r"no longer finite in .* first seen in the running_var of batch_norm1"
-        ):
+        with pytest.raises(fc.TrainingError, match=r"no longer finite .* first seen in the running_var of batch_norm1"):
             run.step(x * 8, y)
         assert contents(run) == before
 
