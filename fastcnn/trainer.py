@@ -18,7 +18,7 @@ import numpy as np
 from fastcnn.arrays import Array
 from fastcnn.augment import Augmentations, Mover
 from fastcnn.checked import Check, Checked, optional
-from fastcnn.errors import ArgumentError, DataError, TrainingError
+from fastcnn.errors import ArgumentError, DataError, ShapeError, TrainingError
 from fastcnn.graph import Graph
 from fastcnn.heads import Batch, Sums, bind_heads, losses_by_output
 from fastcnn.history import EpochRecord, Evaluation, History
@@ -148,7 +148,8 @@ class Trainer(Checked):
     ) -> History:
         """Train for some epochs, and return a record of each.
 
-        The images are shuffled every epoch, and the last, smaller batch is used. `callback` gets
+        The images are shuffled every epoch, and the last, smaller batch is used; one that a layer does not take, such
+        as a single row for BatchNorm1d, is refused before the first step. `callback` gets
         each epoch's record when it ends; it may change `optimizer.lr` where there is no schedule, and ends the training
         by returning True.
         Accuracies are None where the loss has no classes.
@@ -156,7 +157,8 @@ class Trainer(Checked):
         Raises
         ------
         DataError, ShapeError
-            If images or labels do not fit the network; nothing has run then.
+            If images or labels do not fit the network, or a layer does not take a batch of some size that batch_size
+            leaves; nothing has run then.
         TrainingError
             If a loss, a gradient or a running statistic is not finite; weights and the layers' states (running
             statistics, what dropout counts) are those before that step.
@@ -168,6 +170,9 @@ class Trainer(Checked):
         held_out = None
         if validation is not None:
             held_out = self._check_all(validation, "validation data")
+        self._check_batches("training data", targets, batch_size, training=True)
+        if held_out is not None:
+            self._check_batches("validation data", held_out[1], batch_size, training=False)
         check_momentum(self.schedule, self.optimizer)
         if self.schedule is not None:
             classifies = any(loss.classifies for loss, _ in self._losses)
@@ -208,7 +213,9 @@ class Trainer(Checked):
     def evaluate(self, data: LabelledImages, batch_size: int = 256) -> Evaluation:
         """Return mean loss and accuracy over some data; no accuracy, None, where the loss has no classes."""
         whole(batch_size, 1, "batch_size")
-        return self._evaluate(*self._check_all(data, "evaluation data"), batch_size)
+        images, targets = self._check_all(data, "evaluation data")
+        self._check_batches("evaluation data", targets, batch_size, training=False)
+        return self._evaluate(images, targets, batch_size)
 
     def predict(self, images: Any, batch_size: int = 256) -> Any:
         """Return the outputs (N, ...) for any number of images: logits (N, K) of a classifier."""
@@ -254,6 +261,18 @@ class Trainer(Checked):
         if batch is None or not batch.takes(targets):
             batch = self._batches[plan] = bind_heads(plan.backend, plan, self._losses, targets, training)
         return batch
+
+    def _check_batches(self, what: str, targets: Targets, batch_size: int, training: bool) -> None:
+        """Plan batches of all sizes that will come, or refuse one that a layer does not take."""
+        count = len(targets[0])
+        for size in dict.fromkeys((min(batch_size, count), count % batch_size or batch_size)):
+            try:
+                self._batch(size, targets, training)
+            except ShapeError as error:
+                ends = "ends with a batch" if size != batch_size else "comes in batches"
+                raise ShapeError(
+                    f"the {what} of {count} images {ends} of {size} where batch_size={batch_size}: {error}"
+                ) from None
 
     def _load(self, images: Arrays, targets: Targets, rows: Array, training: bool) -> Batch:
         batch = self._batch(len(rows), targets, training)
