@@ -89,7 +89,8 @@ HEADER = "epoch        loss  accuracy  test loss  test accuracy   images/s"
 @click.option(
     "--batch-size",
     type=click.IntRange(min=1),
-    help=f"[default: {FOR_FEW.batch_size} {BY_SIZE} {FOR_MANY.batch_size}]",
+    help="The last batch of an epoch holds what remains; batch normalization of single pixels takes no single image.  "
+    f"[default: {FOR_FEW.batch_size} {BY_SIZE} {FOR_MANY.batch_size}]",
 )
 @click.option(
     "--lr",

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, ClassVar
+from weakref import WeakKeyDictionary, ref
 
 from fastcnn.arrays import Array
 from fastcnn.backend import Backend
@@ -35,6 +36,10 @@ class Optimizer(Checked, ABC):
     then, too. `state` holds, after the first step, "step" (how many were taken)
     and flat arrays under PyTorch's names; `Store.named` cuts them into parameters. Where some parameters were frozen
     for a while, "taken" holds rows (start, stop, steps): the steps of each stretch. Clear `state` to start anew.
+
+    Trainers of several networks may share an optimizer, which keeps a state for each: `state` is that of the network
+    that took the last step, and one that is assigned belongs to the network that takes the next. A shallow copy has the
+    same arguments and no state.
     """
 
     arrays: ClassVar[tuple[str, ...]] = ()
@@ -43,6 +48,8 @@ class Optimizer(Checked, ABC):
     """What takes a step, in the backend's `optimizer`."""
     momentum: float | None = None
     """How much of the earlier steps goes on in the next one; None where a rule keeps nothing of them."""
+    _network: ref[object] | None = None
+    """Whose state it is; None for whoever takes the next step."""
 
     checks: ClassVar[dict[str, Check]] = {"lr": not_negative, "weight_decay": not_negative, "decay_bias": truth}
 
@@ -50,7 +57,41 @@ class Optimizer(Checked, ABC):
         self.lr = lr
         self.weight_decay = weight_decay
         self.decay_bias = decay_bias
-        self.state: dict[str, Array] = {}
+        self._waiting: WeakKeyDictionary[object, dict[str, Array]] = WeakKeyDictionary()
+        self.state = {}
+
+    @property
+    def state(self) -> dict[str, Array]:
+        """What was kept of the steps so far, by name."""
+        return self._state
+
+    @state.setter
+    def state(self, state: dict[str, Array]) -> None:
+        self._state, self._network = state, None
+
+    def turn_to(self, network: object) -> None:
+        """Let `state` be that of a network; what is kept of another waits for it as long as it lives."""
+        if self._network is not None and self._network() is network:
+            return
+        own = self._waiting.pop(network, {})
+        if self._network is not None:
+            last = self._network()
+            if last is not None:
+                self._waiting[last] = self._state
+            self._state = own
+        self._network = ref(network)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name not in ("_network", "_waiting")}
+
+    def __setstate__(self, attributes: dict[str, Any]) -> None:
+        self.__dict__.update(attributes, _waiting=WeakKeyDictionary())
+
+    def __copy__(self) -> Optimizer:
+        twin = type(self).__new__(type(self))
+        twin.__setstate__(self.__getstate__())
+        twin.state = {}
+        return twin
 
     @property
     def steps(self) -> int:
@@ -77,7 +118,7 @@ class Optimizer(Checked, ABC):
         decayed: int | None = None,
         trained: Sequence[slice] | None = None,
     ) -> None:
-        """Change flat parameter values in place by one step against their gradients.
+        """Change flat parameter values, whose `state` it is, in place by one step against their gradients.
 
         `decayed` is how many of them, from the first, weight decay reaches if `decay_bias` is False; `trained` are the
         stretches to change, in order, by default all: nothing touches the others, nor their state.

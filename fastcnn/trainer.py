@@ -65,7 +65,8 @@ class Trainer(Checked):
     Parameters
     ----------
     net, loss, optimizer
-        What to train, what to lower and how. A network of several outputs needs a MultiTask.
+        What to train, what to lower and how. A network of several outputs needs a MultiTask. An optimizer keeps its
+        moments and counts apart for each network.
     seed
         Draws the weights (where nobody has drawn or set them before), the order of the images and how they move.
     device
@@ -307,6 +308,7 @@ class Trainer(Checked):
 
     def _train_batch(self, batch: Batch) -> float:
         self.steps += 1
+        self.optimizer.turn_to(self.net)
         try:
             batch.step.run(self.optimizer, self.clip_value, self.clip_norm)
         except batch.plan.backend.guard.GuardError:
