@@ -43,7 +43,8 @@ class Number(click.FloatRange):
         """Return the number, or fail before anything runs."""
         number: float = super().convert(value, param, ctx)
         if not math.isfinite(number):
-            self.fail(f"{value} is no finite number.", param, ctx)
+            name = param.name if param else "number"
+            self.fail(f"{name}={value} was given: it must be a finite number.", param, ctx)
         return number
 
 
