@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
@@ -14,7 +15,7 @@ Check: TypeAlias = Callable[[Any, str], Any]
 
 
 class Checked:
-    """The base of what has such attributes: `checks` by name. Reading one costs nothing.
+    """The base of what has such attributes: `checks` by name. Each is a property; a class may write its own.
 
     >>> from fastcnn.optimizers import SGD
     >>> optimizer = SGD(0.1)
@@ -28,9 +29,20 @@ class Checked:
 
     checks: ClassVar[dict[str, Check]] = {}
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        check = self.checks.get(name)
-        super().__setattr__(name, value if check is None else check(value, name))
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        for name, check in cls.checks.items():
+            if name not in vars(cls):
+                setattr(cls, name, _checked(name, check))
+
+
+def _checked(name: str, check: Check) -> property:
+    """Return an attribute that is read at the speed of a plain one."""
+
+    def assign(owner: object, value: Any) -> None:
+        setattr(owner, f"_{name}", check(value, name))
+
+    return property(attrgetter(f"_{name}"), assign)
 
 
 def truth(value: Any, name: str) -> bool:

@@ -96,7 +96,7 @@ class Optimizer(Checked, ABC):
     @property
     def steps(self) -> int:
         """How many steps were taken."""
-        return int(self.state["step"]) if "step" in self.state else 0
+        return int(self._state["step"]) if "step" in self._state else 0
 
     def kept(self) -> tuple[str, ...]:
         """Return those of `arrays` that the arguments call for."""
@@ -127,9 +127,10 @@ class Optimizer(Checked, ABC):
 
     def held(self, values: Array) -> dict[str, Array] | None:
         """Return the arrays of the state, or None where it is missing or belongs to other parameters."""
-        if "step" not in self.state:
+        state = self._state
+        if "step" not in state:
             return None
-        pairs = [(name, self.state[name]) for name in self.arrays if name in self.state]
+        pairs = [(name, state[name]) for name in self.arrays if name in state]
         held = {name: array for name, array in pairs if (array.shape, array.dtype) == (values.shape, values.dtype)}
         return held if all(name in held for name in self.kept()) else None
 
@@ -211,7 +212,7 @@ class Adam(Optimizer):
     arrays = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
     kernel = "adam_update"
     is_decoupled: ClassVar[bool] = False
-    checks = Optimizer.checks | {"betas": pair_below_one, "momentum": below_one, "eps": not_negative, "amsgrad": truth}
+    checks = Optimizer.checks | {"betas": pair_below_one, "eps": not_negative, "amsgrad": truth}
 
     def __init__(
         self,
@@ -235,7 +236,7 @@ class Adam(Optimizer):
 
     @momentum.setter
     def momentum(self, value: float) -> None:
-        self.betas = value, self.betas[1]
+        self.betas = below_one(value, "momentum"), self.betas[1]
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.lr}, betas={self.betas}, weight_decay={self.weight_decay})"

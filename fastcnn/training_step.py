@@ -3,7 +3,7 @@
 Three guards stand in it. Where the loss is not finite, or a gradient is not, or a layer's state would no longer be,
 nothing behind them runs: the weights and the optimizer's state are those before the step. The passes have moved the
 layers' states by then (running statistics, what dropout counts). So copies are taken first, and brought back where a
-step fails, whatever has failed.
+step fails or is interrupted before its end; the step itself notes how far it has come.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from fastcnn.update import Update
 
 COUNT = np.dtype(np.int64)
 DOUBLE = np.dtype(np.float64)
+KEPT, ENDED = range(2)  # what a step has come to: the states are kept, the update is done
 
 
 class TrainingStep:
@@ -40,17 +41,21 @@ class TrainingStep:
         self._update: Update | None = None
         self._program: Any = None
         self._states = _States(plan)
+        self._reached, self._one = plan.backend.zeros((2,), COUNT), plan.backend.zeros((1,), COUNT)
+        self._one += 1
 
     def run(self, optimizer: Optimizer, clip_value: float | None = None, clip_norm: float | None = None) -> None:
         """Take a step, with limits of gradients as those of a Trainer; the backend's GuardError tells of a guard."""
         update = self._ready(optimizer, (clip_value, clip_norm))
         self._plan.begin()
+        self._reached.fill(0)
         try:
             self._program.run()
-        except Exception:
-            self._states.bring_back()
-            raise
-        update.end()
+        finally:  # an interrupt may come before the first call or behind the last one
+            if self._reached[ENDED]:
+                update.end()
+            elif self._reached[KEPT]:
+                self._states.bring_back()
 
     def _ready(self, optimizer: Optimizer, limits: tuple[float | None, float | None]) -> Update:
         """Return the update with its numbers written; another one, and another program, where those do not serve."""
@@ -61,12 +66,18 @@ class TrainingStep:
         update = Update(optimizer, backend, store.own_values, store.gradients, store.decayed, plan.trained)
         update.begin()
         states = self._states
-        passes = *states.keep_calls(), *plan.forward_calls, *self._middle, *plan.backward_calls
+        before = *states.keep_calls(), self._note(KEPT)
+        passes = *plan.forward_calls, *self._middle, *plan.backward_calls
         checks = *check_calls(plan), *states.check_calls()
         clip = clip_calls(backend, _trained_gradients(plan), *limits)
-        self._program = backend.program.Program([*passes, *checks, *clip, *update.calls])
+        calls = *before, *passes, *checks, *clip, *update.calls, self._note(ENDED)
+        self._program = backend.program.Program(calls)
         self._update, self._limits = update, limits
         return update
+
+    def _note(self, place: int) -> Call:
+        """Return the call that notes that a step has come to a place."""
+        return self._plan.backend.guard.keep, ([self._one], self._reached[place : place + 1])
 
 
 class _States:

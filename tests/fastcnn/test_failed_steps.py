@@ -138,6 +138,34 @@ def test_an_error_in_the_middle_of_a_step_brings_the_states_back(device, monkeyp
         assert contents(run) == before
 
 
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("calls", [0, 1, 2, 7, None])
+@pytest.mark.parametrize("good", [0, 1, 4])
+def test_an_interrupt_ends_a_step_before_or_behind_it(device, calls, good, monkeypatch):
+    run, twin = (trainer("instances and dropout", device) for _ in range(2))
+    *before, (x, y) = batches(good + 1)
+    for images, labels in before:
+        assert run.step(images, labels) == twin.step(images, labels)
+    kind = run.net.plan(BATCH, True, "parameters").backend.program.Program
+    repeat = kind.run
+
+    def interrupted(self, *arguments):
+        if calls is None:
+            repeat(self, *arguments)
+        for function, inputs in self._calls[: calls or 0]:
+            function(*inputs)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kind, "run", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run.step(x, y)
+    if calls is None:
+        twin.step(x, y)
+    assert contents(run) == contents(twin)
+    assert run.step(x, y) == twin.step(x, y)
+
+
 @given(
     name=st.sampled_from(sorted(NETWORKS)), device=st.sampled_from(DEVICES), dtype=st.sampled_from(DTYPES),
     order=st.lists(st.sampled_from(["good", "nan", "-inf"]), min_size=1, max_size=6), seed=st.integers(0, 9),
