@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fastcnn.bench.layers import LAYERS, Layer
-from fastcnn.cli.options import FILE, ModelName, OutputFile, json_option, use_threads
+from fastcnn.cli.options import FILE, ModelName, Number, OutputFile, json_option, use_threads
 from fastcnn.cli.output import write_json
 from fastcnn.errors import DataError, ShapeError
 from fastcnn.files import write_atomically
@@ -99,7 +99,7 @@ class Passes(click.ParamType):
 )
 @click.option(
     "--seconds",
-    type=click.FloatRange(min=0),
+    type=Number(min=0),
     default=0.5,
     show_default=True,
     help="Shortest time a row and side.",

@@ -1,5 +1,6 @@
 """Options and arguments that several commands share, and the checks of their values."""
 
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -33,6 +34,18 @@ class OutputFile(click.ParamType):
         if not os.access(folder, os.W_OK):
             self.fail(f"the folder {folder} cannot be written; choose another.", param, ctx)
         return path
+
+
+class Number(click.FloatRange):
+    """A finite number in a range: neither NaN, which no comparison refuses, nor an infinity."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the number, or fail before anything runs."""
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            name = param.name if param else "number"
+            self.fail(f"{name}={value} was given: it must be a finite number.", param, ctx)
+        return number
 
 
 class DataSource(click.ParamType):

@@ -18,6 +18,7 @@ import click
 
 from fastcnn.cli.options import (
     ModelName,
+    Number,
     OutputFile,
     data_options,
     device_options,
@@ -88,21 +89,20 @@ HEADER = "epoch        loss  accuracy  test loss  test accuracy   images/s"
 @click.option(
     "--batch-size",
     type=click.IntRange(min=1),
-    help=f"[default: {FOR_FEW.batch_size} {BY_SIZE} {FOR_MANY.batch_size}]",
+    help="The last batch of an epoch holds what remains; batch normalization of single pixels takes no single image.  "
+    f"[default: {FOR_FEW.batch_size} {BY_SIZE} {FOR_MANY.batch_size}]",
 )
 @click.option(
     "--lr",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Number(min=0, min_open=True),
     help=f"Learning rate.  [default: of sgd, {FOR_FEW.lr} {BY_SIZE} {FOR_MANY.lr}; 0.01 for adagrad, 0.001 for the "
     "others]",
 )
 @click.option("--optimizer", type=click.Choice(["sgd", *RATES]), default="sgd", show_default=True)
-@click.option(
-    "--momentum", type=click.FloatRange(0, 1, max_open=True), help="Of sgd and rmsprop.  [default: 0.9, rmsprop 0]"
-)
+@click.option("--momentum", type=Number(0, 1, max_open=True), help="Of sgd and rmsprop.  [default: 0.9, rmsprop 0]")
 @click.option(
     "--weight-decay",
-    type=click.FloatRange(min=0),
+    type=Number(min=0),
     help=f"Pull of the weights towards 0.  [default: {PRIOR:g} / training images, at most {MOST_DECAY:g}, for sgd; "
     "0.01 for adamw, 0 for the others]",
 )
@@ -114,7 +114,7 @@ HEADER = "epoch        loss  accuracy  test loss  test accuracy   images/s"
 )
 @click.option(
     "--clip-norm",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Number(min=0, min_open=True),
     help="Shrink the gradients of a step together, where their norm is above this.",
 )
 @click.option(
@@ -126,7 +126,7 @@ HEADER = "epoch        loss  accuracy  test loss  test accuracy   images/s"
 )
 @click.option(
     "--until",
-    type=click.FloatRange(0, 1, min_open=True),
+    type=Number(0, 1, min_open=True),
     metavar="ACCURACY",
     help="Stop after the first epoch whose test accuracy is at least this, such as 0.99; fail if none is. --json then "
     'holds "reached", the seconds of training until there, tests not counted.',

@@ -29,4 +29,4 @@ class CheckpointError(FastcnnError, OSError):
 
 
 class TrainingError(FastcnnError, ArithmeticError):
-    """Training met a loss or gradient that is not a finite number."""
+    """Training met a loss, a gradient or a running statistic that is not a finite number."""

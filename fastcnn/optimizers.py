@@ -8,21 +8,38 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar
+from functools import partial
+from typing import Any, ClassVar
+from weakref import WeakKeyDictionary, ref
 
 from fastcnn.arrays import Array
 from fastcnn.backend import Backend
+from fastcnn.checked import Check, Checked, truth
 from fastcnn.errors import ArgumentError
 from fastcnn.shapes import below_one, number
 from fastcnn.update import Update
 
+not_negative: Check = partial(number, low=0)
 
-class Optimizer(ABC):
+
+def pair_below_one(value: Any, name: str) -> tuple[float, float]:
+    """Return two numbers from 0 to below 1, or refuse them."""
+    if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != 2:
+        raise ArgumentError(f"{name}={value!r} was given: give two numbers, as (0.9, 0.999).")
+    return below_one(value[0], f"{name}[0]"), below_one(value[1], f"{name}[1]")
+
+
+class Optimizer(Checked, ABC):
     """The base of all optimizers.
 
-    `lr` and `momentum` may be changed at any time. `state` holds, after the first step, "step" (how many were taken)
+    All arguments are attributes that may be changed at any time; those that the constructor would refuse are refused
+    then, too. `state` holds, after the first step, "step" (how many were taken)
     and flat arrays under PyTorch's names; `Store.named` cuts them into parameters. Where some parameters were frozen
     for a while, "taken" holds rows (start, stop, steps): the steps of each stretch. Clear `state` to start anew.
+
+    Trainers of several networks may share an optimizer, which keeps a state for each: `state` is that of the network
+    that took the last step, and one that is assigned belongs to the network that takes the next. A shallow copy has the
+    same arguments and no state.
     """
 
     arrays: ClassVar[tuple[str, ...]] = ()
@@ -31,17 +48,55 @@ class Optimizer(ABC):
     """What takes a step, in the backend's `optimizer`."""
     momentum: float | None = None
     """How much of the earlier steps goes on in the next one; None where a rule keeps nothing of them."""
+    _network: ref[object] | None = None
+    """Whose state it is; None for whoever takes the next step."""
+
+    checks: ClassVar[dict[str, Check]] = {"lr": not_negative, "weight_decay": not_negative, "decay_bias": truth}
 
     def __init__(self, lr: float, weight_decay: float, decay_bias: bool) -> None:
-        self.lr = number(lr, "lr", 0)
-        self.weight_decay = number(weight_decay, "weight_decay", 0)
-        self.decay_bias = bool(decay_bias)
-        self.state: dict[str, Array] = {}
+        self.lr = lr
+        self.weight_decay = weight_decay
+        self.decay_bias = decay_bias
+        self._waiting: WeakKeyDictionary[object, dict[str, Array]] = WeakKeyDictionary()
+        self.state = {}
+
+    @property
+    def state(self) -> dict[str, Array]:
+        """What was kept of the steps so far, by name."""
+        return self._state
+
+    @state.setter
+    def state(self, state: dict[str, Array]) -> None:
+        self._state, self._network = state, None
+
+    def turn_to(self, network: object) -> None:
+        """Let `state` be that of a network; what is kept of another waits for it as long as it lives."""
+        if self._network is not None and self._network() is network:
+            return
+        own = self._waiting.pop(network, {})
+        if self._network is not None:
+            last = self._network()
+            if last is not None:
+                self._waiting[last] = self._state
+            self._state = own
+        self._network = ref(network)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name not in ("_network", "_waiting")}
+
+    def __setstate__(self, attributes: dict[str, Any]) -> None:
+        self.__dict__.update(attributes, _waiting=WeakKeyDictionary())
+
+    def __copy__(self) -> Optimizer:
+        twin = type(self).__new__(type(self))
+        twin.__setstate__(self.__getstate__())
+        twin.state = {}
+        return twin
 
     @property
     def steps(self) -> int:
         """How many steps were taken."""
-        return int(self.state["step"]) if "step" in self.state else 0
+        return int(self._state["step"]) if "step" in self._state else 0
 
     def kept(self) -> tuple[str, ...]:
         """Return those of `arrays` that the arguments call for."""
@@ -63,7 +118,7 @@ class Optimizer(ABC):
         decayed: int | None = None,
         trained: Sequence[slice] | None = None,
     ) -> None:
-        """Change flat parameter values in place by one step against their gradients.
+        """Change flat parameter values, whose `state` it is, in place by one step against their gradients.
 
         `decayed` is how many of them, from the first, weight decay reaches if `decay_bias` is False; `trained` are the
         stretches to change, in order, by default all: nothing touches the others, nor their state.
@@ -72,9 +127,10 @@ class Optimizer(ABC):
 
     def held(self, values: Array) -> dict[str, Array] | None:
         """Return the arrays of the state, or None where it is missing or belongs to other parameters."""
-        if "step" not in self.state:
+        state = self._state
+        if "step" not in state:
             return None
-        pairs = [(name, self.state[name]) for name in self.arrays if name in self.state]
+        pairs = [(name, state[name]) for name in self.arrays if name in state]
         held = {name: array for name, array in pairs if (array.shape, array.dtype) == (values.shape, values.dtype)}
         return held if all(name in held for name in self.kept()) else None
 
@@ -103,6 +159,7 @@ class SGD(Optimizer):
 
     arrays = ("momentum_buffer",)
     kernel = "sgd_update"
+    checks = Optimizer.checks | {"momentum": below_one, "dampening": number, "nesterov": truth}
 
     def __init__(
         self,
@@ -115,11 +172,17 @@ class SGD(Optimizer):
         decay_bias: bool = True,
     ) -> None:
         super().__init__(lr, weight_decay, decay_bias)
-        self.momentum: float = below_one(momentum, "momentum")
-        self.dampening = number(dampening, "dampening")
-        self.nesterov = bool(nesterov)
-        if self.nesterov and (not self.momentum or self.dampening):
+        self.nesterov = False
+        self.momentum: float = momentum
+        self.dampening = dampening
+        self.nesterov = nesterov
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "nesterov" and truth(value, name) and (not self.momentum or self.dampening):
             raise ArgumentError("nesterov=True was given: it needs momentum > 0 and dampening 0.")
+        if name == "dampening" and self.nesterov and number(value, name):
+            raise ArgumentError(f"dampening={value!r} was given: nesterov=True needs dampening 0.")
+        super().__setattr__(name, value)
 
     def __repr__(self) -> str:
         return f"SGD({self.lr}, momentum={self.momentum}, weight_decay={self.weight_decay}, nesterov={self.nesterov})"
@@ -149,6 +212,7 @@ class Adam(Optimizer):
     arrays = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
     kernel = "adam_update"
     is_decoupled: ClassVar[bool] = False
+    checks = Optimizer.checks | {"betas": pair_below_one, "eps": not_negative, "amsgrad": truth}
 
     def __init__(
         self,
@@ -161,11 +225,9 @@ class Adam(Optimizer):
         decay_bias: bool = True,
     ) -> None:
         super().__init__(lr, weight_decay, decay_bias)
-        if not isinstance(betas, Sequence) or len(betas) != 2:
-            raise ArgumentError(f"betas={betas!r} was given: give two numbers, as (0.9, 0.999).")
-        self.betas = below_one(betas[0], "betas[0]"), below_one(betas[1], "betas[1]")
-        self.eps = number(eps, "eps", 0)
-        self.amsgrad = bool(amsgrad)
+        self.betas: Sequence[float] = betas
+        self.eps = eps
+        self.amsgrad = amsgrad
 
     @property
     def momentum(self) -> float:
@@ -174,7 +236,7 @@ class Adam(Optimizer):
 
     @momentum.setter
     def momentum(self, value: float) -> None:
-        self.betas = value, self.betas[1]
+        self.betas = below_one(value, "momentum"), self.betas[1]
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.lr}, betas={self.betas}, weight_decay={self.weight_decay})"
@@ -214,6 +276,9 @@ class RMSprop(Optimizer):
 
     arrays = ("square_avg", "grad_avg", "momentum_buffer")
     kernel = "rmsprop_update"
+    checks = Optimizer.checks | {
+        "alpha": partial(number, low=0, high=1), "eps": not_negative, "momentum": below_one, "centered": truth
+    }  # fmt: skip
 
     def __init__(
         self,
@@ -227,10 +292,10 @@ class RMSprop(Optimizer):
         decay_bias: bool = True,
     ) -> None:
         super().__init__(lr, weight_decay, decay_bias)
-        self.alpha = number(alpha, "alpha", 0, 1)
-        self.eps = number(eps, "eps", 0)
-        self.momentum: float = below_one(momentum, "momentum")
-        self.centered = bool(centered)
+        self.alpha = alpha
+        self.eps = eps
+        self.momentum: float = momentum
+        self.centered = centered
 
     def __repr__(self) -> str:
         return f"RMSprop({self.lr}, alpha={self.alpha}, momentum={self.momentum}, weight_decay={self.weight_decay})"
@@ -250,6 +315,7 @@ class Adagrad(Optimizer):
 
     arrays = ("sum",)
     kernel = "adagrad_update"
+    checks = Optimizer.checks | dict.fromkeys(("lr_decay", "initial_accumulator_value", "eps"), not_negative)
 
     def __init__(
         self,
@@ -262,9 +328,9 @@ class Adagrad(Optimizer):
         decay_bias: bool = True,
     ) -> None:
         super().__init__(lr, weight_decay, decay_bias)
-        self.lr_decay = number(lr_decay, "lr_decay", 0)
-        self.initial_accumulator_value = number(initial_accumulator_value, "initial_accumulator_value", 0)
-        self.eps = number(eps, "eps", 0)
+        self.lr_decay = lr_decay
+        self.initial_accumulator_value = initial_accumulator_value
+        self.eps = eps
 
     def __repr__(self) -> str:
         return f"Adagrad({self.lr}, lr_decay={self.lr_decay}, weight_decay={self.weight_decay})"

@@ -224,7 +224,9 @@ class Plan:
         self._way_back.run()
 
     def first_non_finite(self) -> str | None:
-        """Return what first holds an infinity or NaN: the input, or a layer by its label.
+        """Return what first holds an infinity or NaN: the input, or something of a layer by its label.
+
+        A state counts where the pass makes it so.
 
         The forward pass runs again, since a later array may stand where an earlier one stood.
         """
@@ -236,6 +238,11 @@ class Plan:
                 run(bound.forward)
                 if not self.backend.all_finite(self._value(step.output)):
                     return f"the output of {step.label}"
+            for layer in self.layers:
+                for name, array in self.store.state[layer].items():
+                    was_finite = all(self.backend.all_finite(kept) for own, kept in states if own is array)
+                    if was_finite and not self.backend.all_finite(array):
+                        return f"the {name} of {layer.label}"
         finally:
             for array, kept in states:
                 self.backend.copy(kept, array)

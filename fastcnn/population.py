@@ -1,7 +1,8 @@
 """Population statistics of batch normalization, after training: Ioffe and Szegedy 2015, algorithm 2, lines 7 to 12."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from fastcnn.arrays import Array
@@ -32,7 +33,8 @@ def estimate_population_statistics(net: Graph, batches: Iterable[ArrayLike | tup
     ArgumentError
         If no layer keeps running statistics, or `eval` holds all that do.
     DataError, ShapeError
-        If there is no batch, or one does not fit the network.
+        If there is no batch, or one does not fit the network, or holds numbers whose statistics are not finite; the
+        running statistics are then what they were.
 
     >>> import numpy as np
     >>> from fastcnn.sequential import Sequential
@@ -53,9 +55,12 @@ def estimate_population_statistics(net: Graph, batches: Iterable[ArrayLike | tup
         for layer in layers:
             layer.momentum = 1.0  # the running statistics are then the last batch's
         for batch in batches:
+            for layer in layers:  # what they were counts for nothing, be it a number or not
+                layer.state.update({name: np.zeros(layer.weight_shape) for name in RUNNING})
             size = _run(net, batch)
             images += size
             found = [{name: size * layer.state[name].astype("float64") for name in RUNNING} for layer in layers]
+            _check_finite(layers, found)
             sums = [{n: a[n] + b[n] for n in RUNNING} for a, b in zip(sums, found, strict=True)] if sums else found
     finally:
         for layer, momentum, state in zip(layers, momenta, kept, strict=True):
@@ -81,3 +86,14 @@ def _run(net: Graph, batch: ArrayLike | tuple[ArrayLike, ...]) -> int:
             plan.load(arrays)
             plan.forward()
     return size
+
+
+def _check_finite(layers: Sequence[ChannelNorm], found: Sequence[dict[str, Array]]) -> None:
+    """Refuse a batch by what it gave."""
+    for layer, statistics in zip(layers, found, strict=True):
+        for name, value in statistics.items():
+            if not np.isfinite(value).all():
+                raise DataError(
+                    f"a batch gave {layer.label} a {name} that is not finite: leave out images with NaN, infinities or "
+                    "numbers near the largest."
+                )

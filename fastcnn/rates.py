@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf
+
 from fastcnn.errors import ArgumentError
 from fastcnn.history import EpochRecord
 from fastcnn.optimizers import Optimizer
@@ -33,7 +35,16 @@ class Rates:
             self.step += 1
 
     def _set(self, schedule: Schedule, moment: Moment) -> None:
-        self.optimizer.lr = self.first * schedule.at(moment)
+        try:
+            lr = self.first * schedule.at(moment)
+        except OverflowError:
+            lr = inf
+        if not 0 <= lr < inf:
+            raise ArgumentError(
+                f"{type(schedule).__name__} gives the learning rate {lr} when {moment.step} of {moment.steps} "
+                f"{schedule.by}s are done: let its factor be a finite number >= 0."
+            )
+        self.optimizer.lr = lr
         if schedule.cycle_momentum:
             self.optimizer.momentum = schedule.momentum_at(moment)
 

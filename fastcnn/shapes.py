@@ -33,10 +33,10 @@ def whole(value: object, minimum: int, name: str) -> int:
 
 
 def number(value: Any, name: str, low: float | None = None, high: float | None = None) -> float:
-    """Return `value` as a finite float between low and high, or refuse it."""
+    """Return `value` as a finite float between low and high, or refuse it; words and truth values are no numbers."""
     try:
-        found = float(value)
-    except (TypeError, ValueError):
+        found = float("nan") if isinstance(value, str | bytes | bool | np.bool_) else float(value)
+    except (TypeError, ValueError, OverflowError):
         found = float("nan")
     if not isfinite(found) or (low is not None and found < low) or (high is not None and found > high):
         limits = "" if low is None else f" >= {low:g}" if high is None else f" from {low:g} to {high:g}"

@@ -7,15 +7,17 @@ array that grows with the network. All that is random comes from one seed.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from math import isfinite
 from time import perf_counter
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 
 from fastcnn.arrays import Array
 from fastcnn.augment import Augmentations, Mover
-from fastcnn.errors import ArgumentError, DataError, TrainingError
+from fastcnn.checked import Check, Checked, optional
+from fastcnn.errors import ArgumentError, DataError, ShapeError, TrainingError
 from fastcnn.graph import Graph
 from fastcnn.heads import Batch, Sums, bind_heads, losses_by_output
 from fastcnn.history import EpochRecord, Evaluation, History
@@ -42,7 +44,19 @@ Targets: TypeAlias = list[Array]
 SHUFFLE_STREAM, AUGMENT_STREAM = 1, 2
 
 
-class Trainer:
+def _optimizer(value: Any, name: str) -> Optimizer:
+    if not isinstance(value, Optimizer):
+        raise ArgumentError(f"Trainer got {name}={value!r}: give an Optimizer, as Trainer(net, loss, optimizer).")
+    return value
+
+
+def _schedule(value: Any, name: str) -> Schedule:
+    if not isinstance(value, Schedule):
+        raise ArgumentError(f"Trainer got {name}={value!r}: give a Schedule, such as fastcnn.schedules.Cosine().")
+    return value
+
+
+class Trainer(Checked):
     """Trains a network.
 
     Training data are (images, targets): images (N, *input shape), for several inputs a tuple or {input's name: array};
@@ -51,7 +65,8 @@ class Trainer:
     Parameters
     ----------
     net, loss, optimizer
-        What to train, what to lower and how. A network of several outputs needs a MultiTask.
+        What to train, what to lower and how. A network of several outputs needs a MultiTask. An optimizer keeps its
+        moments and counts apart for each network.
     seed
         Draws the weights (where nobody has drawn or set them before), the order of the images and how they move.
     device
@@ -77,6 +92,11 @@ class Trainer:
     2.302585
     """
 
+    checks: ClassVar[dict[str, Check]] = {
+        "optimizer": _optimizer, "schedule": optional(_schedule),
+        "clip_norm": optional(partial(number, low=0)), "clip_value": optional(partial(number, low=0)),
+    }  # fmt: skip
+
     def __init__(
         self,
         net: Graph,
@@ -91,15 +111,12 @@ class Trainer:
         clip_value: float | None = None,
         augment: Augmentations | None = None,
     ) -> None:
-        kinds = ((net, Graph, "net"), (loss, Loss | MultiTask, "loss"), (optimizer, Optimizer, "optimizer"))
-        for given, kind, what in kinds:
+        for given, kind, what in ((net, Graph, "net"), (loss, Loss | MultiTask, "loss")):
             if not isinstance(given, kind):
                 name = getattr(kind, "__name__", "Loss")
                 raise ArgumentError(f"Trainer got {what}={given!r}: give a {name}, as Trainer(net, loss, optimizer).")
-        if schedule is not None and not isinstance(schedule, Schedule):
-            raise ArgumentError(
-                f"Trainer got schedule={schedule!r}: give a Schedule, such as fastcnn.schedules.Cosine()."
-            )
+        self.optimizer = optimizer
+        self.schedule = schedule
         net.check_complete()
         check_momentum(schedule, optimizer)
         if augment is not None and len(net.inputs) != 1:
@@ -110,13 +127,8 @@ class Trainer:
         self._losses = losses_by_output(net, loss)
         self.net = net if device is None else net.to(device)
         self.loss = loss
-        self.optimizer = optimizer
         self.progress = progress
-        self.schedule = schedule
-        self.clip_norm, self.clip_value = (
-            None if limit is None else number(limit, name, 0)
-            for limit, name in ((clip_norm, "clip_norm"), (clip_value, "clip_value"))
-        )
+        self.clip_norm, self.clip_value = clip_norm, clip_value
         self.epoch = 0
         self.steps = 0
         for (single, _), shape in zip(self._losses, net.output_shapes, strict=True):
@@ -141,7 +153,8 @@ class Trainer:
     ) -> History:
         """Train for some epochs, and return a record of each.
 
-        The images are shuffled every epoch, and the last, smaller batch is used. `callback` gets
+        The images are shuffled every epoch, and the last, smaller batch is used; one that a layer does not take, such
+        as a single row for BatchNorm1d, is refused before the first step. `callback` gets
         each epoch's record when it ends; it may change `optimizer.lr` where there is no schedule, and ends the training
         by returning True.
         Accuracies are None where the loss has no classes.
@@ -149,9 +162,11 @@ class Trainer:
         Raises
         ------
         DataError, ShapeError
-            If images or labels do not fit the network; nothing has run then.
+            If images or labels do not fit the network, or a layer does not take a batch of some size that batch_size
+            leaves; nothing has run then.
         TrainingError
-            If a loss or gradient is not finite; the weights are those before that step.
+            If a loss, a gradient or a running statistic is not finite; weights and the layers' states (running
+            statistics, what dropout counts) are those before that step.
         """
         images, targets = self._check_all(train, "training data")
         self._check_learns()
@@ -160,6 +175,10 @@ class Trainer:
         held_out = None
         if validation is not None:
             held_out = self._check_all(validation, "validation data")
+        self._check_batches("training data", targets, batch_size, training=True)
+        if held_out is not None:
+            self._check_batches("validation data", held_out[1], batch_size, training=False)
+        check_momentum(self.schedule, self.optimizer)
         if self.schedule is not None:
             classifies = any(loss.classifies for loss, _ in self._losses)
             check_metric(self.schedule.watches(), held_out is not None, classifies)
@@ -200,7 +219,9 @@ class Trainer:
     def evaluate(self, data: LabelledImages, batch_size: int = 256) -> Evaluation:
         """Return mean loss and accuracy over some data; no accuracy, None, where the loss has no classes."""
         whole(batch_size, 1, "batch_size")
-        return self._evaluate(*self._check_all(data, "evaluation data"), batch_size)
+        images, targets = self._check_all(data, "evaluation data")
+        self._check_batches("evaluation data", targets, batch_size, training=False)
+        return self._evaluate(images, targets, batch_size)
 
     def predict(self, images: Any, batch_size: int = 256) -> Any:
         """Return the outputs (N, ...) for any number of images: logits (N, K) of a classifier."""
@@ -249,6 +270,19 @@ class Trainer:
             batch = self._batches[plan] = bind_heads(plan.backend, plan, self._losses, targets, training)
         return batch
 
+    def _check_batches(self, what: str, targets: Targets, batch_size: int, training: bool) -> None:
+        """Plan batches of all sizes that will come, or refuse one that a layer does not take."""
+        count = len(targets[0])
+        for size in dict.fromkeys((min(batch_size, count), count % batch_size or batch_size)):
+            try:
+                with self.net.changing() if training else self.net.reading() as held:
+                    self._batch(held, size, targets, training)
+            except ShapeError as error:
+                ends = "ends with a batch" if size != batch_size else "comes in batches"
+                raise ShapeError(
+                    f"the {what} of {count} images {ends} of {size} where batch_size={batch_size}: {error}"
+                ) from None
+
     def _load(self, held: Pass, images: Arrays, targets: Targets, rows: Array, training: bool) -> Batch:
         batch = self._batch(held, len(rows), targets, training)
         for array, own in zip(images, batch.plan.inputs, strict=True):
@@ -283,20 +317,26 @@ class Trainer:
 
     def _train_batch(self, batch: Batch) -> float:
         self.steps += 1
+        self.optimizer.turn_to(self.net)
         try:
             batch.step.run(self.optimizer, self.clip_value, self.clip_norm)
         except batch.plan.backend.guard.GuardError:
-            problem = "a gradient is not finite" if isfinite(batch.loss) else f"the loss is {batch.loss}"
-            raise self._not_finite(batch, problem) from None
+            raise self._not_finite(batch) from None
         return batch.loss
 
-    def _not_finite(self, batch: Batch, problem: str) -> TrainingError:
+    def _not_finite(self, batch: Batch) -> TrainingError:
+        backend, store = batch.plan.backend, batch.plan.store
+        problem = "a layer's state is no longer finite"
+        if not isfinite(batch.loss):
+            problem = f"the loss is {batch.loss}"
+        elif not all(backend.all_finite(store.gradients[part]) for part in batch.plan.trained):
+            problem = "a gradient is not finite"
         given = (np.isfinite(head.targets).all() for head in batch.heads)
         culprit = batch.plan.first_non_finite() or ("the loss itself" if all(given) else "the targets")
         when = f"epoch {self.epoch}, step {self.steps}" if self.epoch else f"step {self.steps}"
         return TrainingError(
-            f"{problem} in {when}, first seen in {culprit}; "
-            "the weights are those before this step: lower the learning rate or check the images."
+            f"{problem} in {when}, first seen in {culprit}; the weights are those before this step, and so are "
+            "running statistics: lower the learning rate or check the images."
         )
 
     def _evaluate(self, images: Arrays, targets: Targets, batch_size: int) -> Evaluation:

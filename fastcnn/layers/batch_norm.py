@@ -11,6 +11,7 @@ The variance is the biased one, over m, not m - 1; the running one is over m - 1
 variance, except through running ones.
 """
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from math import prod
 from typing import Any, ClassVar
@@ -115,19 +116,19 @@ class ChannelNorm(GroupedNorm):
         fixed = self.tracks and not training
         N, C, L = y.shape[0], self.num_features, prod(y.shape[1:-1])
         shape = (N, L, C) if self.per_image and not fixed else (1, N * L, C)
-        if training or not self.tracks:
-            self._check_count(y.shape, shape[1])
+        if not fixed:
+            self._check_count(y.shape, shape[1], training)
         bound, mean, variance = self.grouped(backend, xs, y, C, shape, bounds, fixed, measured, sums)
         if fixed:
             running = (("running_mean", mean), ("running_var", variance))
             fill: list[Call] = [(backend.copy, (self.own_state[name], own[0])) for name, own in running]
             return Bound(bound.backward, [*fill, *bound.forward])
-        if self.tracks and y.size:
-            held = self.own_state
-            moved = held["num_batches_tracked"], held["running_mean"], held["running_var"]
-            track: Call = (backend.norm.update_running, (mean, variance, shape[1], self.momentum, *moved))
-            return Bound(bound.backward, [*bound.forward, track])
-        return bound
+        track = self.track_calls(backend, mean, variance, shape[1], y.size == 0) if self.tracks else []
+        return Bound(bound.backward, [*bound.forward, *track])
+
+    @abstractmethod
+    def track_calls(self, backend: Backend, mean: Array, variance: Array, count: int, is_empty: bool) -> list[Call]:
+        """Return the calls that move the running statistics, by those of a batch of `count` numbers a mean."""
 
     def fold_call(self, backend: Backend, w: Array, b: Array | None, folded: Array, bias: Array) -> Call:
         """Return the call that fills weights (..., C), which do what w, b and then this layer do in prediction."""
@@ -136,13 +137,15 @@ class ChannelNorm(GroupedNorm):
         rows = (-1, self.num_features)
         return backend.norm.fold_norm, (w.reshape(rows), b, gamma, beta, *running, self.eps, folded.reshape(rows), bias)
 
-    def _check_count(self, shape: Shape, count: int) -> None:
+    def _check_count(self, shape: Shape, count: int, training: bool) -> None:
         if count == 1 and shape[0] > 0:
             what = "pixel in each image" if self.per_image else "value in each channel"
-            advice = "give larger images." if self.per_image else "give a larger batch, or predict after eval()."
+            when = "in training" if training else "and keeps no running statistics"
+            larger = "larger images" if self.per_image else "a larger batch"
+            let = "let" if self.tracks else "build it with track_running_stats=True and let"
             raise ShapeError(
-                f"{self.label} got an array of shape {shape} in training, with one {what}, which has no deviation: "
-                + advice
+                f"{self.label} got an array of shape {shape} {when}, with one {what}, which has no deviation: "
+                f"give {larger}, or {let} it take running statistics by eval()."
             )
 
 
@@ -164,7 +167,8 @@ class BatchNorm(ChannelNorm):
         Whether `state` keeps a "running_mean", a "running_var" (unbiased) and "num_batches_tracked", which stand for
         the batch's in prediction. Without, prediction too takes the batch's own.
 
-    A batch in training must hold more than one value a channel (else ShapeError, as in PyTorch).
+    A batch in training must hold more than one value a channel (else ShapeError, as in PyTorch): `Trainer.fit` refuses
+    a batch size that leaves a last batch of one, before its first step. An empty batch is counted, and moves nothing.
     """
 
     kind = "batch_norm"
@@ -183,6 +187,12 @@ class BatchNorm(ChannelNorm):
         device: str = "cpu",
     ) -> None:
         super().__init__(num_features, eps, momentum, affine, track_running_stats, name, dtype, device)
+
+    def track_calls(self, backend: Backend, mean: Array, variance: Array, count: int, is_empty: bool) -> list[Call]:
+        """Return the call that moves the running statistics and counts the batch; an empty one is counted only."""
+        held, momentum = self.own_state, 0.0 if is_empty else self.momentum
+        moved = held["num_batches_tracked"], held["running_mean"], held["running_var"]
+        return [(backend.norm.update_running, (mean, variance, count, momentum, *moved))]
 
 
 class BatchNorm1d(BatchNorm):
@@ -221,7 +231,9 @@ class InstanceNorm(ChannelNorm):
     """Instance normalization (Ulyanov, Vedaldi, Lempitsky 2016) with PyTorch's arguments and defaults.
 
     Every channel of every image is normalized over its own pixels, in prediction too unless running statistics are
-    tracked (the images' average). Arguments as in `BatchNorm`. Images of one pixel are refused in training.
+    tracked (the images' average). Arguments as in `BatchNorm`, but as in PyTorch "num_batches_tracked" stays 0, and so
+    there is no average of all batches: with momentum None the running statistics stay what they are. Images of one
+    pixel are refused in training.
     """
 
     kind = "instance_norm"
@@ -240,6 +252,14 @@ class InstanceNorm(ChannelNorm):
         device: str = "cpu",
     ) -> None:
         super().__init__(num_features, eps, momentum, affine, track_running_stats, name, dtype, device)
+
+    def track_calls(self, backend: Backend, mean: Array, variance: Array, count: int, is_empty: bool) -> list[Call]:
+        """Return the call that moves the running statistics, where there is a momentum and an image to move them."""
+        if self.momentum is None or is_empty:
+            return []
+        uncounted = backend.zeros((1,), self.dtype)
+        running = self.own_state["running_mean"], self.own_state["running_var"]
+        return [(backend.norm.update_running, (mean, variance, count, self.momentum, uncounted, *running))]
 
 
 class InstanceNorm1d(InstanceNorm):

@@ -6,8 +6,9 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
+from fastcnn.checked import Check, Checked
 from fastcnn.errors import ArgumentError
 from fastcnn.shapes import is_int, number
 
@@ -42,15 +43,24 @@ Length: TypeAlias = int | float
 """A time in training: whole numbers count epochs, those below 1 are shares of all."""
 
 
-class Schedule(ABC):
-    """The base of all schedules; `by` says whether they are asked every "epoch" or every "step"."""
+def _by(value: Any, name: str) -> Any:
+    if value not in BY:
+        raise ArgumentError(f"by={value!r} was given: a schedule goes by 'epoch' or by 'step'.")
+    return value
+
+
+class Schedule(Checked, ABC):
+    """The base of all schedules; `by` says whether they are asked every "epoch" or every "step".
+
+    All arguments are attributes, too; those that the constructor would refuse are refused where they are assigned.
+    """
+
+    checks: ClassVar[dict[str, Check]] = {"by": _by}
 
     cycle_momentum: bool = False
     """Whether the schedule sets the optimizer's momentum, too."""
 
     def __init__(self, by: str = "epoch") -> None:
-        if by not in BY:
-            raise ArgumentError(f"by={by!r} was given: a schedule goes by 'epoch' or by 'step'.")
         self.by = by
 
     @abstractmethod

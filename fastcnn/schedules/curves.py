@@ -5,10 +5,32 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
+from fastcnn.checked import Check, truth
 from fastcnn.errors import ArgumentError
 from fastcnn.schedules.base import Length, Moment, Schedule, checked_length, in_steps
 from fastcnn.shapes import below_one, number, whole
+
+not_negative: Check = partial(number, low=0)
+at_least_one: Check = partial(number, low=1)
+
+
+def _step_size(value: Any, name: str) -> int:
+    return whole(value, 1, name)
+
+
+def _milestones(value: Any, name: str) -> tuple[Length, ...]:
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        raise ArgumentError(f"{name}={value!r} was given: give a list of epochs or of shares below 1.")
+    return tuple(checked_length(at, name) for at in value)
+
+
+def _follower(value: Any, name: str) -> Schedule:
+    if not isinstance(value, Schedule):
+        raise ArgumentError(f"Warmup got {value!r}: give the schedule that follows, such as Cosine().")
+    return value
 
 
 class Constant(Schedule):
@@ -30,10 +52,12 @@ class Step(Schedule):
     [1.0, 1.0, 0.1, 0.1, 0.01]
     """
 
+    checks = Schedule.checks | {"step_size": _step_size, "gamma": not_negative}
+
     def __init__(self, step_size: int, gamma: float = 0.1, *, by: str = "epoch") -> None:
         super().__init__(by)
-        self.step_size = whole(step_size, 1, "step_size")
-        self.gamma = number(gamma, "gamma", 0)
+        self.step_size = step_size
+        self.gamma = gamma
 
     def at(self, moment: Moment) -> float:
         """Return gamma to the number of whole step sizes that have passed."""
@@ -49,12 +73,12 @@ class MultiStep(Schedule):
     [1.0, 1.0, 0.1, 0.01]
     """
 
+    checks = Schedule.checks | {"milestones": _milestones, "gamma": not_negative}
+
     def __init__(self, milestones: Sequence[Length] = (0.5, 0.75), gamma: float = 0.1, *, by: str = "epoch") -> None:
         super().__init__(by)
-        if not isinstance(milestones, Sequence) or isinstance(milestones, str):
-            raise ArgumentError(f"milestones={milestones!r} was given: give a list of epochs or of shares below 1.")
-        self.milestones = tuple(checked_length(at, "milestones") for at in milestones)
-        self.gamma = number(gamma, "gamma", 0)
+        self.milestones = milestones
+        self.gamma = gamma
 
     def at(self, moment: Moment) -> float:
         """Return gamma to the number of milestones that have passed."""
@@ -68,9 +92,11 @@ class Exponential(Schedule):
     0.125
     """
 
+    checks = Schedule.checks | {"gamma": not_negative}
+
     def __init__(self, gamma: float = 0.95, *, by: str = "epoch") -> None:
         super().__init__(by)
-        self.gamma = number(gamma, "gamma", 0)
+        self.gamma = gamma
 
     def at(self, moment: Moment) -> float:
         """Return gamma to the number of epochs done."""
@@ -84,9 +110,11 @@ class Cosine(Schedule):
     [1.0, 0.853553, 0.5, 0.146447, 0.0]
     """
 
+    checks = Schedule.checks | {"final": not_negative}
+
     def __init__(self, final: float = 0.0, *, by: str = "epoch") -> None:
         super().__init__(by)
-        self.final = number(final, "final", 0)
+        self.final = final
 
     def at(self, moment: Moment) -> float:
         """Return the height of the cosine."""
@@ -102,16 +130,16 @@ class Warmup(Schedule):
     [0.5, 0.75, 1.0]
     """
 
+    checks = Schedule.checks | {"schedule": _follower, "length": checked_length, "first": not_negative}
+
     def __init__(
         self, schedule: Schedule | None = None, length: Length = 0.05, first: float = 0.1, *, by: str = "step"
     ) -> None:
         super().__init__(by)
         self.schedule = Constant(by) if schedule is None else schedule
-        if not isinstance(self.schedule, Schedule):
-            raise ArgumentError(f"Warmup got {schedule!r}: give the schedule that follows, such as Cosine().")
         self.cycle_momentum = self.schedule.cycle_momentum
-        self.length = checked_length(length, "length")
-        self.first = number(first, "first", 0)
+        self.length = length
+        self.first = first
 
     def at(self, moment: Moment) -> float:
         """Return the height of the line, or the factor of the schedule that follows."""
@@ -153,6 +181,11 @@ class OneCycle(Schedule):
     [(0.04, 0.95), (0.52, 0.9), (1.0, 0.85), (0.0, 0.95)]
     """
 
+    checks = Schedule.checks | {
+        "pct_start": partial(number, low=0, high=1), "div_factor": at_least_one, "final_div_factor": at_least_one,
+        "cycle_momentum": truth, "base_momentum": below_one, "max_momentum": below_one,
+    }  # fmt: skip
+
     def __init__(
         self,
         pct_start: float = 0.3,
@@ -165,12 +198,12 @@ class OneCycle(Schedule):
         by: str = "step",
     ) -> None:
         super().__init__(by)
-        self.pct_start = number(pct_start, "pct_start", 0, 1)
-        self.div_factor = number(div_factor, "div_factor", 1)
-        self.final_div_factor = number(final_div_factor, "final_div_factor", 1)
-        self.cycle_momentum = bool(cycle_momentum)
-        self.base_momentum = below_one(base_momentum, "base_momentum")
-        self.max_momentum = below_one(max_momentum, "max_momentum")
+        self.pct_start = pct_start
+        self.div_factor = div_factor
+        self.final_div_factor = final_div_factor
+        self.cycle_momentum = cycle_momentum
+        self.base_momentum = base_momentum
+        self.max_momentum = max_momentum
 
     def at(self, moment: Moment) -> float:
         """Return the factor of the learning rate."""

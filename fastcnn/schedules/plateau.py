@@ -3,24 +3,44 @@
 from __future__ import annotations
 
 import math
+from functools import partial
+from typing import Any
 
-from fastcnn.errors import ArgumentError
+from fastcnn.checked import Check, one_of
 from fastcnn.schedules.base import Moment, Schedule
 from fastcnn.shapes import number, whole
+
+not_negative: Check = partial(number, low=0)
+
+
+def _count(value: Any, name: str) -> int:
+    return whole(value, 0, name)
+
+
+def _factor(value: Any, name: str) -> float:
+    return number(value, "factor", 0, 1)
 
 
 class ReduceOnPlateau(Schedule):
     """Multiply by `factor` when a result has not improved for more than `patience` epochs.
 
     Parameters are those of PyTorch's ReduceLROnPlateau: `mode` "min" or "max", `threshold` how
-    much better counts as better (relative, or absolute by `threshold_mode` "abs"), `cooldown` epochs of rest after a
-    change, `min_lr` the least learning rate, `eps` the least change of it. `metric` names the number to watch in an
-    epoch's record; by default "val_loss", or "val_accuracy" for mode "max".
+    much better counts as better (a share of the best result's magnitude, or by `threshold_mode` "abs" the difference
+    itself), `cooldown` epochs of rest after a change, `min_lr` the least learning rate, `eps` the least change of it.
+    `metric` names the number to watch in an epoch's record; by default "val_loss", or "val_accuracy" for mode "max".
+    An epoch without such a number (an accuracy where every label was ignored) counts for nothing.
+
+    PyTorch takes the share of the result itself, which for one below 0 makes a worse one count as better.
 
     >>> plateau = ReduceOnPlateau(patience=0)
     >>> [plateau.at(Moment(epoch, 9, record={"val_loss": loss})) for epoch, loss in enumerate([2.0, 1.0, 1.0], 1)]
     [1.0, 1.0, 0.1]
     """
+
+    checks = Schedule.checks | {
+        "mode": one_of("min", "max"), "threshold_mode": one_of("rel", "abs"), "reduction": _factor,
+        "patience": _count, "cooldown": _count, "threshold": not_negative, "min_lr": not_negative, "eps": not_negative,
+    }  # fmt: skip
 
     def __init__(
         self,
@@ -36,14 +56,11 @@ class ReduceOnPlateau(Schedule):
         metric: str | None = None,
     ) -> None:
         super().__init__("epoch")
-        for value, names, what in ((mode, ("min", "max"), "mode"), (threshold_mode, ("rel", "abs"), "threshold_mode")):
-            if value not in names:
-                raise ArgumentError(f"{what}={value!r} was given: choose {' or '.join(map(repr, names))}.")
         self.mode, self.threshold_mode = mode, threshold_mode
-        self.reduction = number(factor, "factor", 0, 1)
-        self.patience, self.cooldown = whole(patience, 0, "patience"), whole(cooldown, 0, "cooldown")
-        self.threshold, self.min_lr = number(threshold, "threshold", 0), number(min_lr, "min_lr", 0)
-        self.eps = number(eps, "eps", 0)
+        self.reduction = factor
+        self.patience, self.cooldown = patience, cooldown
+        self.threshold, self.min_lr = threshold, min_lr
+        self.eps = eps
         self.metric = metric or ("val_loss" if mode == "min" else "val_accuracy")
         self.start()
 
@@ -58,15 +75,16 @@ class ReduceOnPlateau(Schedule):
 
     def at(self, moment: Moment) -> float:
         """Return the factor; where an epoch has just ended, look at its result first."""
-        if moment.record is not None:
-            self._look(float(moment.record[self.metric]), moment.lr)
+        result = None if moment.record is None else moment.record[self.metric]
+        if result is not None:
+            self._look(float(result), moment.lr)
         return self._factor
 
     def _is_better(self, value: float) -> bool:
-        sign = 1 if self.mode == "min" else -1
-        if self.threshold_mode == "rel":
-            return sign * value < sign * self._best * (1 - sign * self.threshold)
-        return sign * value < sign * self._best - self.threshold
+        sign, best = (1 if self.mode == "min" else -1), self._best
+        if self.threshold_mode == "abs" or math.isinf(best):
+            return sign * value < sign * best - self.threshold
+        return sign * value < sign * best * (1 - sign * math.copysign(self.threshold, best))
 
     def _look(self, value: float, lr: float) -> None:
         if self._is_better(value):

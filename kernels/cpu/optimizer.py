@@ -36,6 +36,8 @@ BLOCK = 1 << 11  # elements of a task: five arrays of float32 are 40 KB
 SMALL = 1 << 15  # elements: for fewer no second thread wakes
 SEEN, FEW_SEEN = 1 << 14, 1 << 17  # the same where elements are looked at only
 NORM_EPSILON = 1e-6  # keeps the division of PyTorch's clip_grad_norm_ from one by 0
+UNIT = 2.0**-600  # times this, no sum of squares of float64 overflows, and those that did are far from underflow
+LEAST = 2.0**-100  # factors below go in two halves: neither is denormal in float32, nor far from it in float64
 
 
 @jit(inner=True)
@@ -192,31 +194,34 @@ def adagrad_update(param, grad, total, rule):
 
 
 @jit(inner=True)
-def _square_block(block, thread, a, partial):
+def _square_block(block, thread, a, unit, partial):
     first, last = block * SUMMED, min(a.size, block * SUMMED + SUMMED)
     lanes = partial[block]
     lanes[:] = 0.0
     whole = first + (last - first) // LANES * LANES
     for i in range(first, whole, LANES):
         for lane in range(LANES):
-            x = np.float64(a[np.uintp(i + lane)])
+            x = np.float64(a[np.uintp(i + lane)]) * unit
             lanes[np.uintp(lane)] += x * x
     for i in range(whole, last):
-        x = np.float64(a[np.uintp(i)])
+        x = np.float64(a[np.uintp(i)]) * unit
         lanes[np.uintp(i - whole)] += x * x
     join_lanes(lanes)
 
 
 @jit
-def _square_sum(team, a, partial, total):
-    share(team, partial.shape[0], _square_block, (a, partial))
+def _square_sum(team, a, partial, total, scaled):
+    share(team, partial.shape[0], _square_block, (a, 1.0, partial))
     total[0] = join_blocks(partial)
+    if scaled.size > 0 and total[0] == math.inf:
+        share(team, partial.shape[0], _square_block, (a, UNIT, partial))
+        scaled[0] = join_blocks(partial)
 
 
 @repeatable
-def square_sum(a, total):
-    """Fill total (1,) with the sum of the squares of a."""
-    call_parallel(a.size > SMALL, _square_sum, a, partial_sums(a), total)
+def square_sum(a, total, scaled=None):
+    """Fill total (1,) with the sum of the squares of a; where that overflows, scaled (1,) with those of UNIT * a."""
+    call_parallel(a.size > SMALL, _square_sum, a, partial_sums(a), total, total[:0] if scaled is None else scaled)
 
 
 @jit(inner=True)
@@ -228,28 +233,43 @@ def _shrink_block(block, thread, a, factor):
 
 @jit
 def _shrink(team, a, factor):
-    if factor[0] < 1.0:
-        share(team, _blocks(a), _shrink_block, (a, a.dtype.type(factor[0])))
+    for i in range(factor.size):
+        if factor[i] < 1.0:
+            share(team, _blocks(a), _shrink_block, (a, a.dtype.type(factor[i])))
 
 
 @repeatable
 def shrink(a, factor):
-    """Multiply a by a factor (1,) where that is below 1."""
+    """Multiply a by one factor after the other (1,) or (2,), by those that are below 1."""
     call_parallel(a.size > SMALL, _shrink, a, factor)
 
 
 @jit
-def _norm_factor(squares, limit, factor):
-    total = 0.0
+def _norm_factor(squares, limit, factor, scaled):
+    total, unit = 0.0, 1.0
     for i in range(squares.size):
         total += squares[i]
-    factor[0] = limit / (math.sqrt(total) + NORM_EPSILON)
+    if total == math.inf and scaled.size > 0:
+        total, unit = 0.0, UNIT
+        for i in range(squares.size):
+            total += scaled[i] if squares[i] == math.inf else squares[i] * UNIT * UNIT
+    found, half = limit / (math.sqrt(total) + NORM_EPSILON * unit), 1.0
+    if factor.size > 1 and found * unit < LEAST and found > 0.0:
+        power = math.frexp(found)[1] + math.frexp(unit)[1] - 1
+        half = math.ldexp(1.0, power // 2)
+        found = found / half
+    factor[0] = found * unit
+    if factor.size > 1:
+        factor[1] = half
 
 
 @repeatable
-def norm_factor(squares, limit, factor):
-    """Fill factor (1,) with what brings a norm down to a limit: that of arrays with these sums of squares."""
-    call_serial(_norm_factor, squares, float(limit), factor)
+def norm_factor(squares, limit, factor, scaled=None):
+    """Fill factor (1,) with what brings a norm down to a limit: that of arrays with these sums of squares.
+
+    `scaled` are those of `square_sum`. A factor (2,) is a product, of which neither part is denormal.
+    """
+    call_serial(_norm_factor, squares, float(limit), factor, squares[:0] if scaled is None else scaled)
 
 
 @jit(inner=True)

@@ -2,12 +2,15 @@
 
 On the way forward: the statistics of its outputs. Sums are taken around a number for each channel that is known
 beforehand, such as a running mean. In the dtype of the outputs they lose what such a number is off: where that is more
-than FAR deviations of a channel, the outputs are read after all, and measured as `norm.py` does it.
+than FAR deviations of a channel, or the sums are not finite (as around a number that is not), the outputs are read
+after all, and measured as `norm.py` does it.
 
 On the way back, of a gradient dx by what a normalization of x made, the sums of `norm_gradient.py`.
 
 Records are joined in the order of their blocks, in float64.
 """
+
+import math
 
 import numpy as np
 
@@ -75,8 +78,8 @@ def _join(team, code, y, records, pitch, shift, eps, cuts, parts, mean, variance
     for k in range(C if records.shape[0] > 0 else 0):
         off = centre[k] / L
         squares = around[k] - off * centre[k]
-        spread = max(squares, 0.0) / L if squares == squares else np.nan
-        far = far or off * off > FAR * FAR * (spread + eps)
+        spread = max(squares, 0.0) / L
+        far = far or not (math.isfinite(squares) and off * off <= FAR * FAR * (spread + eps))
         centre[k], around[k] = np.float64(shift[k]) + off, spread
     if far:
         share(team, cuts[1], measure_chunk, (0, code, y, cuts, parts))
@@ -89,7 +92,7 @@ def join(
 ) -> None:  # fmt: skip
     """Fill the mean and biased variance (1, K), float64, of y (M, K), from records or, where there are none, from y.
 
-    A shift is far where it is off by more than FAR times the square root of the variance plus eps.
+    A shift is far where it is off by more than FAR times the square root of the variance plus eps, or not finite.
     """
     rows = y.reshape(1, -1, y.shape[-1])
     cuts, code = plan(rows)

@@ -28,6 +28,8 @@ from fastcnn.kernels.reference.taps import Array
 Doubles = npt.NDArray[np.float64]
 
 NORM_EPSILON = 1e-6  # keeps the division of PyTorch's clip_grad_norm_ from one by 0
+UNIT = 2.0**-600  # times this, no sum of squares of float64 overflows, and those that did are far from underflow
+LEAST = 2.0**-100  # factors below go in two halves: neither is denormal in float32, nor far from it in float64
 
 
 def sgd_update(param: Array, grad: Array, velocity: Array, rule: Doubles) -> None:
@@ -88,20 +90,35 @@ def adagrad_update(param: Array, grad: Array, total: Array, rule: Doubles) -> No
     param -= lr * g / (np.sqrt(total) + eps)
 
 
-def square_sum(a: Array, total: Doubles) -> None:
-    """Fill total (1,) with the sum of the squares of a."""
-    total[0] = (a.astype(np.float64) ** 2).sum()
+def square_sum(a: Array, total: Doubles, scaled: Doubles | None = None) -> None:
+    """Fill total (1,) with the sum of the squares of a; where that overflows, scaled (1,) with those of UNIT * a."""
+    with np.errstate(over="ignore"):
+        total[0] = (a.astype(np.float64) ** 2).sum()
+    if scaled is not None and total[0] == math.inf:
+        scaled[0] = ((UNIT * a.astype(np.float64)) ** 2).sum()
 
 
-def norm_factor(squares: Doubles, limit: float, factor: Doubles) -> None:
-    """Fill factor (1,) with what brings a norm down to a limit: that of arrays with these sums of squares."""
-    factor[0] = limit / (math.sqrt(squares.sum()) + NORM_EPSILON)
+def norm_factor(squares: Doubles, limit: float, factor: Doubles, scaled: Doubles | None = None) -> None:
+    """Fill factor (1,) with what brings a norm down to a limit: that of arrays with these sums of squares.
+
+    `scaled` are those of `square_sum`. A factor (2,) is a product, of which neither part is denormal.
+    """
+    with np.errstate(over="ignore"):
+        total, unit = float(squares.sum()), 1.0
+    if total == math.inf and scaled is not None:
+        total, unit = float(np.where(squares == math.inf, scaled, squares * UNIT * UNIT).sum()), UNIT
+    found, half = limit / (math.sqrt(total) + NORM_EPSILON * unit), 1.0
+    if len(factor) > 1 and found * unit < LEAST and found > 0:
+        half = math.ldexp(1.0, (math.frexp(found)[1] + math.frexp(unit)[1] - 1) // 2)
+        found /= half
+    factor[0], factor[1:] = found * unit, half
 
 
 def shrink(a: Array, factor: Doubles) -> None:
-    """Multiply a by a factor (1,) where that is below 1."""
-    if factor[0] < 1:
-        a *= float(factor[0])
+    """Multiply a by one factor after the other (1,) or (2,), by those that are below 1."""
+    for part in factor.tolist():
+        if part < 1:
+            a *= part
 
 
 def clamp(a: Array, limit: float) -> None:

@@ -301,6 +301,18 @@ def test_loss_that_is_not_finite(run: Callable[..., Any], images: Path, tmp_path
     assert not list(tmp_path.iterdir())
 
 
+def test_a_last_batch_of_one_for_a_norm_is_refused_before_training(
+    run: Callable[..., Any], tmp_path: Path, write_images: Callable[..., Path]
+) -> None:
+    data = write_images(tmp_path / "data", size=(32, 32))
+    files = ("--out", tmp_path / "net", "--json", tmp_path / "json")
+    result = run("train", "resnet18", "--data", data, "--batch-size", 11, "--device", "reference", *files)
+    assert result.exit_code == 1
+    assert "the training data of 12 images ends with a batch of 1 where batch_size=11" in result.stderr
+    assert "1/" not in result.stdout.splitlines()[-1]
+    assert list(tmp_path.iterdir()) == [data]
+
+
 def test_images_too_small_for_the_model(
     run: Callable[..., Any], tmp_path: Path, write_images: Callable[..., Path]
 ) -> None:

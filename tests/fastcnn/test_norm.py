@@ -15,8 +15,11 @@ def images(*shape):
 
 @pytest.mark.parametrize(
     ("kind", "momentum"),
-    [("BatchNorm2d", 0.1), ("BatchNorm2d", 0.0), ("BatchNorm2d", 1.0), ("BatchNorm2d", None), ("InstanceNorm2d", 0.3)],
-)
+    [
+        ("BatchNorm2d", 0.1), ("BatchNorm2d", 0.0), ("BatchNorm2d", 1.0), ("BatchNorm2d", None),
+        ("InstanceNorm2d", 0.3), ("InstanceNorm2d", 1.0), ("InstanceNorm2d", None),
+    ],
+)  # fmt: skip
 def test_running_statistics_as_pytorch(kind, momentum):
     torch = pytest.importorskip("torch", reason="PyTorch is the oracle of this test")
     ours = getattr(fc, kind)(3, momentum=momentum, track_running_stats=True, dtype="float64", device="reference")
@@ -38,7 +41,7 @@ def test_running_statistics_as_pytorch(kind, momentum):
     if kind == "BatchNorm2d":
         np.testing.assert_allclose(ours.grads["weight"], theirs.weight.grad, atol=1e-10)
         np.testing.assert_allclose(ours.grads["bias"], theirs.bias.grad, atol=1e-10)
-    np.testing.assert_allclose(ours.state["num_batches_tracked"], [3])
+    assert ours.state["num_batches_tracked"] == theirs.num_batches_tracked
 
 
 def test_prediction_without_running_statistics_takes_the_batchs():
@@ -53,8 +56,50 @@ def test_prediction_without_running_statistics_takes_the_batchs():
     [(BatchNorm2d(3), (1, 1, 1, 3)), (BatchNorm1d(3), (1, 3)), (InstanceNorm2d(3), (4, 1, 1, 3))],
 )
 def test_one_value_a_channel_is_refused_in_training(layer, shape):
-    with pytest.raises(fc.ShapeError, match=r"in training, with one"):
+    with pytest.raises(fc.ShapeError, match=r"in training, with one") as caught:
         layer.forward(np.ones(shape, np.float32))
+    assert ("track_running_stats=True" in str(caught.value)) == (not layer.tracks)
+
+
+@pytest.mark.parametrize("device", ["cpu", "reference"])
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (BatchNorm1d(3, track_running_stats=False), (1, 3)), (InstanceNorm2d(3), (4, 1, 1, 3)),
+        (BatchNorm2d(3, track_running_stats=False), (1, 1, 1, 3)),
+        (fc.BatchNorm3d(3, track_running_stats=False), (1, 1, 1, 1, 3)),
+    ],
+)  # fmt: skip
+def test_what_is_said_of_one_value_is_true_in_prediction_too(layer, shape, device):
+    """Nobody is told to do what was done; what is told, helps."""
+    net = fc.Sequential(type(layer)(3, track_running_stats=False), input_shape=shape[1:]).to(device)
+    for use in (layer.eval().forward, net.predict, net.eval().forward):
+        with pytest.raises(fc.ShapeError) as caught:
+            use(np.ones(shape, np.float32))
+        sentence = str(caught.value)
+        assert "in training" not in sentence
+        assert "keeps no running statistics" in sentence
+        assert "build it with track_running_stats=True and let it take running statistics by eval()" in sentence
+    assert type(layer)(3, track_running_stats=True, device=device).eval().forward(np.ones(shape)).shape == shape
+
+
+@pytest.mark.parametrize("device", ["cpu", "reference"])
+@pytest.mark.parametrize("momentum", [0.1, None])
+@pytest.mark.parametrize("kind", ["BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "InstanceNorm1d", "InstanceNorm2d"])
+def test_empty_batches_are_counted_as_in_pytorch(kind, momentum, device):
+    torch = pytest.importorskip("torch", reason="PyTorch is the oracle of this test")
+    how = {"momentum": momentum, "track_running_stats": True}
+    ours = getattr(fc, kind)(3, dtype="float64", device=device, **how)
+    theirs = getattr(torch.nn, kind)(3, dtype=torch.float64, **how)
+    shape = (*(5, 4, 3)[: int(kind[-2])], 3)
+    for N in (0, 4, 0, 2, 0):
+        x = 1 + images(N, *shape)
+        ours.forward(x)
+        if N or kind.startswith("Batch"):  # of no image PyTorch's InstanceNorm makes NaN
+            theirs(torch.tensor(x).movedim(-1, 1))
+        for name in ("running_mean", "running_var", "num_batches_tracked"):
+            want = getattr(theirs, name).numpy()
+            np.testing.assert_allclose(ours.state[name], np.atleast_1d(want), rtol=1e-12, err_msg=name)
 
 
 def test_one_pixel_in_prediction_and_empty_batches():
@@ -198,6 +243,28 @@ def test_population_statistics_are_the_papers():
     assert net[1].momentum == 0.1
     with pytest.raises(fc.ArgumentError, match="nothing to estimate"):
         fc.estimate_population_statistics(fc.Sequential(fc.ReLU(), input_shape=(3,)), batches)
+
+
+@pytest.mark.parametrize("device", ["cpu", "reference"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_population_statistics_replace_any_and_are_finite(device, value):
+    batches = [2 + images(10, 8, 8, 1) for _ in range(3)]
+    net, twin = small_net().to(device), small_net().to(device)
+    net.initialize(0), twin.initialize(0)
+    for layer in (net[1], net[9]):
+        for name in ("running_mean", "running_var"):
+            layer.state[name][1] = value
+    for one in (net, twin):
+        fc.estimate_population_statistics(one, batches)
+    for index in (1, 9):
+        for name in ("running_mean", "running_var"):
+            np.testing.assert_allclose(net[index].state[name], twin[index].state[name], rtol=1e-4, atol=1e-5)
+    before = [array.copy() for array in net[1].state.values()]
+    batches[1][2, 3, 3] = value
+    with np.errstate(invalid="ignore"), pytest.raises(fc.DataError, match="a running_mean that is not finite"):
+        fc.estimate_population_statistics(net, batches)
+    for array, kept in zip(net[1].state.values(), before, strict=True):
+        np.testing.assert_array_equal(array, kept)
 
 
 @pytest.mark.parametrize("kind", ["zca", "pca"])

@@ -3,6 +3,8 @@
 from itertools import pairwise
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fastcnn.errors import ArgumentError
 from fastcnn.schedules import (
@@ -139,6 +141,45 @@ def test_plateau_is_pytorchs(keywords):
         want.append(optimizer.param_groups[0]["lr"])
     assert got == pytest.approx(want, rel=1e-10)
     assert len(set(want)) > 1
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+@pytest.mark.parametrize("level", [1.0, -1.0, 0.0, -1e-30, 1e30])
+def test_a_flat_result_is_a_plateau_wherever_it_lies(mode, level):
+    schedule = ReduceOnPlateau(mode, factor=0.1, patience=2)
+    factors = [schedule.at(Moment(epoch, 9, record={schedule.metric: level})) for epoch in range(1, 9)]
+    assert factors == pytest.approx([1, 1, 1, 0.1, 0.1, 0.1, 0.01, 0.01])
+
+
+@given(
+    results=st.lists(st.floats(-100, 100), min_size=1, max_size=12), shift=st.sampled_from([1, -1]),
+    threshold=st.sampled_from([0.0, 1e-4, 0.3, 1.0, 2.0]), mode=st.sampled_from(["min", "max"]),
+)  # fmt: skip
+def test_the_margin_is_a_share_of_the_magnitude(results, shift, threshold, mode):
+    """Beside the definition; the smallest of results is to them what the largest is to their opposites."""
+    schedule, twin = (ReduceOnPlateau(m, patience=0, eps=0.0, threshold=threshold) for m in ("min", "max"))
+    best, want = None, []
+    for result in results:
+        better = best is None or result < best - threshold * abs(best)
+        best = result if better else best
+        want.append(better)
+    got, factor = [], 1.0
+    for result in results:
+        found = schedule.at(Moment(1, 9, record={"val_loss": result}))
+        assert found == twin.at(Moment(1, 9, record={"val_accuracy": -result}))
+        got.append(found == factor)
+        factor = found
+    assert got == want
+
+
+@pytest.mark.parametrize("metric", ["val_accuracy", "accuracy", "val_loss"])
+def test_an_epoch_without_a_result_counts_for_nothing(metric):
+    results = [0.5, None, 0.5, None, None, 0.5, None, 0.5]
+    schedule, twin = (ReduceOnPlateau("max", patience=1, metric=metric) for _ in range(2))
+    factors = [schedule.at(Moment(i, 9, record={metric: result})) for i, result in enumerate(results, 1)]
+    known = [twin.at(Moment(i, 9, record={metric: 0.5})) for i in range(1, 5)]
+    assert [factor for factor, result in zip(factors, results, strict=True) if result is not None] == known
+    assert factors[1] == factors[0]
 
 
 def test_plateau_counts_an_epoch_once_behind_a_warm_up():

@@ -98,6 +98,19 @@ def test_plateau_divides_the_rate_when_validation_stops_improving(monkeypatch):
         trainer(schedule="cosine")
 
 
+@pytest.mark.parametrize("metric", ["accuracy", "val_accuracy"])
+def test_plateau_goes_on_where_an_epoch_has_no_accuracy(metric):
+    """Every label is ignored: there is nothing to count."""
+    plateau = fc.schedules.ReduceOnPlateau("max", patience=0, metric=metric)
+    run = trainer(loss=fc.CrossEntropy(ignore_index=-1), schedule=plateau)
+    images, labels = blobs(20)
+    none = np.full_like(labels, -1)
+    data, held_out = ((images, none), (images, labels)) if metric == "accuracy" else ((images, labels), (images, none))
+    history = run.fit(data, 4, batch_size=10, validation=held_out)
+    assert [epoch[metric] for epoch in history.epochs] == [None] * 4
+    assert run.optimizer.lr == 0.1
+
+
 def test_an_interrupted_fit_gives_the_rate_back():
     run = trainer(schedule=fc.schedules.OneCycle())
 

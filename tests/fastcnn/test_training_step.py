@@ -123,6 +123,18 @@ def test_clipped_steps_have_the_bits_of_separate_calls(clip, device):
         assert_same(contents(ours), contents(theirs))
 
 
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize(("dtype", "size"), [("float64", 1e200), ("float64", 1.7e308), ("float32", 3e38)])
+def test_huge_gradients_are_clipped_and_not_lost(dtype, size, device):
+    """A hundred weights, whose gradients are as large as one another: each has a tenth of the norm."""
+    net = fc.Sequential(fc.Linear(10, 10, bias=False), input_shape=(10,)).astype(dtype).to(device)
+    run = fc.Trainer(net, fc.L1(reduction="sum"), fc.SGD(1.0), clip_norm=1.0)
+    for _ in range(4):
+        net[0].params["weight"] = np.zeros((10, 10))
+        run.step(np.full((1, 10), size, dtype), np.full((1, 10), -1.0))
+        np.testing.assert_allclose(net[0].params["weight"], -0.1, rtol=1e-5)
+
+
 def test_limits_may_change():
     ours, theirs = pair(OPTIMIZERS["sgd"])
     for number, (x, y) in enumerate(batches(8)):

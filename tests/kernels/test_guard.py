@@ -24,3 +24,22 @@ def test_guards_raise_on_any_count(room):
             counts[place] = 7
             with pytest.raises(room.guard.GuardError):
                 room.guard.stop_if_any(counts)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_what_was_finite_must_stay_so(room, dtype, bad):
+    arrays = [np.arange(size, dtype=dtype) for size in (3, 1, 20)]
+    arrays[1][0] = bad
+    kept = np.empty(24, dtype)
+    room.guard.keep(arrays, kept)
+    np.testing.assert_array_equal(kept, np.concatenate(arrays))
+    arrays[1][0] = np.nan
+    arrays[2][3] = -7
+    assert room.guard.stop_if_spoilt(arrays, kept) is None
+    for array, place in ((arrays[0], 0), (arrays[2], 19)):
+        held, array[place] = array[place], bad
+        with pytest.raises(room.guard.GuardError):
+            room.guard.stop_if_spoilt(arrays, kept)
+        array[place] = held
+    arrays[1][0] = 1
+    assert room.guard.stop_if_spoilt(arrays, kept) is None

@@ -143,6 +143,46 @@ def test_norms_are_brought_down_to_a_limit(room):
     assert factor[0] == 2 / (5 + 1e-6)
 
 
+def clipped(room, parts, limit):
+    """Return copies of parts, brought down to a norm."""
+    parts = [part.copy() for part in parts]
+    squares, scaled, factor = np.zeros(len(parts)), np.zeros(len(parts)), np.zeros(2)
+    for i, part in enumerate(parts):
+        room.optimizer.square_sum(part, squares[i : i + 1], scaled[i : i + 1])
+    room.optimizer.norm_factor(squares, limit, factor, scaled)
+    for part in parts:
+        room.optimizer.shrink(part, factor)
+    return parts
+
+
+@given(
+    powers=st.lists(st.integers(-1000, 1023), min_size=1, max_size=4), limit=st.sampled_from([1e-3, 1.0, 300.0]),
+    seed=st.integers(0, 9), narrow=st.booleans(),
+)  # fmt: skip
+def test_norms_of_any_size_are_brought_down(reference, cpu, powers, limit, seed, narrow):
+    """Beside exact arithmetic in a wider type: neither squares nor factors overflow or vanish."""
+    dtype = np.dtype("float32" if narrow else "float64")
+    rng = np.random.default_rng(seed)
+    powers = [min(max(power, -100), 126) if narrow else power for power in powers]
+    parts = [(rng.uniform(0.5, 1, 40) * 2.0**power).astype(dtype) for power in powers]
+    top = max(float(part.max()) for part in parts)
+    norm = np.sqrt(sum(((part / top).astype(float) ** 2).sum() for part in parts))  # of parts / top
+    if norm * top < limit:
+        wanted = parts
+    else:
+        wanted = [part.astype(float) / top * (limit / (norm + 1e-6 / top)) for part in parts]
+    for room in (reference, cpu):
+        for got, want in zip(clipped(room, parts, limit), wanted, strict=True):
+            assert got.dtype == dtype
+            np.testing.assert_allclose(got, want, rtol=2e-6 if narrow else 1e-12, atol=1e-38)
+
+
+def test_the_largest_gradients_are_clipped_too(room, dtype):
+    parts = [np.full(size, np.finfo(dtype).max, dtype) for size in (37, 63)]
+    for part in clipped(room, parts, 1.0):
+        np.testing.assert_allclose(part, 0.1, rtol=1e-6)
+
+
 def test_clamp_keeps_nan_and_square_sums_do_not_overflow(room):
     a = np.array([np.nan, np.inf, -np.inf, 3e38], np.float32)
     total = np.zeros(1)
