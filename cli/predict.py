@@ -42,7 +42,7 @@ def predict(
 ) -> None:
     """Classify image files with MODEL, a .safetensors file.
 
-    Images become grey or RGB as the model needs.
+    Images become grey or RGB as the model needs, and white where they are transparent.
     """
     import numpy as np
 

@@ -9,6 +9,7 @@ and labels (N,).
     idx.py         the IDX files of MNIST and Fashion-MNIST
     cifar.py       the binary files of CIFAR-10
     images.py      image files, and folders of them with one sub-folder a class
+    folders.py     what stands in a folder, without what is hidden
     fetch.py       downloads with checksums
     normalize.py   per-channel mean and standard deviation
 """

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastcnn.data.dataset import check_labels
+from fastcnn.data.folders import entries
 from fastcnn.errors import DataError
 
 SIDE = 32
@@ -31,7 +32,8 @@ def find(folder: Path) -> tuple[list[Path], list[Path]] | None:
             return train, test
     if any((folder / name).exists() for name in OFFICIAL_TRAIN):
         return None
-    train, test = sorted(folder.glob("*train*.bin")), sorted(folder.glob("*test*.bin"))
+    shown = entries(folder)
+    train, test = ([path for path in shown if path.match(f"*{part}*.bin")] for part in ("train", "test"))
     return (train, test) if train and test else None
 
 

@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 
 from fastcnn.errors import DataError
 
+WHITE = 255  # the largest value of a byte
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -75,7 +77,7 @@ def check_labels(labels: NDArray[np.integer], classes: int, where: str) -> None:
         )
 
 
-def scaled(pixels: NDArray[np.uint8], largest: int = 255) -> NDArray[np.float32]:
+def scaled(pixels: NDArray[np.uint8], largest: int = WHITE) -> NDArray[np.float32]:
     """Return the pixels as float32 in [0, 1], `largest` becoming 1."""
     images = pixels.astype(np.float32, order="C")
     images /= largest
