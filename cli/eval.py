@@ -28,6 +28,7 @@ def evaluate(
     model: Path,
     data: str | None,
     data_dir: Path | None,
+    remap_labels: bool,
     batch_size: int,
     device: str,
     threads: int | None,
@@ -47,7 +48,7 @@ def evaluate(
         raise click.UsageError(f"{model} {problem}; name the data by --data.")
     if device == "cpu":
         use_threads(threads)
-    _, test = load(data, data_dir)
+    _, test = load(data, data_dir, remap_labels=remap_labels)
     normal = replace(test, images=normalization(net).apply(test.images))
     trainer = fc.Trainer(net, fc.CrossEntropy(), fc.SGD(lr=0))
     with quiet_overflow():

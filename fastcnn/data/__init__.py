@@ -15,8 +15,8 @@ and labels (N,).
 """
 
 from fastcnn.data.catalog import cifar10, fashion, load, mnist, names
-from fastcnn.data.dataset import Dataset
+from fastcnn.data.dataset import Dataset, remap_labels
 from fastcnn.data.digits import digits
 from fastcnn.data.normalize import Normalization
 
-__all__ = ["Dataset", "Normalization", "cifar10", "digits", "fashion", "load", "mnist", "names"]
+__all__ = ["Dataset", "Normalization", "cifar10", "digits", "fashion", "load", "mnist", "names", "remap_labels"]
