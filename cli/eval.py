@@ -48,11 +48,11 @@ def evaluate(
         raise click.UsageError(f"{model} {problem}; name the data by --data.")
     if device == "cpu":
         use_threads(threads)
-    _, test = load(data, data_dir, remap_labels=remap_labels)
-    normal = replace(test, images=normalization(net).apply(test.images))
+    test = load(data, data_dir, remap_labels=remap_labels)[1]  # the training part goes at once
+    test = replace(test, images=normalization(net).apply(test.images))
     trainer = fc.Trainer(net, fc.CrossEntropy(), fc.SGD(lr=0))
     with quiet_overflow():
-        loss, accuracy = trainer.evaluate(normal, batch_size)
+        loss, accuracy = trainer.evaluate(test, batch_size)
     check_finite(isfinite(loss), model, f"a loss on {test.name}")
     click.echo(f"{plural(len(test), 'image')} of {test.name}: accuracy {accuracy:.2%}, loss {loss:.4f}")
     write_json(json_file, {"accuracy": accuracy, "loss": loss, "images": len(test)})

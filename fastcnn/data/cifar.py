@@ -46,9 +46,9 @@ def read(paths: list[Path]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         If a file cannot be read, is empty, ends within a record or has a label above 9.
     """
     parts = [_records(path) for path in paths]
-    records = np.concatenate(parts) if len(parts) > 1 else parts[0]
-    planes = records[:, 1:].reshape(-1, 3, SIDE, SIDE)
-    return np.ascontiguousarray(planes.transpose(0, 2, 3, 1)), records[:, 0].astype(np.int64)
+    images = np.empty((sum(map(len, parts)), SIDE, SIDE, 3), dtype=np.uint8)
+    planes = [part[:, 1:].reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1) for part in parts]
+    return np.concatenate(planes, out=images), np.concatenate([part[:, 0] for part in parts]).astype(np.int64)
 
 
 def _records(path: Path) -> NDArray[np.uint8]:
