@@ -66,8 +66,17 @@ def normalization(net: "Graph") -> "Normalization":
 
 
 def class_names(net: "Graph") -> list[str]:
-    """Return the names of the classes, their numbers where the file has no fitting names."""
-    count = net.output_shapes[0][-1]
+    """Return the names of the classes, their numbers where the file has no fitting names.
+
+    Raises
+    ------
+    ShapeError
+        If the network does not put out one row of scores, (K,).
+    """
+    shapes = net.output_shapes
+    if len(shapes) != 1 or len(shapes[0]) != 1:
+        raise ShapeError(f"The network puts out arrays of shape {shapes}; give one that puts out scores of K classes.")
+    count = shapes[0][0]
     names = net.metadata.get("classes")
     if isinstance(names, list) and len(names) == count:
         return [str(name) for name in names]

@@ -54,6 +54,7 @@ def predict(
     import numpy as np
 
     net = load_model(model, device)
+    names = class_names(net)
     if device == "cpu":
         use_threads(threads)
     pixels = np.stack([_read(path, image_shape(net), resize, invert) for path in images])
@@ -61,7 +62,7 @@ def predict(
         scores = net.predict(normalization(net).apply(pixels))
     for path, score in zip(images, scores, strict=True):
         check_finite(bool(np.isfinite(score).all()), model, f"a score of {path}")
-    results = [_likeliest(score, class_names(net), top) for score in scores]
+    results = [_likeliest(score, names, top) for score in scores]
     print_table(
         (("image", False), ("class", False), ("probability", True)),
         (

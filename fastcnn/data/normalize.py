@@ -42,7 +42,7 @@ class Normalization:
         Raises
         ------
         DataError
-            If there is no pixel, or one is NaN or infinity.
+            If there is no pixel, or one is NaN, infinity or too large to square.
         """
         if images.ndim < 2 or not images.size:
             raise DataError(f"Images of shape {images.shape} have no pixels to normalize by; give (N, H, W, C).")
@@ -51,7 +51,7 @@ class Normalization:
         count, mean, squares = 0, np.zeros(len(first)), np.zeros(len(first))
         for block in _blocks(images):
             values = np.moveaxis(block, -1, 0).reshape(len(first), -1).astype(np.float64, order="C")
-            with np.errstate(invalid="ignore"):  # infinities are told below
+            with np.errstate(invalid="ignore", over="ignore"):  # told below
                 values -= first
                 own_mean = values.mean(axis=1)
                 values -= own_mean[:, np.newaxis]
@@ -62,7 +62,7 @@ class Normalization:
         mean += first[:, 0]
         std = np.sqrt(squares / count)
         if not (np.isfinite(mean) & np.isfinite(std)).all():
-            raise DataError("The images hold NaN or infinity, and have no mean to normalize by; leave these out.")
+            raise DataError("The images hold NaN, infinity or numbers too large to square; leave these out.")
         std[std == 0] = 1.0
         return cls(tuple(mean.tolist()), tuple(std.tolist()))
 
