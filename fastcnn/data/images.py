@@ -39,7 +39,7 @@ def read_image(path: Path, channels: int | None = None, size: tuple[int, int] | 
 
     try:
         with Image.open(path) as opened:
-            greys = _greys(opened)
+            levels = _levels(opened)
             image = ImageOps.exif_transpose(opened)
             image.load()
     except FileNotFoundError:
@@ -49,27 +49,32 @@ def read_image(path: Path, channels: int | None = None, size: tuple[int, int] | 
     if image.mode.startswith(("I", "F")):
         raise DataError(f"{path} has more than 8 bits a channel (mode {image.mode}); convert it to 8 bits.")
     try:
-        return _pixels(image, greys, channels, size)
+        return _pixels(image, levels, channels, size)
     except ValueError as error:
         raise DataError(f"{path} has colours of mode {image.mode} ({error}); convert it to RGB.") from None
 
 
-def _greys(image: "Image.Image") -> int:
-    """Return how many greys an opened file counts: pillow spreads samples of 1, 2 and 4 bits to 0 .. 255."""
+def _levels(image: "Image.Image") -> int:
+    """Return how many levels a sample of an opened file has; pillow makes bytes of 1, 2, 4 and 16 bits."""
     tiles = getattr(image, "tile", None)  # of files only, and of pixels still to be read
     raw = tiles[0][3] if tiles else None
     if isinstance(raw, tuple):
         raw = next(iter(raw), None)
-    return {"1": 2, "L;2": 4, "L;4": 16}.get(str(raw or image.mode), 256)
+    return {"1": 2, "L;2": 4, "L;4": 16, "RGB;16B": 1 << 16}.get(str(raw or image.mode), 256)
 
 
-def _pixels(image: "Image.Image", greys: int, channels: int | None, size: tuple[int, int] | None) -> NDArray[np.uint8]:
+def _as_byte(sample: int, levels: int) -> int:
+    """Return the byte that pillow makes of a sample: its high byte, or its lowest bits spread over 0 .. 255."""
+    return sample >> 8 if levels > 256 else sample % levels * WHITE // (levels - 1)
+
+
+def _pixels(image: "Image.Image", levels: int, channels: int | None, size: tuple[int, int] | None) -> NDArray[np.uint8]:
     from PIL import Image
 
     if channels is None:
         channels = 1 if image.mode in GREY_MODES else 3
     if image.has_transparency_data:
-        image = _on_white(image, greys)
+        image = _on_white(image, levels)
     elif image.mode == "LAB":
         image = image.convert("RGB")  # pillow makes no greys of it at once
     image = image.convert("L" if channels == 1 else "RGB")
@@ -78,16 +83,17 @@ def _pixels(image: "Image.Image", greys: int, channels: int | None, size: tuple[
     return np.asarray(image, dtype=np.uint8).reshape(image.height, image.width, channels)
 
 
-def _on_white(image: "Image.Image", greys: int) -> "Image.Image":
+def _on_white(image: "Image.Image", levels: int) -> "Image.Image":
     """Return an image as one without alpha, grey or RGB, laid on white and rounded to the nearest of 8 bits."""
     from PIL import Image
 
     is_grey = image.mode in GREY_MODES
     key = image.info.get("transparency")
-    if isinstance(key, int) and image.mode in ("1", "L"):
-        # The one grey that is transparent, as a sample of the file: in its lowest bits, not spread as the pixels are.
-        image = image.convert("L")
-        image.info["transparency"] = key % greys * WHITE // (greys - 1)
+    if key is not None and image.mode in ("1", "L", "RGB"):
+        # The one colour that is transparent, in samples of the file, where the pixels are bytes by now.
+        image = image.convert("RGB" if image.mode == "RGB" else "L")
+        several = isinstance(key, tuple)
+        image.info["transparency"] = tuple(_as_byte(k, levels) for k in key) if several else _as_byte(key, levels)
     image = image.convert(UNMULTIPLIED.get(image.mode, image.mode)).convert("LA" if is_grey else "RGBA")
     values = np.asarray(image).astype(np.uint16)
     colours, alpha = values[..., :-1], values[..., -1:]

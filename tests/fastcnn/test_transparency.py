@@ -101,27 +101,33 @@ def test_a_transparent_colour(tmp_path: Path) -> None:
     np.testing.assert_array_equal(images.read_image(path)[0], [[255] * 3, [0, 0, 255], [1, 2, 3]])
 
 
-@pytest.mark.parametrize("bits", [1, 2, 4, 8])
-@pytest.mark.parametrize("key", [0, 1])
-def test_a_transparent_grey_of_few_bits(tmp_path: Path, bits: int, key: int) -> None:
-    """A grey PNG of samples 0 and 1, one of them transparent; written by hand, as pillow writes no 2 and 4 bits."""
+def write_png(path: Path, bits: int, kind: int, key: bytes, row: bytes) -> Path:
+    """Write a row of two pixels by hand: pillow writes no greys of 2 and 4 bits, and no colours of 16."""
 
     def chunk(name: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
 
-    samples = (0b01 << 6 if bits == 1 else 1 << (8 - 2 * bits)) if bits < 8 else None
-    row = bytes([0, 0, 1]) if samples is None else bytes([0, samples])
-    path = tmp_path / "grey.png"
-    path.write_bytes(
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", struct.pack(">IIBBBBB", 2, 1, bits, 0, 0, 0, 0))
-        + chunk(b"tRNS", struct.pack(">H", key))
-        + chunk(b"IDAT", zlib.compress(row))
-        + chunk(b"IEND", b"")
-    )
+    header = struct.pack(">IIBBBBB", 2, 1, bits, kind, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"tRNS", key), (b"IDAT", zlib.compress(b"\0" + row)), (b"IEND", b""))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*each) for each in chunks))
+    return path
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+@pytest.mark.parametrize("key", [0, 1])
+def test_a_transparent_grey_of_few_bits(tmp_path: Path, bits: int, key: int) -> None:
+    """Of the samples 0 and 1, one is transparent."""
+    row = bytes([0, 1]) if bits == 8 else bytes([1 << (8 - 2 * bits)])
+    path = write_png(tmp_path / "grey.png", bits, 0, struct.pack(">H", key), row)
     greys = [0, 255 // (2**bits - 1)]
     greys[key] = 255
     np.testing.assert_array_equal(images.read_image(path).ravel(), greys)
+
+
+def test_a_transparent_colour_of_sixteen_bits(tmp_path: Path) -> None:
+    key = struct.pack(">3H", 0x0123, 0x5678, 0x9ABC)
+    path = write_png(tmp_path / "deep.png", 16, 2, key, key + struct.pack(">3H", 0x0100, 0xFFFF, 0))
+    np.testing.assert_array_equal(images.read_image(path)[0], [[255] * 3, [1, 255, 0]])
 
 
 @pytest.mark.parametrize(
