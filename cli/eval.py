@@ -1,11 +1,12 @@
 """`fastcnn eval MODEL`: accuracy and loss of a saved network on the test part of a data set."""
 
 from dataclasses import replace
+from math import isfinite
 from pathlib import Path
 
 import click
 
-from fastcnn.cli.models import load_model, normalization
+from fastcnn.cli.models import check_finite, load_model, normalization, quiet_overflow
 from fastcnn.cli.options import FILE, data_options, device_options, json_option, use_threads
 from fastcnn.cli.output import plural, write_json
 
@@ -27,6 +28,7 @@ def evaluate(
     model: Path,
     data: str | None,
     data_dir: Path | None,
+    remap_labels: bool,
     batch_size: int,
     device: str,
     threads: int | None,
@@ -46,9 +48,11 @@ def evaluate(
         raise click.UsageError(f"{model} {problem}; name the data by --data.")
     if device == "cpu":
         use_threads(threads)
-    _, test = load(data, data_dir)
-    normal = replace(test, images=normalization(net).apply(test.images))
+    test = load(data, data_dir, remap_labels=remap_labels)[1]  # the training part goes at once
+    test = replace(test, images=normalization(net).apply(test.images))
     trainer = fc.Trainer(net, fc.CrossEntropy(), fc.SGD(lr=0))
-    loss, accuracy = trainer.evaluate(normal, batch_size)
+    with quiet_overflow():
+        loss, accuracy = trainer.evaluate(test, batch_size)
+    check_finite(isfinite(loss), model, f"a loss on {test.name}")
     click.echo(f"{plural(len(test), 'image')} of {test.name}: accuracy {accuracy:.2%}, loss {loss:.4f}")
     write_json(json_file, {"accuracy": accuracy, "loss": loss, "images": len(test)})

@@ -80,9 +80,14 @@ class ModelName(click.ParamType):
 
 
 def data_options(default: str | None, help: str) -> Callable[[Command], Command]:
-    """Add --data, with this default and help text, and --data-dir."""
+    """Add --data, with this default and help text, --data-dir and --remap-labels."""
 
     def add(command: Command) -> Command:
+        command = click.option(
+            "--remap-labels",
+            is_flag=True,
+            help="Number the classes of IDX files anew, where labels do not count from 0 or skip numbers.",
+        )(command)
         command = click.option(
             "--data-dir",
             type=FOLDER,

@@ -2,7 +2,8 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,15 +39,36 @@ def print_table(columns: Sequence[tuple[str, bool]], rows: Iterable[Sequence[str
 
 
 def write_json(path: Path | None, content: dict[str, Any], say: Callable[[str], object] = click.echo) -> None:
-    """Write the content to the file in one step, and say so; nothing if there is no path."""
+    """Write the content to the file in one step, and say so; nothing if there is no path.
+
+    Raises
+    ------
+    DataError
+        If a number is NaN or infinity, which JSON does not have, or the file cannot be written.
+    """
     if path is None:
         return
+    for place, number in _numbers(content):
+        if not isfinite(number):
+            raise DataError(f"{path} is not written, as JSON has no number {number}, which is the result's {place}.")
     text = json.dumps(content, indent=2, allow_nan=False) + "\n"
     try:
         write_atomically(path, text.encode())
     except OSError as error:
         raise DataError(f"{path} cannot be written: {error.strerror or error}.") from None
     say(f"wrote {path}")
+
+
+def _numbers(value: Any, place: str = "") -> Iterator[tuple[str, float]]:
+    """Yield every float in JSON values with its place, such as "epochs[0].loss"."""
+    if isinstance(value, float):
+        yield place, value
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _numbers(inner, f"{place}.{key}" if place else str(key))
+    elif isinstance(value, list | tuple):
+        for number, inner in enumerate(value):
+            yield from _numbers(inner, f"{place}[{number}]")
 
 
 def plural(count: int, noun: str, nouns: str = "") -> str:

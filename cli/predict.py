@@ -5,7 +5,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fastcnn.cli.models import class_names, image_shape, load_model, normalization
+from fastcnn.cli.models import (
+    check_finite,
+    class_names,
+    image_shape,
+    load_model,
+    normalization,
+    quiet_overflow,
+)
 from fastcnn.cli.options import FILE, device_options, json_option, use_threads
 from fastcnn.cli.output import print_table, write_json
 from fastcnn.errors import ShapeError
@@ -42,16 +49,20 @@ def predict(
 ) -> None:
     """Classify image files with MODEL, a .safetensors file.
 
-    Images become grey or RGB as the model needs.
+    Images become grey or RGB as the model needs, and white where they are transparent.
     """
     import numpy as np
 
     net = load_model(model, device)
+    names = class_names(net)
     if device == "cpu":
         use_threads(threads)
     pixels = np.stack([_read(path, image_shape(net), resize, invert) for path in images])
-    scores = net.predict(normalization(net).apply(pixels))
-    results = [_likeliest(score, class_names(net), top) for score in scores]
+    with quiet_overflow():
+        scores = net.predict(normalization(net).apply(pixels))
+    for path, score in zip(images, scores, strict=True):
+        check_finite(bool(np.isfinite(score).all()), model, f"a score of {path}")
+    results = [_likeliest(score, names, top) for score in scores]
     print_table(
         (("image", False), ("class", False), ("probability", True)),
         (

@@ -162,7 +162,7 @@ def train(
     say = _say_nothing if quiet else click.echo
     start = time.perf_counter()
     place = f"{device}, {plural(use_threads(threads), 'thread')}" if device == "cpu" else device
-    train_part, test_part, normalization = _load(data, data_dir)
+    train_part, test_part, normalization = _load(data, data_dir, settings["remap_labels"])
     settings |= _unasked(settings, len(train_part))
     optimizer = _optimizer(settings, len(train_part))
     net = fc.models.get(model)(classes=len(train_part.classes), input_shape=train_part.image_shape)
@@ -207,11 +207,11 @@ def _say_nothing(line: str) -> None:
     """Print nothing, for --quiet."""
 
 
-def _load(data: str, folder: Path | None) -> "tuple[Dataset, Dataset, Normalization]":
+def _load(data: str, folder: Path | None, remap_labels: bool) -> "tuple[Dataset, Dataset, Normalization]":
     """Return both parts, normalized by the training part's statistics, and the statistics."""
     from fastcnn.data import Normalization, load
 
-    parts = load(data, folder)
+    parts = load(data, folder, remap_labels=remap_labels)
     normalization = Normalization.fit(parts[0].images)
     train_part, test_part = (replace(part, images=normalization.apply(part.images)) for part in parts)
     return train_part, test_part, normalization

@@ -9,13 +9,14 @@ and labels (N,).
     idx.py         the IDX files of MNIST and Fashion-MNIST
     cifar.py       the binary files of CIFAR-10
     images.py      image files, and folders of them with one sub-folder a class
+    folders.py     what stands in a folder, without what is hidden
     fetch.py       downloads with checksums
     normalize.py   per-channel mean and standard deviation
 """
 
 from fastcnn.data.catalog import cifar10, fashion, load, mnist, names
-from fastcnn.data.dataset import Dataset
+from fastcnn.data.dataset import Dataset, remap_labels
 from fastcnn.data.digits import digits
 from fastcnn.data.normalize import Normalization
 
-__all__ = ["Dataset", "Normalization", "cifar10", "digits", "fashion", "load", "mnist", "names"]
+__all__ = ["Dataset", "Normalization", "cifar10", "digits", "fashion", "load", "mnist", "names", "remap_labels"]

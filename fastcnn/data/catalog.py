@@ -9,8 +9,11 @@ import difflib
 import os
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fastcnn.data import cifar, idx, images
-from fastcnn.data.dataset import Dataset, scaled
+from fastcnn.data.dataset import Dataset, check_labels, remap_labels, scaled
 from fastcnn.data.digits import digits
 from fastcnn.data.fetch import RemoteFile, download, unpack
 from fastcnn.errors import DataError
@@ -70,7 +73,7 @@ def mnist(folder: str | Path | None = None) -> tuple[Dataset, Dataset]:
         another one.
     """
     place = _place("mnist", folder)
-    return _idx_parts(_idx_files(place, MNIST_MD5, MNIST_MIRRORS), DIGIT_CLASSES, "mnist")
+    return _idx_parts(_idx_files(place, MNIST_MD5, MNIST_MIRRORS), "mnist", DIGIT_CLASSES)
 
 
 def fashion(folder: str | Path | None = None) -> tuple[Dataset, Dataset]:
@@ -79,7 +82,7 @@ def fashion(folder: str | Path | None = None) -> tuple[Dataset, Dataset]:
     Errors as `mnist`.
     """
     place = _place("fashion", folder)
-    return _idx_parts(_idx_files(place, FASHION_MD5, FASHION_MIRRORS), FASHION_CLASSES, "fashion")
+    return _idx_parts(_idx_files(place, FASHION_MD5, FASHION_MIRRORS), "fashion", FASHION_CLASSES)
 
 
 def cifar10(folder: str | Path | None = None) -> tuple[Dataset, Dataset]:
@@ -106,11 +109,12 @@ def names() -> tuple[str, ...]:
     return ("digits", *NAMED)
 
 
-def load(name: str, folder: str | Path | None = None) -> tuple[Dataset, Dataset]:
+def load(name: str, folder: str | Path | None = None, *, remap_labels: bool = False) -> tuple[Dataset, Dataset]:
     """Return the training and the test part of a data set, by its name or from one's own folder.
 
     A folder given as `name` holds IDX files under MNIST's names, CIFAR-10 binaries, or images in
-    train/CLASS and test/CLASS.
+    train/CLASS and test/CLASS. `remap_labels` numbers the classes of IDX files whose labels do not count from 0, or
+    skip numbers, as EMNIST's letters do (1 to 26): from 0 on, in the order of the labels, which become their names.
 
     Raises
     ------
@@ -123,6 +127,8 @@ def load(name: str, folder: str | Path | None = None) -> tuple[Dataset, Dataset]
     >>> test.classes[:3]
     ('0', '1', '2')
     """
+    if remap_labels and (name == "digits" or name in NAMED):
+        raise _numbered(name)
     if name == "digits":
         if folder is not None:
             raise DataError("The digits travel with the package and take no folder; leave it out.")
@@ -133,7 +139,7 @@ def load(name: str, folder: str | Path | None = None) -> tuple[Dataset, Dataset]
         raise DataError(unknown_name(name))
     if folder is not None:
         raise DataError(f"The data {name} is a folder by itself; leave out the second folder, {folder}.")
-    return from_folder(Path(name))
+    return from_folder(Path(name), remap_labels)
 
 
 def unknown_name(name: str) -> str:
@@ -143,15 +149,16 @@ def unknown_name(name: str) -> str:
     return f"There is no data set and no folder {name!r}; {hint}"
 
 
-def from_folder(folder: Path) -> tuple[Dataset, Dataset]:
+def from_folder(folder: Path, remap_labels: bool = False) -> tuple[Dataset, Dataset]:
     """Return the training and the test part that a folder holds; DataError if it holds none."""
-    if images.is_image_folder(folder):
-        return images.read_image_folder(folder)
     found = [_find_idx(folder, stem) for stem in IDX_STEMS]
     present = [path for path in found if path is not None]
-    if len(present) == len(IDX_STEMS):
-        top = max(int(idx.read_labels(path, MOST_CLASSES).max(initial=0)) for path in present[1::2])
-        return _idx_parts(present, tuple(str(label) for label in range(top + 1)), folder.name)
+    if not images.is_image_folder(folder) and len(present) == len(IDX_STEMS):
+        return _idx_parts(present, folder.name, remap=remap_labels)
+    if remap_labels:
+        raise _numbered(str(folder))
+    if images.is_image_folder(folder):
+        return images.read_image_folder(folder)
     if present:
         missing = next(stem for stem, path in zip(IDX_STEMS, found, strict=True) if path is None)
         raise DataError(f"{folder} lacks {missing} (plain or .gz) beside {present[0].name}; put it there.")
@@ -161,6 +168,13 @@ def from_folder(folder: Path) -> tuple[Dataset, Dataset]:
     raise DataError(
         f"{folder} holds no data set; give a folder with train/CLASS and test/CLASS of images, "
         "IDX files under MNIST's names, or CIFAR-10 binaries."
+    )
+
+
+def _numbered(name: str) -> DataError:
+    return DataError(
+        f"The classes of {name} are numbered from 0 as they are, and only labels of IDX files can be remapped; leave "
+        "out remap_labels (--remap-labels)."
     )
 
 
@@ -193,18 +207,39 @@ def _idx_files(folder: Path, checksums: tuple[str, ...], mirrors: tuple[str, ...
     ]
 
 
-def _idx_parts(files: list[Path], classes: tuple[str, ...], name: str) -> tuple[Dataset, Dataset]:
-    train = idx.read_pair(files[0], files[1], len(classes))
-    test = idx.read_pair(files[2], files[3], len(classes))
+def _idx_parts(
+    files: list[Path], name: str, classes: tuple[str, ...] = (), remap: bool = False
+) -> tuple[Dataset, Dataset]:
+    """Return both parts of four files; classes that are not given are named after their labels."""
+    most = len(classes) or MOST_CLASSES
+    train, test = (idx.read_pair(*pair, most) for pair in ((files[0], files[1]), (files[2], files[3])))
     if train[0].shape[1:] != test[0].shape[1:]:
         raise DataError(
             f"{files[0]} holds images of shape {train[0].shape[1:]} and {files[2]} "
             f"of shape {test[0].shape[1:]}; give files of one size."
         )
-    return (
-        Dataset(scaled(train[0]), train[1], classes, name),
-        Dataset(scaled(test[0]), test[1], classes, name),
+    labels = [train[1], test[1]]
+    if remap:
+        classes, *labels = remap_labels(*labels)
+    elif not classes:
+        classes = _named_after(train[1], files[1])
+        check_labels(test[1], len(classes), str(files[3]), f" {files[1]} has no others.")
+    train_part, test_part = (
+        Dataset(scaled(part[0]), numbers, classes, name) for part, numbers in zip((train, test), labels, strict=True)
     )
+    return train_part, test_part
+
+
+def _named_after(labels: NDArray[np.int64], path: Path) -> tuple[str, ...]:
+    """Return the labels 0 .. K - 1 as names; DataError if one does not occur: no image would teach its class."""
+    seen = np.bincount(labels)
+    missing = np.flatnonzero(seen == 0)
+    if len(missing):
+        raise DataError(
+            f"The labels of {path} go up to {len(seen) - 1} and {missing[0]} is not among them; number the classes "
+            "from 0 without a gap, or have it done by remap_labels=True (--remap-labels)."
+        )
+    return tuple(map(str, range(len(seen))))
 
 
 def _cifar_parts(files: tuple[list[Path], list[Path]], name: str) -> tuple[Dataset, Dataset]:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastcnn.data.dataset import check_labels
+from fastcnn.data.folders import entries
 from fastcnn.errors import DataError
 
 SIDE = 32
@@ -31,7 +32,8 @@ def find(folder: Path) -> tuple[list[Path], list[Path]] | None:
             return train, test
     if any((folder / name).exists() for name in OFFICIAL_TRAIN):
         return None
-    train, test = sorted(folder.glob("*train*.bin")), sorted(folder.glob("*test*.bin"))
+    shown = entries(folder)
+    train, test = ([path for path in shown if path.match(f"*{part}*.bin")] for part in ("train", "test"))
     return (train, test) if train and test else None
 
 
@@ -44,9 +46,9 @@ def read(paths: list[Path]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         If a file cannot be read, is empty, ends within a record or has a label above 9.
     """
     parts = [_records(path) for path in paths]
-    records = np.concatenate(parts) if len(parts) > 1 else parts[0]
-    planes = records[:, 1:].reshape(-1, 3, SIDE, SIDE)
-    return np.ascontiguousarray(planes.transpose(0, 2, 3, 1)), records[:, 0].astype(np.int64)
+    images = np.empty((sum(map(len, parts)), SIDE, SIDE, 3), dtype=np.uint8)
+    planes = [part[:, 1:].reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1) for part in parts]
+    return np.concatenate(planes, out=images), np.concatenate([part[:, 0] for part in parts]).astype(np.int64)
 
 
 def _records(path: Path) -> NDArray[np.uint8]:

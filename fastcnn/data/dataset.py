@@ -1,6 +1,6 @@
 """A labelled set of images: images (N, H, W, C), labels (N,), the names of the classes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,8 +8,10 @@ from numpy.typing import NDArray
 
 from fastcnn.errors import DataError
 
+WHITE = 255  # the largest value of a byte
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Dataset:
     """Images (N, H, W, C) of float32 in [0, 1] with the index of each one's class.
 
@@ -25,6 +27,8 @@ class Dataset:
     >>> images, labels = test
     >>> images.shape, labels.shape
     ((364, 8, 8, 1), (364,))
+    >>> test
+    Dataset('digits', images (364, 8, 8, 1) float32, labels (364,) int64, classes 0, 1, 2, ... 9 (10))
     """
 
     images: NDArray[np.float32]
@@ -48,7 +52,13 @@ class Dataset:
             )
         if not len(self.images):
             raise DataError(f"The data set {self.name} holds no images; give it at least one.")
-        check_labels(self.labels, len(self.classes), f"the data set {self.name}")
+        hint = " fastcnn.data.remap_labels numbers those that occur."
+        check_labels(self.labels, len(self.classes), f"the data set {self.name}", hint)
+
+    def __repr__(self) -> str:
+        """Return the shapes in a line: thousands of pixels tell nobody anything."""
+        images, labels = (f"{array.shape} {array.dtype}" for array in (self.images, self.labels))
+        return f"Dataset({self.name!r}, images {images}, labels {labels}, classes {_shortened(self.classes)})"
 
     def __iter__(self) -> Iterator[NDArray[np.float32] | NDArray[np.int64]]:
         """Yield the images, then the labels: `images, labels = dataset`."""
@@ -65,17 +75,60 @@ class Dataset:
         return height, width, channels
 
 
-def check_labels(labels: NDArray[np.integer], classes: int, where: str) -> None:
+def check_labels(labels: NDArray[np.integer], classes: int, where: str, hint: str = "") -> None:
     """Raise DataError naming the first label outside 0 .. classes - 1; `where` says whose it is."""
     bad = np.flatnonzero((labels < 0) | (labels >= classes))
     if len(bad):
         raise DataError(
             f"Label {labels[bad[0]]} at position {bad[0]} of {where} is out of range; "
-            f"{classes} classes need labels from 0 to {classes - 1}."
+            f"{classes} classes need labels from 0 to {classes - 1}.{hint}"
         )
 
 
-def scaled(pixels: NDArray[np.uint8], largest: int = 255) -> NDArray[np.float32]:
+def remap_labels(
+    train: NDArray[np.integer], *others: NDArray[np.integer]
+) -> tuple[tuple[str, ...], *tuple[NDArray[np.int64], ...]]:
+    """Number the labels that occur from 0 on, in their order, and return the classes' names and all labels anew.
+
+    The names are the labels of the training part, the first; the others' are among them.
+
+    Raises
+    ------
+    DataError
+        If labels are not whole numbers, or a label of the others does not occur in the first.
+
+    Examples
+    --------
+    >>> classes, train, test = remap_labels(np.array([26, 1, 3]), np.array([3, 3, 26]))
+    >>> classes, train, test
+    (('1', '3', '26'), array([2, 0, 1]), array([1, 1, 2]))
+    """
+    numbers: dict[int, int] = {}
+    remapped = []
+    for part in (train, *others):
+        if not isinstance(part, np.ndarray) or part.dtype.kind not in "iu" or part.ndim != 1:
+            raise DataError(f"The labels {_shortened(np.ravel(part).tolist())} are no array (N,) of whole numbers.")
+        found, places = np.unique(part, return_inverse=True)
+        values = found.tolist()  # Python's integers: int64 and uint64 would meet as floats
+        if part is train:
+            numbers = {value: number for number, value in enumerate(values)}
+        for value in values:
+            if value not in numbers:
+                raise DataError(
+                    f"Label {value} does not occur in the training labels ({_shortened(list(numbers))}); "
+                    "give training images of its class, or leave its images out."
+                )
+        remapped.append(np.array([numbers[value] for value in values], dtype=np.int64)[places])
+    return tuple(map(str, numbers)), *remapped
+
+
+def _shortened(values: Sequence[object]) -> str:
+    """Return the first values, the last and their number: "1, 2, 3, ... 26 (26)"; all where they are few."""
+    texts = [str(value) for value in values]
+    return ", ".join(texts) if len(texts) <= 5 else f"{', '.join(texts[:3])}, ... {texts[-1]} ({len(texts)})"
+
+
+def scaled(pixels: NDArray[np.uint8], largest: int = WHITE) -> NDArray[np.float32]:
     """Return the pixels as float32 in [0, 1], `largest` becoming 1."""
     images = pixels.astype(np.float32, order="C")
     images /= largest

@@ -107,6 +107,22 @@ def test_predict_with_bad_files(run: Run, model: Path, tmp_path: Path) -> None:
     assert run("predict", model).exit_code == 2
 
 
+def test_predict_with_a_network_of_other_outputs(run: Run, images: Path, tmp_path: Path) -> None:
+    image = fc.Input(8, 8, 1)
+    small = fc.Flatten()(image)
+    nets = (
+        fc.Graph(image, fc.Conv2d(1, 2, 1)(image)),
+        fc.Graph(image, (fc.Linear(64, 2)(small), fc.Linear(64, 3)(small))),
+    )
+    for net, shapes in zip(nets, ("[(8, 8, 2)]", "[(2,), (3,)]"), strict=True):
+        net.draw_missing(0)
+        net.save(tmp_path / "net")
+        result = run("predict", tmp_path / "net", images / "test/left/0.png", *ON_REFERENCE)
+        assert result.exit_code == 1
+        assert "puts out arrays of shape" in result.stderr
+        assert shapes[1:-1] in result.stderr
+
+
 @pytest.mark.parametrize("command", ["eval", "predict", "summary"])
 @pytest.mark.parametrize("damage", ["empty", "text", "cut"])
 def test_unreadable_model(run: Run, model: Path, images: Path, tmp_path: Path, command: str, damage: str) -> None:
