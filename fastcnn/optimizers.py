@@ -12,17 +12,33 @@ from typing import ClassVar
 
 from fastcnn.arrays import Array
 from fastcnn.backend import Backend
+from fastcnn.docstrings import Described
 from fastcnn.errors import ArgumentError
+from fastcnn.representation import Written
 from fastcnn.shapes import below_one, number
 from fastcnn.update import Update
 
 
-class Optimizer(ABC):
+class Optimizer(Written, Described, ABC):
     """The base of all optimizers.
 
     `lr` and `momentum` may be changed at any time. `state` holds, after the first step, "step" (how many were taken)
     and flat arrays under PyTorch's names; `Store.named` cuts them into parameters. Where some parameters were frozen
     for a while, "taken" holds rows (start, stop, steps): the steps of each stretch. Clear `state` to start anew.
+
+    Parameters
+    ----------
+    lr
+        The learning rate, from 0 up; it may be changed at any time.
+    weight_decay
+        A factor >= 0: so much of each value is added to its gradient.
+    decay_bias
+        Whether the decay reaches parameters of one axis, too: biases, and scales and shifts of normalizations.
+
+    Raises
+    ------
+    ArgumentError
+        If an argument is none of those described.
     """
 
     arrays: ClassVar[tuple[str, ...]] = ()
@@ -93,6 +109,15 @@ class SGD(Optimizer):
         g = gradient + weight_decay * w        v = momentum * v + (1 - dampening) * g   (v = g in the first step)
         w = w - lr * v                         or, Nesterov: w - lr * (g + momentum * v)
 
+    Parameters
+    ----------
+    momentum
+        How much of the step before goes on in the next one, from 0 to below 1; it may be changed at any time.
+    dampening
+        How much of a gradient is left out of v, where there is momentum.
+    nesterov
+        Whether to look ahead along v; it needs momentum > 0 and dampening 0.
+
     >>> import numpy as np
     >>> from fastcnn.backend import get
     >>> weight = np.array([1.0, 2.0])
@@ -103,6 +128,7 @@ class SGD(Optimizer):
 
     arrays = ("momentum_buffer",)
     kernel = "sgd_update"
+    shown = ("lr", "momentum", "weight_decay", "nesterov")
 
     def __init__(
         self,
@@ -121,9 +147,6 @@ class SGD(Optimizer):
         if self.nesterov and (not self.momentum or self.dampening):
             raise ArgumentError("nesterov=True was given: it needs momentum > 0 and dampening 0.")
 
-    def __repr__(self) -> str:
-        return f"SGD({self.lr}, momentum={self.momentum}, weight_decay={self.weight_decay}, nesterov={self.nesterov})"
-
     def kept(self) -> tuple[str, ...]:
         """Return the buffer, if there is momentum."""
         return self.arrays if self.momentum else ()
@@ -136,7 +159,14 @@ class SGD(Optimizer):
 class Adam(Optimizer):
     """Adam (Kingma and Ba 2015): steps of about lr, by running means of the gradient and of its square.
 
-    `amsgrad` divides by the largest mean square so far (Reddi, Kale, Kumar 2018).
+    Parameters
+    ----------
+    betas
+        How much of the running means of the gradient and of its square stays in a step, each from 0 to below 1.
+    eps
+        Added to the root of the mean square, from 0 up.
+    amsgrad
+        Whether to divide by the largest mean square so far (Reddi, Kale, Kumar 2018).
 
     >>> import numpy as np
     >>> from fastcnn.backend import get
@@ -148,6 +178,7 @@ class Adam(Optimizer):
 
     arrays = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
     kernel = "adam_update"
+    shown = ("lr", "betas", "weight_decay")
     is_decoupled: ClassVar[bool] = False
 
     def __init__(
@@ -176,9 +207,6 @@ class Adam(Optimizer):
     def momentum(self, value: float) -> None:
         self.betas = value, self.betas[1]
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.lr}, betas={self.betas}, weight_decay={self.weight_decay})"
-
     def kept(self) -> tuple[str, ...]:
         """Return the running means, and their maximum if it is wanted."""
         return self.arrays if self.amsgrad else self.arrays[:2]
@@ -189,7 +217,13 @@ class Adam(Optimizer):
 
 
 class AdamW(Adam):
-    """Adam whose weight decay shrinks the weights themselves, by lr * weight_decay (Loshchilov and Hutter 2019)."""
+    """Adam whose weight decay shrinks the weights themselves (Loshchilov and Hutter 2019).
+
+    Parameters
+    ----------
+    weight_decay
+        A factor >= 0: each step takes lr * weight_decay of a value away.
+    """
 
     is_decoupled = True
 
@@ -209,11 +243,21 @@ class AdamW(Adam):
 class RMSprop(Optimizer):
     """Gradients divided by the root of their running mean square (Tieleman and Hinton 2012).
 
-    `centered` takes the running variance instead (Graves 2013).
+    Parameters
+    ----------
+    alpha
+        How much of the running mean square stays in a step, from 0 to 1.
+    eps
+        Added to the root, from 0 up.
+    momentum
+        How much of the step before goes on in the next one, from 0 to below 1.
+    centered
+        Whether to divide by the root of the running variance instead (Graves 2013).
     """
 
     arrays = ("square_avg", "grad_avg", "momentum_buffer")
     kernel = "rmsprop_update"
+    shown = ("lr", "alpha", "momentum", "weight_decay")
 
     def __init__(
         self,
@@ -232,9 +276,6 @@ class RMSprop(Optimizer):
         self.momentum: float = below_one(momentum, "momentum")
         self.centered = bool(centered)
 
-    def __repr__(self) -> str:
-        return f"RMSprop({self.lr}, alpha={self.alpha}, momentum={self.momentum}, weight_decay={self.weight_decay})"
-
     def kept(self) -> tuple[str, ...]:
         """Return the mean square, and what the arguments add."""
         wanted = {"square_avg": True, "grad_avg": self.centered, "momentum_buffer": self.momentum > 0}
@@ -246,10 +287,21 @@ class RMSprop(Optimizer):
 
 
 class Adagrad(Optimizer):
-    """Gradients divided by the root of the sum of their squares (Duchi, Hazan, Singer 2011)."""
+    """Gradients divided by the root of the sum of their squares (Duchi, Hazan, Singer 2011).
+
+    Parameters
+    ----------
+    lr_decay
+        From 0 up: step n goes by lr / (1 + (n - 1) * lr_decay).
+    initial_accumulator_value
+        What the sum of squares starts from, from 0 up.
+    eps
+        Added to the root, from 0 up.
+    """
 
     arrays = ("sum",)
     kernel = "adagrad_update"
+    shown = ("lr", "lr_decay", "weight_decay")
 
     def __init__(
         self,
@@ -265,9 +317,6 @@ class Adagrad(Optimizer):
         self.lr_decay = number(lr_decay, "lr_decay", 0)
         self.initial_accumulator_value = number(initial_accumulator_value, "initial_accumulator_value", 0)
         self.eps = number(eps, "eps", 0)
-
-    def __repr__(self) -> str:
-        return f"Adagrad({self.lr}, lr_decay={self.lr_decay}, weight_decay={self.weight_decay})"
 
     def first_value(self, name: str) -> float:
         """Return what the sum starts from."""

@@ -25,6 +25,7 @@ from fastcnn.arrays import Array, Shape, as_float, channels_first_hint, float_dt
 from fastcnn.backend import check_device, get
 from fastcnn.errors import ArgumentError, DataError, ShapeError, TrainingError
 from fastcnn.progress import Bar
+from fastcnn.representation import written_call
 from fastcnn.seeding import seeded
 from fastcnn.shapes import IntOrAxes, compact, is_int, per_axis, whole
 from fastcnn.sparse_inference import Inference, Schedule, normalized
@@ -160,8 +161,10 @@ class SparseCoding:
         }
 
     def __repr__(self) -> str:
-        size = compact(self.kernel_size)
-        return f"SparseCoding({self.channels}, {self.features}, {size}, lam={self.lam:g}, p={self.p:.3g})"
+        config = self.config()
+        if config["beta"] == FIRST_BETA * self.lam:
+            del config["beta"]
+        return written_call(type(self), config, ("lam", "p"))
 
     @property
     def filters(self) -> Array:

@@ -178,6 +178,10 @@ class Trainer:
             rates.restore()
         return history
 
+    def __repr__(self) -> str:
+        net = f"{type(self.net).__name__} of {self.net.parameter_count:,} parameters"
+        return f"Trainer({net}, {self.loss!r}, {self.optimizer!r})"
+
     def step(self, x: Any, y: Any) -> float:
         """Do one forward, loss, backward and update on images `x` (N, H, W, C) with targets `y`, such as labels (N,).
 

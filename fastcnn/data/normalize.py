@@ -15,6 +15,11 @@ BLOCK = 1024  # images at a time, so that sums in float64 need little memory
 class Normalization:
     """The mean and the standard deviation of each channel.
 
+    Parameters
+    ----------
+    mean, std
+        (C,) numbers; `fit` measures them.
+
     Examples
     --------
     >>> import numpy as np

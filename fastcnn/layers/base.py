@@ -7,7 +7,6 @@ fixed arrays. Parameters have PyTorch's names.
 
 from __future__ import annotations
 
-import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -20,9 +19,11 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from fastcnn.arrays import Array, Shape, as_float, channels_first_hint, float_dtype, wider
 from fastcnn.backend import Backend, Call, check_device, get
+from fastcnn.docstrings import Described
 from fastcnn.errors import ArgumentError, ShapeError
 from fastcnn.node import Node
 from fastcnn.parameters import Store, drawn
+from fastcnn.representation import written_call
 from fastcnn.seeding import default_generator
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class Bound:
     forward: list[Call] = field(default_factory=list)
 
 
-class Layer(ABC):
+class Layer(Described, ABC):
     """The base of all layers.
 
     Parameters
@@ -68,6 +69,15 @@ class Layer(ABC):
         "float32" or "float64"; a float64 array met by `forward` promotes the layer, exactly.
     device
         "cpu" or "reference".
+
+    Raises
+    ------
+    ArgumentError
+        If an argument is none of those described.
+    ShapeError
+        If an input does not have the axes described.
+    DataError
+        If `forward` or `backward` is given an array of other than floats.
     """
 
     kind: ClassVar[str]
@@ -119,16 +129,7 @@ class Layer(ABC):
         return {}
 
     def __repr__(self) -> str:
-        words: list[str] = []
-        arguments = inspect.signature(type(self)).parameters
-        for key, value in self.config().items():
-            if arguments[key].kind is inspect.Parameter.VAR_POSITIONAL:
-                words += map(repr, value)
-            elif arguments[key].default is inspect.Parameter.empty:
-                words.append(repr(value))
-            elif arguments[key].default != value:
-                words.append(f"{key}={value!r}")
-        return f"{type(self).__name__}({', '.join(words)})"
+        return written_call(type(self), self.config())
 
     @property
     def label(self) -> str:

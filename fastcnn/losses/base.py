@@ -15,7 +15,9 @@ from numpy.typing import ArrayLike
 
 from fastcnn.arrays import FLOATS, Array, Shape, as_float, wider
 from fastcnn.backend import Backend, Call, check_device, get
+from fastcnn.docstrings import Described
 from fastcnn.errors import ArgumentError, ShapeError
+from fastcnn.representation import Written
 
 REDUCTIONS = ("mean", "sum")
 DOUBLE = np.dtype(np.float64)
@@ -26,6 +28,15 @@ class BoundLoss(ABC):
 
     The calls forward fill `sums` with the sum of all terms and what a mean divides it by, and `scale` with the factor
     of the gradient: numbers that the calls back read from memory, so that a program can repeat them.
+
+    Parameters
+    ----------
+    backend
+        The room of kernels.
+    y, t, dy
+        Outputs, targets, and the gradient by the outputs, to be filled.
+    reduction
+        "mean" or "sum".
     """
 
     factor = 1.0
@@ -82,7 +93,7 @@ class BoundLoss(ABC):
         return None
 
 
-class Loss(ABC):
+class Loss(Written, Described, ABC):
     """The base of losses of one output.
 
     Parameters
@@ -90,7 +101,16 @@ class Loss(ABC):
     reduction
         "mean" over all terms, or their "sum".
     device
-        Where `forward` works by itself; a Trainer uses its network's.
+        Where `forward` works by itself, "cpu" or "reference"; a Trainer uses its network's.
+
+    Raises
+    ------
+    ArgumentError
+        If an argument is none of those described.
+    DataError
+        If targets do not fit the outputs.
+    ShapeError
+        If outputs do not have the axes described.
     """
 
     classifies = False

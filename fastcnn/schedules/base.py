@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from fastcnn.docstrings import Described
 from fastcnn.errors import ArgumentError
+from fastcnn.representation import Written
 from fastcnn.shapes import is_int, number
 
 BY = ("epoch", "step")
@@ -16,9 +18,18 @@ BY = ("epoch", "step")
 
 @dataclass(frozen=True)
 class Moment:
-    """Where training is: `step` of `steps` are done, counted in what the schedule goes by; an epoch has `per_epoch`.
+    """Where training is.
 
-    `record` holds the numbers of the epoch that has just ended, else None; `lr` is the first learning rate.
+    Parameters
+    ----------
+    step, steps
+        How many are done, of how many: epochs or steps, as the schedule goes by.
+    per_epoch
+        How many an epoch has.
+    record
+        The numbers of the epoch that has just ended, else None.
+    lr
+        The first learning rate.
     """
 
     step: int
@@ -42,8 +53,19 @@ Length: TypeAlias = int | float
 """A time in training: whole numbers count epochs, those below 1 are shares of all."""
 
 
-class Schedule(ABC):
-    """The base of all schedules; `by` says whether they are asked every "epoch" or every "step"."""
+class Schedule(Written, Described, ABC):
+    """The base of all schedules.
+
+    Parameters
+    ----------
+    by
+        Whether it is asked, and the rate changes, at every "epoch" or at every "step".
+
+    Raises
+    ------
+    ArgumentError
+        If an argument is none of those described.
+    """
 
     cycle_momentum: bool = False
     """Whether the schedule sets the optimizer's momentum, too."""

@@ -12,10 +12,28 @@ from fastcnn.shapes import number, whole
 class ReduceOnPlateau(Schedule):
     """Multiply by `factor` when a result has not improved for more than `patience` epochs.
 
-    Parameters are those of PyTorch's ReduceLROnPlateau: `mode` "min" or "max", `threshold` how
-    much better counts as better (relative, or absolute by `threshold_mode` "abs"), `cooldown` epochs of rest after a
-    change, `min_lr` the least learning rate, `eps` the least change of it. `metric` names the number to watch in an
-    epoch's record; by default "val_loss", or "val_accuracy" for mode "max".
+    Arguments are those of PyTorch's ReduceLROnPlateau.
+
+    Parameters
+    ----------
+    mode
+        Whether "min", less, or "max", more, is better.
+    factor
+        From 0 to 1.
+    patience
+        Epochs without a better result that change nothing yet.
+    threshold
+        How much better counts as better, from 0 up.
+    threshold_mode
+        Whether that is a share of the best result, "rel", or an amount, "abs".
+    cooldown
+        Epochs of rest after a change.
+    min_lr
+        The least learning rate.
+    eps
+        The least change of the learning rate; smaller ones are not made.
+    metric
+        The number to watch in an epoch's record; None takes "val_loss", or "val_accuracy" for mode "max".
 
     >>> plateau = ReduceOnPlateau(patience=0)
     >>> [plateau.at(Moment(epoch, 9, record={"val_loss": loss})) for epoch, loss in enumerate([2.0, 1.0, 1.0], 1)]
@@ -46,6 +64,11 @@ class ReduceOnPlateau(Schedule):
         self.eps = number(eps, "eps", 0)
         self.metric = metric or ("val_loss" if mode == "min" else "val_accuracy")
         self.start()
+
+    @property
+    def factor(self) -> float:
+        """Another name of `reduction`, the constructor's."""
+        return self.reduction
 
     def start(self) -> None:
         """Forget the best result and the changes."""
