@@ -96,6 +96,15 @@ class Graph(Structure):
 
         By default the optimizer is SGD with momentum, and the loss CrossEntropy at each output.
 
+        Parameters
+        ----------
+        batch_size
+            Images at a time, at least 1.
+        training
+            Whether for a training step, or for a prediction.
+        optimizer, loss
+            Whose arrays count, too, in training.
+
         >>> from fastcnn.layers import Flatten, Linear
         >>> from fastcnn.sequential import Sequential
         >>> net = Sequential(Flatten(), Linear(64, 10), input_shape=(8, 8, 1)).to("reference")
@@ -115,14 +124,26 @@ class Graph(Structure):
     # Parameters
 
     def initialize(self, seed: int) -> None:
-        """Draw all parameters anew from a seed."""
+        """Draw all parameters anew from a seed.
+
+        Parameters
+        ----------
+        seed
+            A whole number from 0 up.
+        """
         generator = seeded(seed)
         for layer in self.layers:
             layer.store = None
         self.own_store(drawn(generator))
 
     def draw_missing(self, seed: int) -> None:
-        """Draw from a seed those parameters that nobody has looked at or set yet."""
+        """Draw from a seed those parameters that nobody has looked at or set yet.
+
+        Parameters
+        ----------
+        seed
+            A whole number from 0 up.
+        """
         self.own_store(drawn(seeded(seed)))
 
     def own_store(self, first: FirstValues | None = None) -> Store:
@@ -138,11 +159,23 @@ class Graph(Structure):
         return self._store
 
     def astype(self, dtype: DTypeLike) -> Graph:
-        """Change the network to float32 or float64, in place, and return it."""
+        """Change the network to float32 or float64, in place, and return it.
+
+        Parameters
+        ----------
+        dtype
+            "float32" or "float64".
+        """
         return self._move(float_dtype(dtype), self.device)
 
     def to(self, device: str) -> Graph:
-        """Move the network to another device, in place, and return it."""
+        """Move the network to another device, in place, and return it.
+
+        Parameters
+        ----------
+        device
+            "cpu" or "reference".
+        """
         return self._move(self.dtype, check_device(device))
 
     def _move(self, dtype: np.dtype[Any], device: str) -> Graph:
@@ -161,6 +194,11 @@ class Graph(Structure):
 
         The layers and their parameters are this network's own.
 
+        Parameters
+        ----------
+        *names
+            Names of layers (see `node`), one or several.
+
         >>> from fastcnn.layers import Linear, ReLU
         >>> from fastcnn.sequential import Sequential
         >>> net = Sequential(Linear(2, 3), ReLU(), Linear(3, 1), input_shape=(2,))
@@ -178,6 +216,11 @@ class Graph(Structure):
 
         A Trainer and `predict` choose by themselves, and a network inside follows the one around it. A layer's own
         `eval` holds in all of these.
+
+        Parameters
+        ----------
+        mode
+            Whether as in training.
         """
         self.training = bool(mode)
         return self
@@ -225,6 +268,11 @@ class Graph(Structure):
         Takes an array (N, *input shape) of floats for each input, in any order in memory, or one dict
         {input's name: array}; returns an array (N, *output shape) in the network's dtype, or a tuple for
         several outputs. Raises ShapeError or DataError for arrays that do not fit.
+
+        Parameters
+        ----------
+        *xs
+            An array (N, *input shape) for each input, or one dict {input's name: array}.
         """
         arrays = self.check_inputs(*xs)
         plan = self.plan(arrays[0].shape[0], self.training, returns="inputs")
@@ -237,6 +285,11 @@ class Graph(Structure):
         """Fill the layers' `grads`; return the gradients by the inputs of the last `forward`.
 
         Takes the loss's gradient by each output, in that output's shape.
+
+        Parameters
+        ----------
+        *dys
+            The gradient by each output, (N, *output shape).
         """
         plan, generation = self._last or (None, 0)
         if plan is None or plan.arena.generation != generation or plan.store is not self.own_store():
@@ -249,6 +302,13 @@ class Graph(Structure):
         """Return the outputs for any number of inputs, computed in batches.
 
         Arrays and errors as `forward`. A classifier's outputs are its logits.
+
+        Parameters
+        ----------
+        *xs
+            An array (N, *input shape) for each input, or one dict {input's name: array}.
+        batch_size
+            Images at a time, at least 1: more take more memory.
 
         >>> from fastcnn.layers import Flatten, Linear
         >>> from fastcnn.sequential import Sequential
@@ -267,6 +327,8 @@ class Graph(Structure):
             An array (N, *input shape), or for several inputs a tuple or {input's name: array}.
         names
             Names of layers (see `node`), at least one.
+        batch_size
+            Images at a time, at least 1: more take more memory.
 
         Returns
         -------
@@ -316,6 +378,13 @@ class Graph(Structure):
         """Fill parameters and states by name from a safetensors file, and return what matched and what did not.
 
         See `fastcnn.transfer.load_parameters`.
+
+        Parameters
+        ----------
+        path
+            The file.
+        strict
+            Whether every tensor must be on both sides, in one shape; if not, those that are get loaded.
         """
         from fastcnn.transfer import load_parameters
 
@@ -325,6 +394,13 @@ class Graph(Structure):
         """Write the network to a safetensors file.
 
         `metadata`, a dict of JSON values, replaces `net.metadata`.
+
+        Parameters
+        ----------
+        path
+            The file, by custom with the ending ".safetensors".
+        metadata
+            A dict of JSON values to keep with the network; None keeps `net.metadata`.
         """
         from fastcnn.checkpoint import save
 

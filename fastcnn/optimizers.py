@@ -81,8 +81,16 @@ class Optimizer(Written, Described, ABC):
     ) -> None:
         """Change flat parameter values in place by one step against their gradients.
 
-        `decayed` is how many of them, from the first, weight decay reaches if `decay_bias` is False; `trained` are the
-        stretches to change, in order, by default all: nothing touches the others, nor their state.
+        Parameters
+        ----------
+        backend
+            The room of kernels.
+        values, gradients
+            Flat arrays of one length and dtype.
+        decayed
+            How many of them, from the first, weight decay reaches if `decay_bias` is False.
+        trained
+            The stretches to change, in order, by default all: nothing touches the others, nor their state.
         """
         Update(self, backend, values, gradients, decayed, trained).run()
 

@@ -142,6 +142,19 @@ class Trainer:
         by returning True.
         Accuracies are None where the loss has no classes.
 
+        Parameters
+        ----------
+        train
+            A pair (images, targets), such as a Dataset; see `Trainer`.
+        epochs
+            How often all images are used, at least 1.
+        batch_size
+            Images of a step, at least 1.
+        validation
+            Data like `train` to evaluate after each epoch, or None.
+        callback
+            Called with each epoch's record, or None.
+
         Raises
         ------
         DataError, ShapeError
@@ -187,6 +200,11 @@ class Trainer:
 
         Several inputs or outputs come as in `fit`. Returns the loss of the batch before the update. Errors as `fit`; a
         schedule works in `fit` only.
+
+        Parameters
+        ----------
+        x, y
+            Images and their targets.
         """
         images, targets = self._check((x, y), "batch")
         self._check_learns()
@@ -197,12 +215,28 @@ class Trainer:
         return self._train_batch(batch)
 
     def evaluate(self, data: LabelledImages, batch_size: int = 256) -> Evaluation:
-        """Return mean loss and accuracy over some data; no accuracy, None, where the loss has no classes."""
+        """Return mean loss and accuracy over some data; no accuracy, None, where the loss has no classes.
+
+        Parameters
+        ----------
+        data
+            A pair (images, targets), such as a Dataset; see `Trainer`.
+        batch_size
+            Images at a time, at least 1: more take more memory.
+        """
         whole(batch_size, 1, "batch_size")
         return self._evaluate(*self._check_all(data, "evaluation data"), batch_size)
 
     def predict(self, images: Any, batch_size: int = 256) -> Any:
-        """Return the outputs (N, ...) for any number of images: logits (N, K) of a classifier."""
+        """Return the outputs (N, ...) for any number of images: logits (N, K) of a classifier.
+
+        Parameters
+        ----------
+        images
+            An array (N, *input shape) of floats, for several inputs a tuple or {input's name: array}.
+        batch_size
+            Images at a time, at least 1: more take more memory.
+        """
         return self.net.predict(*listed(images, len(self.net.inputs)), batch_size=batch_size)
 
     def _check_learns(self) -> None:

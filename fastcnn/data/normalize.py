@@ -36,7 +36,13 @@ class Normalization:
 
     @classmethod
     def fit(cls, images: NDArray[np.float32]) -> "Normalization":
-        """Measure images (N, H, W, C); a constant channel gets the standard deviation 1."""
+        """Measure images (N, H, W, C); a constant channel gets the standard deviation 1.
+
+        Parameters
+        ----------
+        images
+            (N, H, W, C).
+        """
         axes = (0, 1, 2)
         mean = images.mean(axis=axes, dtype=np.float64)
         squares = np.zeros_like(mean)
@@ -47,7 +53,13 @@ class Normalization:
         return cls(tuple(mean.tolist()), tuple(std.tolist()))
 
     def apply(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return (images - mean) / std as a new array."""
+        """Return (images - mean) / std as a new array.
+
+        Parameters
+        ----------
+        images
+            (N, H, W, C), or any array whose last axis holds the channels; a number stands for all.
+        """
         result = images - np.array(self.mean, dtype=np.float32)
         result /= np.array(self.std, dtype=np.float32)
         return result
@@ -59,6 +71,13 @@ class Normalization:
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, object], channels: int) -> "Normalization":
         """Return what a checkpoint keeps; mean 0 and standard deviation 1 where it keeps none.
+
+        Parameters
+        ----------
+        metadata
+            What a checkpoint keeps with a network.
+        channels
+            C, the channels of its images.
 
         Raises
         ------

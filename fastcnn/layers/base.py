@@ -139,7 +139,13 @@ class Layer(Described, ABC):
     # Shapes
 
     def output_shape(self, *inputs: Shape) -> Shape:
-        """Return the output's shape for the inputs' shapes, all without the batch axis."""
+        """Return the output's shape for the inputs' shapes, all without the batch axis.
+
+        Parameters
+        ----------
+        *inputs
+            The shape of each input, as a tuple.
+        """
         if len(inputs) != self.arity and not (self.is_variadic and len(inputs) > self.arity):
             needed = f"{self.arity} or more" if self.is_variadic else str(self.arity)
             raise ShapeError(f"{self.label} got {len(inputs)} inputs, and needs {needed}: give it as many.")
@@ -239,6 +245,11 @@ class Layer(Described, ABC):
 
         `train(False)` holds in networks too: while they train, a normalization then takes its running statistics and
         leaves them as they are, and dropout drops nothing. The network's own `train` leaves its layers' modes alone.
+
+        Parameters
+        ----------
+        mode
+            Whether as in training.
         """
         self.training = bool(mode)
         return self
@@ -254,7 +265,13 @@ class Layer(Described, ABC):
         return self.store
 
     def astype(self, dtype: DTypeLike) -> Layer:
-        """Change the layer to another dtype, its parameters too, and return it."""
+        """Change the layer to another dtype, its parameters too, and return it.
+
+        Parameters
+        ----------
+        dtype
+            "float32" or "float64".
+        """
         wanted = float_dtype(dtype)
         if wanted != self.dtype:
             self.dtype = wanted
@@ -289,7 +306,13 @@ class Layer(Described, ABC):
         return Node(self, nodes, self.output_shape(*(node.shape for node in nodes)))
 
     def forward(self, *xs: ArrayLike) -> Array:
-        """Return the layer's output for input arrays (N, ...), outside of any network."""
+        """Return the layer's output for input arrays (N, ...), outside of any network.
+
+        Parameters
+        ----------
+        *xs
+            Arrays of floats (N, ...), one for each input of the layer.
+        """
         arrays = [as_float(x, f"the input of {self.label}") for x in xs]
         if any(array.ndim < 2 for array in arrays):
             shapes = ", ".join(str(array.shape) for array in arrays)
@@ -308,7 +331,13 @@ class Layer(Described, ABC):
         return self._plan.backend.to_host(self._plan.outputs[0])
 
     def backward(self, dy: ArrayLike) -> Any:
-        """Return the gradient by the last `forward`'s input (a tuple for several); fill `grads`."""
+        """Return the gradient by the last `forward`'s input (a tuple for several); fill `grads`.
+
+        Parameters
+        ----------
+        dy
+            The gradient by the output of the last `forward`, in its shape.
+        """
         if self._plan is None or self._plan.store is not self.store:
             raise ArgumentError(f"{self.label} cannot go backward yet: call its forward first.")
         gradient = as_float(dy, f"the output gradient of {self.label}")

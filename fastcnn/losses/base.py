@@ -145,7 +145,15 @@ class Loss(Written, Described, ABC):
         """Return the loss on fixed arrays: outputs, targets, and the gradient to fill."""
 
     def forward(self, y: ArrayLike, t: ArrayLike) -> float:
-        """Return the loss of outputs y (N, ...) and targets t; a float64 y is kept in float64."""
+        """Return the loss of outputs y (N, ...) and targets t; a float64 y is kept in float64.
+
+        Parameters
+        ----------
+        y
+            Outputs, floats (N, ...).
+        t
+            Targets, as the loss takes them.
+        """
         given = as_float(y, f"the output that {self.label} reads")
         if given.ndim < 2 or given.size == 0:
             raise ShapeError(

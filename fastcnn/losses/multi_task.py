@@ -71,7 +71,13 @@ class MultiTask:
         return list(values)
 
     def forward(self, y: Any, t: Any) -> float:
-        """Return the weighted sum of the heads' losses."""
+        """Return the weighted sum of the heads' losses.
+
+        Parameters
+        ----------
+        y, t
+            {head: outputs} and {head: targets}, or tuples in the order of the heads.
+        """
         self._as_dict, self._is_ready = isinstance(y, Mapping), False
         outputs, targets = self.select(y, "outputs"), self.select(t, "targets")
         entries = zip(self.heads.values(), outputs, targets, strict=True)

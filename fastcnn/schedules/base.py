@@ -77,10 +77,22 @@ class Schedule(Written, Described, ABC):
 
     @abstractmethod
     def at(self, moment: Moment) -> float:
-        """Return the factor of the first learning rate."""
+        """Return the factor of the first learning rate.
+
+        Parameters
+        ----------
+        moment
+            How far training is.
+        """
 
     def momentum_at(self, moment: Moment) -> float | None:
-        """Return the momentum itself, None if the optimizer's stays."""
+        """Return the momentum itself, None if the optimizer's stays.
+
+        Parameters
+        ----------
+        moment
+            How far training is.
+        """
         return None
 
     def start(self) -> None:

@@ -88,6 +88,30 @@ def test_layers_tell_shapes_and_errors(name):
     assert re.search(r"\(N, |\(H, W, C\)", doc), "no shape"
 
 
+METHODS = {
+    fc.Trainer: ("fit", "step", "evaluate", "predict"),
+    fc.Sequential: (
+        "activations", "astype", "backward", "draw_missing", "forward", "freeze", "initialize", "load_parameters",
+        "memory", "node", "predict", "save", "to", "train", "trunk", "unfreeze",
+    ),
+    fc.Conv2d: ("astype", "backward", "forward", "output_shape", "train"),
+    fc.CrossEntropy: ("forward",),
+    fc.MultiTask: ("forward",),
+    fc.SGD: ("update",),
+    fc.SparseCoding: ("fit", "load", "reconstruct", "save", "transform"),
+    fc.SparseCodingStack: ("fit", "load", "reconstruct", "save", "transform"),
+    fc.Whitening: ("fit", "fit_transform", "inverse", "transform"),
+    data.Normalization: ("apply", "fit", "from_metadata"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "method"), [(kind, name) for kind, names in METHODS.items() for name in names])
+def test_methods_explain_their_arguments(kind, method):
+    function = getattr(kind, method)
+    told = described(inspect.getdoc(function))
+    assert not [name for name in inspect.signature(function).parameters if name != "self" and not told.get(name)]
+
+
 LAID_OUT = {
     "Conv": ("C / groups, K)", (4, 6, 3), {"groups": 2}, "weight"),
     "ConvTranspose": ("K / groups, C)", (4, 6, 3), {"groups": 2}, "weight"),
