@@ -37,11 +37,11 @@ def interrupted(tmp_path: Path, *arguments: str, first: str) -> tuple[int, str]:
     with (
         (tmp_path / "out").open("w+") as out,
         (tmp_path / "err").open("w+") as err,
-        subprocess.Popen(command, stdout=out, stderr=err, cwd=tmp_path) as process,
+        subprocess.Popen(command, stdout=out, stderr=err, cwd=tmp_path, start_new_session=True) as process,
     ):
         try:
             wait(lambda: first in (tmp_path / "err").read_text() or process.poll() is not None)
-            process.send_signal(signal.SIGINT)
+            os.killpg(process.pid, signal.SIGINT)  # as a terminal does
             status = process.wait(LONGEST)
         finally:
             process.kill()
@@ -77,7 +77,6 @@ def test_rows_so_far_are_printed_and_written(tmp_path):
 
 @needs_torch
 def test_the_peers_process_is_ended(tmp_path):
-    """The peer is in the midst of a turn, which it would go on with for minutes."""
     pid_file = tmp_path / "pid"
     (tmp_path / "sitecustomize.py").write_text(
         "import os, sys\n"
@@ -87,13 +86,12 @@ def test_the_peers_process_is_ended(tmp_path):
     path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", path)
-        start = time.monotonic()
-        status, _ = interrupted(
+        status, printed = interrupted(
             tmp_path, "--layer", "conv", "--shapes", "ic1ih5oc1kh3", "--shapes", "mb16ic64ih56oc64kh3ph1",
             "--seconds", "0.1", "--repeats", "1", "--against", "torch", first="forward: ",
         )  # fmt: skip
     assert status == 130
-    assert time.monotonic() - start < LONGEST
+    assert "peer" in printed
     pid = int(pid_file.read_text())
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
