@@ -28,6 +28,7 @@ LIST = 0.65  # left edge of the legend and of the list
 NUMBER_SIZE, LIST_SIZE = 6.5, 7.0  # points
 MARGIN = 3.0  # factor between the outermost points, or the ridge, and the edges
 FEW_DECADES = 2.5  # an axis of no more than these has ticks at 1, 2 and 5, a longer one at 1 alone
+BESIDE = 1.05  # factor between a roof, or an edge, and the roof's name
 RINGS, TURNS = 8, 16  # places about a point that are tried for its number: distances, and directions
 
 
@@ -147,10 +148,10 @@ def _draw_roofs(axes: Any, machine: Machine) -> None:
     axes.plot([low, ridge, high], [low * bandwidth, peak, peak], color="black", label="measured roofs", zorder=1)
     start = max(low, axes.get_ylim()[0] / bandwidth)
     (x0, y0), (x1, y1) = axes.transData.transform([(start, start * bandwidth), (ridge, peak)])
-    style = {"ha": "center", "va": "bottom", "fontsize": 8, "rotation_mode": "anchor"}
-    middle, angle = (start * ridge) ** 0.5, degrees(atan2(y1 - y0, x1 - x0))
-    axes.text(middle, middle * bandwidth * 1.05, f"bandwidth {bandwidth:.3g} GB/s", rotation=angle, **style)
-    axes.text((ridge * high) ** 0.5, peak * 1.05, f"peak {peak:.4g} GFLOP/s", **style)
+    style = {"va": "bottom", "fontsize": 8, "rotation_mode": "anchor"}
+    angle, begin = degrees(atan2(y1 - y0, x1 - x0)), start * BESIDE  # at the edges: no point is there
+    axes.text(begin, begin * bandwidth * BESIDE, f"bandwidth {bandwidth:.3g} GB/s", rotation=angle, ha="left", **style)
+    axes.text(high / BESIDE, peak * BESIDE, f"peak {peak:.4g} GFLOP/s", ha="right", **style)
 
 
 def _draw_points(axes: Any, report: Report) -> None:
