@@ -14,7 +14,8 @@ class Case:
     """A row before it is measured.
 
     `layer` is a key of LAYERS, or "model". `flops` counts a multiply-add as 2; `bytes` is what must
-    cross the memory bus if every array crosses it once. `request` is the peer's version of the same
+    cross the memory bus if every array crosses it once. `least_flops` is how many of `flops` the algorithm surely does,
+    so that its rate proves what the machine can do; 0 where nobody knows. `request` is the peer's version of the same
     work (see `peer_torch`).
     """
 
@@ -30,10 +31,19 @@ class Case:
     error: Callable[[], float]
     request: dict[str, Any]
     images: int | None = None
+    least_flops: int = 0
 
 
 def layer_case(
-    layer: str, problem: Problem, pass_name: str, algorithm: str, dtype: str, flops: int, bytes: int, work: Work
+    layer: str,
+    problem: Problem,
+    pass_name: str,
+    algorithm: str,
+    dtype: str,
+    flops: int,
+    bytes: int,
+    work: Work,
+    least_flops: int = 0,
 ) -> Case:
     """Return the case of one pass of a layer."""
     descriptor = problem.descriptor()
@@ -50,4 +60,5 @@ def layer_case(
         error=work[1],
         request={"work": layer, "descriptor": descriptor, "pass": pass_name, "dtype": dtype},
         images=problem.batch,
+        least_flops=least_flops,
     )

@@ -28,7 +28,8 @@ def case(problem: Transposed, pass_name: str, algorithm: str, dtype: str) -> Cas
     y, w, x = conv.random_arrays(c, dtype)
     used = served_by(problem, pass_name, algorithm, dtype)
     work, moved = _work(c, pass_name, used, x, w, y), c.elements * x.itemsize
-    return layer_case("conv_transpose", problem, pass_name, used, dtype, 2 * c.multiply_adds, moved, work)
+    least = conv.least_flops(c, used)
+    return layer_case("conv_transpose", problem, pass_name, used, dtype, 2 * c.multiply_adds, moved, work, least)
 
 
 def _work(c: Convolution, pass_name: str, algorithm: str, x: Array, w: Array, y: Array) -> Work:

@@ -87,6 +87,12 @@ class Convolution:
         return prod(self.y_shape) * prod(self.w_shape[:-1])
 
     @property
+    def needed_multiply_adds(self) -> int:
+        """Multiply-adds that direct sums cannot do without: taps on padding are left out."""
+        pairs = [_pairs_inside(*axis) for axis in zip(*self._axes(), strict=True)]
+        return prod(pairs) * self.batch * self.filters * self.channels // self.groups
+
+    @property
     def elements(self) -> int:
         """Elements of input, filters and output together, each once."""
         return prod(self.x_shape) + prod(self.w_shape) + prod(self.y_shape)
@@ -263,6 +269,13 @@ def _axis(text: str, axis: str, own: dict[str, int]) -> tuple[int, ...]:
             f"o{axis} (={o}) must lie between {max(1, least)} and {most} for its image, filter and padding",
         )
     return i, o, k, s, p, d
+
+
+def _pairs_inside(i: int, o: int, k: int, s: int, before: int, d: int) -> int:
+    """Return how many pairs of a window and a tap of it meet a pixel of the image, along one axis."""
+    return sum(
+        len(range(max(0, -((tap * d - before) // s)), min(o, (i - 1 - tap * d + before) // s + 1))) for tap in range(k)
+    )
 
 
 def _behind(i: int, o: int, k: int, s: int, before: int, d: int) -> int:

@@ -23,7 +23,8 @@ def case(problem: FullyConnected, pass_name: str, algorithm: str, dtype: str) ->
     random = np.random.default_rng(0)
     x, w, y = (random.standard_normal(shape, np.dtype(dtype)) for shape in ((N, F), (F, K), (N, K)))
     work, moved = _work(problem, pass_name, x, w, y), x.nbytes + w.nbytes + y.nbytes
-    return layer_case("linear", problem, pass_name, "direct", dtype, 2 * N * F * K, moved, work)
+    flops = 2 * N * F * K
+    return layer_case("linear", problem, pass_name, "direct", dtype, flops, moved, work, least_flops=flops)
 
 
 def _work(problem: FullyConnected, pass_name: str, x: Array, w: Array, y: Array) -> Work:

@@ -67,8 +67,10 @@ class Peer:
             env=environment,
             text=True,
             encoding="utf-8",
+            start_new_session=True,  # Ctrl-C in a terminal reaches us alone: we end the worker
         )
         self.name, self.memory = name, memory
+        self._owes_answer = True  # it begins with its version
         try:
             self.version = str(self._answer()["version"])
         except BaseException:
@@ -85,7 +87,9 @@ class Peer:
         return samples
 
     def close(self) -> None:
-        """End the worker."""
+        """End the worker: one that owes an answer at once, for nobody waits for it any more."""
+        if self._owes_answer:
+            self._process.kill()
         for stream in (self._process.stdin, self._process.stdout):
             if stream is not None:
                 try:
@@ -101,6 +105,7 @@ class Peer:
 
     def _ask(self, question: dict[str, Any]) -> dict[str, Any]:
         assert self._process.stdin is not None
+        self._owes_answer = True
         try:
             self._process.stdin.write(json.dumps(question) + "\n")
             self._process.stdin.flush()
@@ -113,6 +118,7 @@ class Peer:
         line = self._process.stdout.readline()
         if not line:
             raise self._lost()
+        self._owes_answer = False
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
             raise BackendError(f"{self.name} could not run its side of the comparison: {answer['error']}")

@@ -107,6 +107,7 @@ class Profile:
     machine: Machine
     rows: list[Row]
     whole_ms: dict[str, float]
+    complete: bool = True
 
     def by_kind(self) -> list[Row]:
         """Return the sums of each run's rows by kind of layer and pass, the longest first."""
@@ -122,6 +123,7 @@ class Profile:
             "machine": self.machine.as_dict(),
             "name": self.name,
             "batch": self.batch,
+            "complete": self.complete,
             "whole_ms": self.whole_ms,
             "rows": [row.as_dict() for row in self.rows],
             "kinds": [row.as_dict() for row in self.by_kind()],
@@ -129,7 +131,10 @@ class Profile:
 
 
 def profile(name: str, batch: int, machine: Machine, effort: Effort) -> Profile:
-    """Measure every call of a training step and of an inference of a model at this batch size."""
+    """Measure every call of a training step and of an inference of a model at this batch size.
+
+    An interrupt ends the profile with the rounds so far, and is raised again where there are none.
+    """
     net = model.network(name, machine.dtype)
     images, labels = model.random_batch(net, batch)
     optimizer = fc.SGD(model.LEARNING_RATE, momentum=model.MOMENTUM)
@@ -139,30 +144,57 @@ def profile(name: str, batch: int, machine: Machine, effort: Effort) -> Profile:
         "train": lambda: trainer.step(images, labels),
         "infer": lambda: net.predict(images, batch_size=batch),
     }
-    rows, whole_ms = [], {}
+    rows: list[Row] = []
+    whole_ms: dict[str, float] = {}
+    complete = True
     for run, parts in stages.items():
-        times, whole = measure(parts, wholes[run], effort)
-        whole_ms[run] = float(np.median(whole)) * 1e3
-        rest = Stage("", REST, "", "", "", "", 0, 0, wholes[run])
-        columns = [*times.T, whole - times.sum(1)]
-        rows += [_row(run, *pair, whole_ms[run]) for pair in zip([*parts, rest], columns, strict=True)]
-    return Profile(name, batch, machine, rows, whole_ms)
+        times: list[Array] = []
+        whole: list[float] = []
+        try:
+            collect(parts, wholes[run], effort, times, whole)
+        except KeyboardInterrupt:
+            complete = False
+        if whole:
+            whole_ms[run] = float(np.median(whole)) * 1e3
+            rows += _run_rows(run, parts, wholes[run], np.array(times[: len(whole)]), np.array(whole[: len(times)]))
+        if not complete:
+            break
+    if not rows:
+        raise KeyboardInterrupt
+    return Profile(name, batch, machine, rows, whole_ms, complete)
+
+
+def _run_rows(run: str, parts: list[Stage], call: Callable[[], object], times: Array, whole: Array) -> list[Row]:
+    """Return the rows of a run's stages, and of what the whole run takes beyond them."""
+    rest = Stage("", REST, "", "", "", "", 0, 0, call)
+    columns = [*times.T, whole - times.sum(1)]
+    whole_ms = float(np.median(whole)) * 1e3
+    return [_row(run, *pair, whole_ms) for pair in zip([*parts, rest], columns, strict=True)]
 
 
 def measure(stages: Sequence[Stage], whole: Callable[[], object], effort: Effort) -> tuple[Array, Array]:
     """Return the seconds of every stage, (rounds, stages), and of the whole run, (rounds,), taking turns."""
     times: list[Array] = []
     wholes: list[float] = []
+    collect(stages, whole, effort, times, wholes)
+    return np.array(times), np.array(wholes)
+
+
+def collect(
+    stages: Sequence[Stage], whole: Callable[[], object], effort: Effort, times: list[Array], wholes: list[float]
+) -> None:
+    """Append the seconds of every stage and of the whole run, round by round, so that an interrupt leaves them."""
     for _ in range(WARM_ROUNDS):
         clocked(stages)
         whole()
     start = time.perf_counter()
-    while len(times) < effort.repeats or time.perf_counter() - start < effort.seconds:
-        times.append(clocked(stages))
+    while len(wholes) < effort.repeats or time.perf_counter() - start < effort.seconds:
+        round_times = clocked(stages)
         begin = time.perf_counter()
         whole()
-        wholes.append(time.perf_counter() - begin)
-    return np.array(times), np.array(wholes)
+        end = time.perf_counter()
+        times.append(round_times)
+        wholes.append(end - begin)
 
 
 def clocked(stages: Sequence[Stage]) -> Array:

@@ -3,11 +3,11 @@
 from rich.console import Console
 
 from fastcnn.bench.profile import Profile, Row
-from fastcnn.bench.report import MEBIBYTE, empty_table, number
+from fastcnn.bench.report import MEBIBYTE, MEGA, empty_table, number
 
 RUNS = {"train": "training step", "infer": "inference"}
-STEP_COLUMNS = ("layer", "kind", "with", "pass", "kernel", "ms", "GFLOP/s", "MiB", "GB/s", "%")
-KIND_COLUMNS = ("kind", "pass", "ms", "GFLOP/s", "MiB", "GB/s", "%")
+STEP_COLUMNS = ("layer", "kind", "with", "pass", "kernel", "ms", "MFLOP", "GFLOP/s", "MiB", "GB/s", "%")
+KIND_COLUMNS = ("kind", "pass", "ms", "MFLOP", "GFLOP/s", "MiB", "GB/s", "%")
 TEXTS = ("layer", "kind", "with", "pass", "kernel")
 
 
@@ -20,6 +20,8 @@ def show(found: Profile, console: Console) -> None:
         _line(f"{found.name}, batch {found.batch}, {RUNS[run]}: {number(whole)} ms", console)
         _print([row for row in found.rows if row.run == run], STEP_COLUMNS, console)
         _print([row for row in kinds if row.run == run], KIND_COLUMNS, console)
+    if not found.complete:
+        _line("incomplete: interrupted; the medians are over the rounds until then.", console)
 
 
 def _line(text: str, console: Console) -> None:
@@ -44,6 +46,7 @@ def _cells(row: Row) -> dict[str, str]:
         "pass": row.pass_name,
         "kernel": f"{row.kernel} {row.algorithm}".strip(),
         "ms": _signed(row.median_ms),
+        "MFLOP": number(row.flops / MEGA) if row.flops else "",
         "GFLOP/s": f"{row.gflops:.1f}" if row.flops else "",
         "MiB": number(row.bytes / MEBIBYTE) if row.bytes else "",
         "GB/s": f"{row.gbytes_per_s:.1f}" if row.bytes else "",

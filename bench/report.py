@@ -11,21 +11,24 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from fastcnn.bench.machine import Machine
 from fastcnn.bench.profile import Profile
 from fastcnn.bench.ratios import PERCENTILES, distribution, geometric_mean, lowest, total_ms
-from fastcnn.bench.run import Report, Row
+from fastcnn.bench.run import Report, Row, counts_spared, proves_more
 
-PIPE_WIDTH = 180  # columns of the table in a file or a pipe: enough for the longest name of the sets
+PIPE_WIDTH = 190  # columns of the table in a file or a pipe: enough for the longest name of the sets
 
 # What a narrow table does without, first to last; --json and --csv hold all of it.
 MOST_DISPENSABLE = (
-    "scratch\nMiB", "compile\nms", "spread\nms", "% of\nroof", "GB/s", "bound", "peer\nlayout", "algorithm", "error",
-    "GFLOP/s",
+    "scratch\nMiB", "compile\nms", "spread\nms", "% of\nroof", "GB/s", "bound", "MFLOP", "peer\nlayout", "algorithm",
+    "error", "GFLOP/s",
 )  # fmt: skip
 TEXTS = ("name", "pass", "algorithm")
 FOLDED_NAME = 18  # columns that hold "resnet50:res2a_1 x3" on two lines, "lenet:conv1" on one
 FRAME = 3  # columns between two cells
 MEBIBYTE = 1 << 20
+MEGA = 1e6
+PROOF, SPARED = "!", "*"  # marks of rows above the peak: it is too low, or they count more than they do
 
 MOST_SLOWEST = 10  # rows listed beneath the table
 ENOUGH = 20  # ratios of a pass, from which on their percentiles are shown
@@ -67,8 +70,9 @@ def _columns(report: Report) -> dict[str, list[str]]:
         "scratch\nMiB": [number(row.scratch_bytes / MEBIBYTE) for row in rows],
         "median\nms": [number(row.median_ms) for row in rows],
         "spread\nms": [number(row.spread_ms) for row in rows],
+        "MFLOP": [number(row.flops / MEGA) for row in rows],
         "GFLOP/s": [f"{row.gflops:.1f}" for row in rows],
-        "% of\npeak": [f"{row.percent_of_peak:.1f}" for row in rows],
+        "% of\npeak": _percents_of_peak(report),
         "% of\nroof": [f"{row.percent_of_roof:.1f}" for row in rows],
         "GB/s": [f"{row.gbytes_per_s:.1f}" for row in rows],
         "bound": [row.bound for row in rows],
@@ -79,6 +83,44 @@ def _columns(report: Report) -> dict[str, list[str]]:
         columns["peer\nlayout"] = [LAYOUTS.get(row.peer_layout or "", "") for row in rows]
         columns["ratio"] = [number(row.ratio) for row in rows]
     return columns
+
+
+def peak_mark(row: Row, machine: Machine) -> str:
+    """Return the mark of a row that passes the measured peak, else nothing."""
+    if proves_more(row, machine):
+        return PROOF
+    return SPARED if counts_spared(row) else ""
+
+
+def _percents_of_peak(report: Report) -> list[str]:
+    """Return the cells of that column, their points one above the other where some have a mark."""
+    marks = [peak_mark(row, report.machine) for row in report.rows]
+    width = max(map(len, marks), default=0)
+    return [f"{row.percent_of_peak:.1f}{mark:<{width}}" for row, mark in zip(report.rows, marks, strict=True)]
+
+
+def notes(report: Report) -> list[str]:
+    """Return what must be known to read the table: what passes the peak, and why, and what is missing."""
+    marks = {peak_mark(row, report.machine) for row in report.rows}
+    lines = []
+    if PROOF in marks:
+        lines.append(
+            f"{PROOF} faster than the measured peak of {report.machine.peak_gflops:.0f} GFLOP/s, which is too low: "
+            "another process was running while it was measured; measure again on an idle machine."
+        )
+    if SPARED in marks:
+        lines.append(
+            f"{SPARED} may pass the peak: counts the products of direct sums, of which it does fewer "
+            "(transforms, taps on padding)."
+        )
+    if not report.complete:
+        lines.append(incomplete(len(report.rows), report.planned_rows))
+    return lines
+
+
+def incomplete(rows: int, planned: int | None) -> str:
+    """Return the sentence about a run that was interrupted."""
+    return f"incomplete: interrupted after {rows} of {planned} rows."
 
 
 def _width(columns: Mapping[str, list[str]]) -> int:
@@ -141,7 +183,7 @@ def show(report: Report, console: Console) -> None:
     for line in report.machine.lines() + peer_lines(report):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     console.print(table(report, console))
-    for line in summary(report):
+    for line in notes(report) + summary(report):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     if report.geomean_ratio is not None:
         spread_is_shown = show_distribution(report, console)
@@ -201,8 +243,8 @@ def as_json(report: Report) -> str:
 
 
 def as_csv(report: Report | Profile) -> str:
-    """Return the rows as CSV text, under the names of their JSON keys."""
-    rows = [row.as_dict() for row in report.rows]
+    """Return the rows as CSV text under the names of their JSON keys, each with whether its run was complete."""
+    rows = [row.as_dict() | {"complete": report.complete} for row in report.rows]
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()

@@ -1,8 +1,9 @@
 """`fastcnn bench`: measure layers or networks against the machine's roofs and PyTorch."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from fastcnn.bench.case import Case
     from fastcnn.bench.run import Report, Row
     from fastcnn.bench.timing import Effort
+
+    Cases = Sequence[Callable[[], Case]]
 
 EXAMPLES = """
 \b
@@ -138,6 +141,9 @@ def bench(
     allocates its own at every call, as it does for its users (see --peer-memory). The ratio is
     PyTorch's better layout over ours. A narrow terminal shows fewer columns; --json and --csv hold all.
 
+    Ctrl-C ends the run with the rows so far: they are printed and written, marked as incomplete, and the exit
+    status is 130.
+
     With --profile the rows are the kernel calls of a network's training step and inference in their order, then their
     sums by kind of layer; "python" is what the whole run takes beyond them.
     """
@@ -173,10 +179,19 @@ def bench(
     if plot_file:
         plot.plot_roofline(found, plot_file)
         click.echo(f"wrote {plot_file}")
+    _end(found.complete)
 
 
-def _layer_cases(name: str, selection: dict[str, Any]) -> Iterator["Case"]:
-    """Check the choices; return the cases, made one at a time so that one set of arrays lives."""
+def _end(complete: bool) -> None:
+    """End with the status of an interrupt, if one left the report incomplete."""
+    from fastcnn.cli.main import INTERRUPTED
+
+    if not complete:
+        click.get_current_context().exit(INTERRUPTED)
+
+
+def _layer_cases(name: str, selection: dict[str, Any]) -> "Cases":
+    """Check the choices; return what makes the cases, each when its turn comes."""
     layer = LAYERS[name]
     problems = _problems(layer, selection)
     kernels = layer.kernels()
@@ -198,7 +213,7 @@ def _layer_cases(name: str, selection: dict[str, Any]) -> Iterator["Case"]:
             except ValueError as error:
                 sentence = f"{problem.descriptor()}, {chosen}: {error}"
                 raise click.BadParameter(sentence, param_hint="'--algorithm'") from None
-    return (kernels.case(problem, p, algorithm, dtype) for p in passes for problem in problems)
+    return [partial(kernels.case, problem, p, algorithm, dtype) for p in passes for problem in problems]
 
 
 def _problems(layer: Layer, selection: dict[str, Any]) -> list[Any]:
@@ -238,16 +253,22 @@ def _profile(
     profile_report.show(found, report.console())
     write_json(json_file, found.as_dict())
     _write_csv(csv_file, report.as_csv(found))
+    _end(found.complete)
 
 
-def _model_cases(name: str, selection: dict[str, Any]) -> Iterator["Case"]:
+def _model_cases(name: str, selection: dict[str, Any]) -> "Cases":
     _check_model_options(selection)
     from fastcnn.bench import model
 
-    return iter(model.cases(name, selection["batch"] or model.BATCH, selection["dtype"]))
+    cases = model.cases(name, selection["batch"] or model.BATCH, selection["dtype"])
+    return [partial(_itself, case) for case in cases]
 
 
-def _measure(cases: Iterator["Case"], dtype: str, effort: "Effort", against: str | None, memory: str) -> "Report":
+def _itself(case: "Case") -> "Case":
+    return case
+
+
+def _measure(cases: "Cases", dtype: str, effort: "Effort", against: str | None, memory: str) -> "Report":
     """Measure all cases; each result goes to stderr as it comes, if that is a terminal."""
     from fastcnn.bench.machine import describe
     from fastcnn.bench.peer import Peer

@@ -21,6 +21,11 @@ def check_algorithm(name: str) -> str:
 def set_convolution_algorithm(name: str) -> None:
     """Let every convolution whose own `algorithm` is "auto" use this one, from its next plan on.
 
+    Parameters
+    ----------
+    name
+        "auto", the fastest for each shape, or "direct", the sums of the definition (else ArgumentError).
+
     >>> set_convolution_algorithm("direct")
     >>> set_convolution_algorithm("auto")
     """

@@ -21,6 +21,16 @@ FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 def from_nchw(x: ArrayLike) -> Array:
     """Turn a channels-first array (N, C, *) into a contiguous channels-last one (N, *, C).
 
+    Parameters
+    ----------
+    x
+        (N, C, ...), of any dtype.
+
+    Raises
+    ------
+    ShapeError
+        If it has fewer than three axes.
+
     >>> from_nchw(np.zeros((8, 3, 32, 30))).shape
     (8, 32, 30, 3)
     """
@@ -31,6 +41,16 @@ def from_nchw(x: ArrayLike) -> Array:
 
 def to_nchw(x: ArrayLike) -> Array:
     """Turn a channels-last array (N, *, C) into a contiguous channels-first one (N, C, *).
+
+    Parameters
+    ----------
+    x
+        (N, ..., C), of any dtype.
+
+    Raises
+    ------
+    ShapeError
+        If it has fewer than three axes.
 
     >>> to_nchw(np.zeros((8, 32, 30, 3))).shape
     (8, 3, 32, 30)

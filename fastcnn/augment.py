@@ -18,19 +18,28 @@ from numpy.typing import ArrayLike
 from fastcnn.arrays import Array, Shape
 from fastcnn.backend import Backend
 from fastcnn.errors import ArgumentError
+from fastcnn.representation import Written, written_call
 from fastcnn.shapes import IntOrAxes, compact, number, per_axis
 
 
 @dataclass
 class Movement:
-    """How each image of a batch moves: mirrored left to right where `flip`, then `down` and `right` by pixels; (N,)."""
+    """How each image of a batch moves: mirrored, then shifted.
+
+    Parameters
+    ----------
+    flip
+        Whether it is mirrored left to right, (N,).
+    down, right
+        By how many pixels it then moves, (N,).
+    """
 
     flip: Array
     down: Array
     right: Array
 
 
-class Augmentation(ABC):
+class Augmentation(Written, ABC):
     """The base of random movements of images (H, W, C)."""
 
     fill: Array | None = None
@@ -48,17 +57,21 @@ class Augmentation(ABC):
 class RandomFlip(Augmentation):
     """Mirror an image left to right with probability p.
 
+    Parameters
+    ----------
+    p
+        From 0 to 1 (else ArgumentError).
+
     >>> generator, movement = np.random.default_rng(0), Movement(np.zeros(3, bool), np.arange(3), np.arange(3))
     >>> RandomFlip(1.0).draw(generator, movement)
     >>> movement.flip, movement.down, movement.right
     (array([ True,  True,  True]), array([0, 1, 2]), array([ 0, -1, -2]))
     """
 
+    shown = ("p",)
+
     def __init__(self, p: float = 0.5) -> None:
         self.p = number(p, "p", 0, 1)
-
-    def __repr__(self) -> str:
-        return f"RandomFlip({self.p:g})"
 
     def draw(self, generator: np.random.Generator, movement: Movement) -> None:
         """Mirror some images, and so the way that they were shifted."""
@@ -93,7 +106,8 @@ class RandomShift(Augmentation):
             raise ArgumentError(f"fill={fill!r} was given: give a finite number, or one for each channel.")
 
     def __repr__(self) -> str:
-        return f"RandomShift({compact(self.pixels)})"
+        fill = self.fill.item() if self.fill.size == 1 else self.fill
+        return written_call(type(self), {"pixels": compact(self.pixels), "fill": fill})
 
     def check(self, shape: Shape) -> None:
         """Refuse images that a shift may push out, and a fill for other channels."""
@@ -117,7 +131,17 @@ Augmentations: TypeAlias = Augmentation | Sequence[Augmentation]
 
 
 class Mover:
-    """Gathers batches of images (H, W, C), moved by augmentations one after the other."""
+    """Gathers batches of images (H, W, C), moved by augmentations one after the other.
+
+    Parameters
+    ----------
+    augmentations
+        One, or a sequence of them.
+    shape, dtype
+        (H, W, C) of the images, and their number type.
+    generator
+        What the movements are drawn from.
+    """
 
     def __init__(
         self, augmentations: Augmentations, shape: Shape, dtype: np.dtype[Any], generator: np.random.Generator

@@ -49,7 +49,14 @@ TENSOR_DTYPES = {"F32": np.dtype(np.float32), "F64": np.dtype(np.float64)}
 def save(net: Graph, path: str | PathLike[str], metadata: dict[str, Any] | None = None) -> None:
     """Write a network to a file, which then holds either all of it or what it held before.
 
-    `metadata` (JSON values) replaces `net.metadata`.
+    Parameters
+    ----------
+    net
+        The network, a Graph or Sequential.
+    path
+        The file, by custom with the ending ".safetensors".
+    metadata
+        JSON values to keep with it, in place of `net.metadata`; None keeps those.
 
     Raises
     ------
@@ -88,6 +95,13 @@ def save(net: Graph, path: str | PathLike[str], metadata: dict[str, Any] | None 
 
 def load(path: str | PathLike[str], device: str = "cpu") -> Graph:
     """Return the network in a file that `save` wrote, on a device.
+
+    Parameters
+    ----------
+    path
+        The file.
+    device
+        "cpu" or "reference".
 
     Raises
     ------

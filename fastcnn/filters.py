@@ -35,7 +35,14 @@ DEVIATIONS = 3
 
 
 def box(size: IntOrAxes, channels: int = 1) -> Array:
-    """Return the mean of a window of `size` pixels, one number or (rows, columns), as float64.
+    """Return the mean of a window of `size` pixels, as float64.
+
+    Parameters
+    ----------
+    size
+        One number >= 1, or (rows, columns).
+    channels
+        C of the weight (R, S, 1, C), at least 1.
 
     >>> box(3)[:, :, 0, 0].round(3).tolist()
     [[0.111, 0.111, 0.111], [0.111, 0.111, 0.111], [0.111, 0.111, 0.111]]
@@ -47,8 +54,15 @@ def box(size: IntOrAxes, channels: int = 1) -> Array:
 def gaussian(sigma: float, size: int | Sequence[int] | None = None, channels: int = 1) -> Array:
     """Return a Gaussian of `sigma` pixels that sums to 1, as float64.
 
-    `size`, one number or (rows, columns), is by default 2 * ceil(3 * sigma) + 1; an even one has its centre between two
-    pixels.
+    Parameters
+    ----------
+    sigma
+        The deviation in pixels, above 0.
+    size
+        One number >= 1, or (rows, columns), None for 2 * ceil(3 * sigma) + 1; an even one has its centre between two
+        pixels.
+    channels
+        C of the weight (R, S, 1, C), at least 1.
 
     >>> gaussian(1.0, size=3)[:, :, 0, 0].round(3).tolist()
     [[0.075, 0.124, 0.075], [0.124, 0.204, 0.124], [0.075, 0.124, 0.075]]
@@ -71,6 +85,11 @@ def _bell(size: int, sigma: float) -> Array:
 def sobel_x(channels: int = 1) -> Array:
     """Return the derivative along a row, smoothed along the column: 8 times the slope per pixel, as float64.
 
+    Parameters
+    ----------
+    channels
+        C of the weight (3, 3, 1, C), at least 1.
+
     >>> sobel_x()[:, :, 0, 0].tolist()
     [[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]]
     """
@@ -79,6 +98,11 @@ def sobel_x(channels: int = 1) -> Array:
 
 def sobel_y(channels: int = 1) -> Array:
     """Return the derivative along a column, smoothed along the row: 8 times the slope per pixel, as float64.
+
+    Parameters
+    ----------
+    channels
+        C of the weight (3, 3, 1, C), at least 1.
 
     >>> sobel_y()[:, :, 0, 0].tolist()
     [[-1.0, -2.0, -1.0], [0.0, 0.0, 0.0], [1.0, 2.0, 1.0]]
@@ -89,6 +113,11 @@ def sobel_y(channels: int = 1) -> Array:
 def laplacian(channels: int = 1) -> Array:
     """Return the sum of the second derivatives, from the four neighbours, as float64.
 
+    Parameters
+    ----------
+    channels
+        C of the weight (3, 3, 1, C), at least 1.
+
     >>> laplacian()[:, :, 0, 0].tolist()
     [[0.0, 1.0, 0.0], [1.0, -4.0, 1.0], [0.0, 1.0, 0.0]]
     """
@@ -97,6 +126,11 @@ def laplacian(channels: int = 1) -> Array:
 
 def sharpen(channels: int = 1) -> Array:
     """Return the pixel less the Laplacian, which sums to 1, as float64.
+
+    Parameters
+    ----------
+    channels
+        C of the weight (3, 3, 1, C), at least 1.
 
     >>> sharpen()[:, :, 0, 0].tolist()
     [[0.0, -1.0, 0.0], [-1.0, 5.0, -1.0], [0.0, -1.0, 0.0]]

@@ -128,6 +128,15 @@ class Graph(Structure):
 
         By default the optimizer is SGD with momentum, and the loss CrossEntropy at each output.
 
+        Parameters
+        ----------
+        batch_size
+            Images at a time, at least 1.
+        training
+            Whether for a training step, or for a prediction.
+        optimizer, loss
+            Whose arrays count, too, in training.
+
         >>> from fastcnn.layers import Flatten, Linear
         >>> from fastcnn.sequential import Sequential
         >>> net = Sequential(Flatten(), Linear(64, 10), input_shape=(8, 8, 1)).to("reference")
@@ -147,12 +156,24 @@ class Graph(Structure):
     # Parameters
 
     def initialize(self, seed: int) -> None:
-        """Draw all parameters anew from a seed, into the arrays where they are, and forget gradients and states."""
+        """Draw all parameters anew from a seed, into the arrays where they are, and forget gradients and states.
+
+        Parameters
+        ----------
+        seed
+            A whole number from 0 up.
+        """
         generator = seeded(seed)
         self.claim_layers().redraw(drawn(generator), self.layers)
 
     def draw_missing(self, seed: int) -> None:
-        """Draw from a seed those parameters that nobody has looked at or set yet."""
+        """Draw from a seed those parameters that nobody has looked at or set yet.
+
+        Parameters
+        ----------
+        seed
+            A whole number from 0 up.
+        """
         self.own_store(drawn(seeded(seed)))
 
     def own_store(self, first: FirstValues | None = None) -> Store:
@@ -214,11 +235,22 @@ class Graph(Structure):
         """Change the network to float32 or float64, in place, and return it.
 
         Parameters and states get other arrays; those that `params` has handed out before can no longer be written.
+
+        Parameters
+        ----------
+        dtype
+            "float32" or "float64".
         """
         return self._move(float_dtype(dtype), self.device)
 
     def to(self, device: str) -> Graph:
-        """Move the network to another device, in place, and return it; see `astype`."""
+        """Move the network to another device, in place, and return it; see `astype`.
+
+        Parameters
+        ----------
+        device
+            "cpu" or "reference".
+        """
         return self._move(self.dtype, check_device(device))
 
     def _move(self, dtype: np.dtype[Any], device: str) -> Graph:
@@ -238,6 +270,11 @@ class Graph(Structure):
 
         The layers and their parameters are this network's own.
 
+        Parameters
+        ----------
+        *names
+            Names of layers (see `node`), one or several.
+
         >>> from fastcnn.layers import Linear, ReLU
         >>> from fastcnn.sequential import Sequential
         >>> net = Sequential(Linear(2, 3), ReLU(), Linear(3, 1), input_shape=(2,))
@@ -255,6 +292,11 @@ class Graph(Structure):
 
         A Trainer and `predict` choose by themselves, and a network inside follows the one around it. A layer's own
         `eval` holds in all of these.
+
+        Parameters
+        ----------
+        mode
+            Whether as in training.
         """
         self.training = bool(mode)
         return self
@@ -309,6 +351,11 @@ class Graph(Structure):
         Takes an array (N, *input shape) of floats for each input, in any order in memory, or one dict
         {input's name: array}; returns an array (N, *output shape) in the network's dtype, or a tuple for
         several outputs. Raises ShapeError or DataError for arrays that do not fit.
+
+        Parameters
+        ----------
+        *xs
+            An array (N, *input shape) for each input, or one dict {input's name: array}.
         """
         arrays = self.check_inputs(*xs)
         with self.changing() as held:
@@ -322,6 +369,11 @@ class Graph(Structure):
         """Fill the layers' `grads`; return the gradients by the inputs of this thread's last `forward`.
 
         Takes the loss's gradient by each output, in that output's shape.
+
+        Parameters
+        ----------
+        *dys
+            The gradient by each output, (N, *output shape).
         """
         given = [as_float(dy, "the output gradient") for dy in dys]
         with self.changing() as held:
@@ -336,6 +388,13 @@ class Graph(Structure):
         """Return the outputs for any number of inputs, computed in batches.
 
         Arrays and errors as `forward`. A classifier's outputs are its logits.
+
+        Parameters
+        ----------
+        *xs
+            An array (N, *input shape) for each input, or one dict {input's name: array}.
+        batch_size
+            Images at a time, at least 1: more take more memory.
 
         >>> from fastcnn.layers import Flatten, Linear
         >>> from fastcnn.sequential import Sequential
@@ -354,6 +413,8 @@ class Graph(Structure):
             An array (N, *input shape), or for several inputs a tuple or {input's name: array}.
         names
             Names of layers (see `node`), at least one.
+        batch_size
+            Images at a time, at least 1: more take more memory.
 
         Returns
         -------
@@ -408,6 +469,13 @@ class Graph(Structure):
         """Fill parameters and states by name from a safetensors file, and return what matched and what did not.
 
         See `fastcnn.transfer.load_parameters`.
+
+        Parameters
+        ----------
+        path
+            The file.
+        strict
+            Whether every tensor must be on both sides, in one shape; if not, those that are get loaded.
         """
         from fastcnn.transfer import load_parameters
 
@@ -417,6 +485,13 @@ class Graph(Structure):
         """Write the network to a safetensors file.
 
         `metadata`, a dict of JSON values, replaces `net.metadata`.
+
+        Parameters
+        ----------
+        path
+            The file, by custom with the ending ".safetensors".
+        metadata
+            A dict of JSON values to keep with the network; None keeps `net.metadata`.
         """
         from fastcnn.checkpoint import save
 

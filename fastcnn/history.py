@@ -19,7 +19,15 @@ class EpochRecord(TypedDict):
 
 
 class Evaluation(NamedTuple):
-    """Mean loss, and the share of labels at which the largest logit stands; None where the loss has no classes."""
+    """What an evaluation found.
+
+    Parameters
+    ----------
+    loss
+        The mean loss.
+    accuracy
+        The share of labels at which the largest logit stands; None where the loss has no classes.
+    """
 
     loss: float
     accuracy: float | None
@@ -27,6 +35,12 @@ class Evaluation(NamedTuple):
 
 @dataclass
 class History:
-    """The epochs of one `fit`, in order, as plain dicts ready for JSON."""
+    """The epochs of one `fit`.
+
+    Parameters
+    ----------
+    epochs
+        An `EpochRecord` for each, in order, as plain dicts ready for JSON.
+    """
 
     epochs: list[EpochRecord] = field(default_factory=list)

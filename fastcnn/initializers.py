@@ -16,6 +16,7 @@ import numpy as np
 
 from fastcnn.arrays import Array, Shape
 from fastcnn.errors import ArgumentError
+from fastcnn.representation import Written
 
 Fans: TypeAlias = tuple[int, int]
 
@@ -27,13 +28,18 @@ LEAST_SHARE = 0.01  # of the draws that a truncated distribution must keep: each
 def fans(shape: Shape) -> Fans:
     """Return (fan-in, fan-out) of a weight whose last two axes are input and output channels.
 
+    Parameters
+    ----------
+    shape
+        (..., C, K), as the layers' weights.
+
     >>> fans((5, 5, 6, 16))
     (150, 400)
     """
     return prod(shape[:-1]), prod(shape[:-2]) * shape[-1]
 
 
-class Initializer(ABC):
+class Initializer(Written, ABC):
     """A rule for first values: `rule(shape, generator)` returns a float64 array.
 
     A layer gives its (fan-in, fan-out) too; without them they are those of `fans`.
@@ -47,6 +53,11 @@ class Initializer(ABC):
 @dataclass(frozen=True)
 class Constant(Initializer):
     """Every element has one value.
+
+    Parameters
+    ----------
+    value
+        That value.
 
     >>> Constant(0.5)((2,), np.random.default_rng(0))
     array([0.5, 0.5])
@@ -79,7 +90,13 @@ class Ones(Initializer):
 
 @dataclass(frozen=True)
 class Normal(Initializer):
-    """Independent draws from a normal distribution."""
+    """Independent draws from a normal distribution.
+
+    Parameters
+    ----------
+    mean, std
+        Its mean, and its standard deviation, from 0 up.
+    """
 
     mean: float = 0.0
     std: float = 0.01
@@ -92,6 +109,13 @@ class Normal(Initializer):
 @dataclass(frozen=True)
 class TruncatedNormal(Initializer):
     """Independent draws from a normal distribution, those outside [low, high] drawn again.
+
+    Parameters
+    ----------
+    mean, std
+        Of the distribution before it is cut.
+    low, high
+        Where it is cut, in units of the values themselves; at least 1% of the draws must lie between them.
 
     >>> draws = TruncatedNormal(0.0, 1.0, -1.0, 1.0)((1000,), np.random.default_rng(0))
     >>> bool(abs(draws).max() <= 1)
@@ -121,7 +145,13 @@ class TruncatedNormal(Initializer):
 
 @dataclass(frozen=True)
 class Uniform(Initializer):
-    """Independent draws from [low, high)."""
+    """Independent draws from [low, high).
+
+    Parameters
+    ----------
+    low, high
+        The ends.
+    """
 
     low: float = -0.05
     high: float = 0.05
@@ -133,7 +163,7 @@ class Uniform(Initializer):
 
 @dataclass(frozen=True)
 class XavierNormal(Initializer):
-    """Normal with variance 2 / (fan-in + fan-out)."""
+    """Normal with variance 2 / (fan-in + fan-out) (Glorot and Bengio 2010)."""
 
     def __call__(self, shape: Shape, generator: np.random.Generator, fan: Fans | None = None) -> Array:
         """Return the draws."""
@@ -142,7 +172,7 @@ class XavierNormal(Initializer):
 
 @dataclass(frozen=True)
 class XavierUniform(Initializer):
-    """Uniform with variance 2 / (fan-in + fan-out)."""
+    """Uniform with variance 2 / (fan-in + fan-out) (Glorot and Bengio 2010)."""
 
     def __call__(self, shape: Shape, generator: np.random.Generator, fan: Fans | None = None) -> Array:
         """Return the draws."""
@@ -152,7 +182,13 @@ class XavierUniform(Initializer):
 
 @dataclass(frozen=True)
 class HeNormal(Initializer):
-    """Normal with variance gain^2 / fan-in: the default of convolution and linear layers."""
+    """Normal with variance gain^2 / fan-in (He et al. 2015): the default of convolution and linear layers.
+
+    Parameters
+    ----------
+    gain
+        The default, the root of 2, keeps the variance of a signal through ReLU.
+    """
 
     gain: float = RELU_GAIN
 
@@ -163,7 +199,13 @@ class HeNormal(Initializer):
 
 @dataclass(frozen=True)
 class HeUniform(Initializer):
-    """Uniform with variance gain^2 / fan-in."""
+    """Uniform with variance gain^2 / fan-in (He et al. 2015).
+
+    Parameters
+    ----------
+    gain
+        The default, the root of 2, keeps the variance of a signal through ReLU.
+    """
 
     gain: float = RELU_GAIN
 
@@ -175,7 +217,12 @@ class HeUniform(Initializer):
 
 @dataclass(frozen=True)
 class Orthogonal(Initializer):
-    """A weight seen as a (fan-in, K) matrix with orthonormal columns (or rows, if K is larger).
+    """A weight seen as a (fan-in, K) matrix with orthonormal columns (or rows, if K is larger) (Saxe et al. 2014).
+
+    Parameters
+    ----------
+    gain
+        A factor of the matrix.
 
     >>> w = Orthogonal()((3, 3, 2, 4), np.random.default_rng(0)).reshape(18, 4)
     >>> bool(np.allclose(w.T @ w, np.eye(4)))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from fastcnn.arrays import Shape
 from fastcnn.errors import ArgumentError
+from fastcnn.representation import written_call
 from fastcnn.shapes import is_int
 
 if TYPE_CHECKING:
@@ -22,7 +23,17 @@ _serial = count()
 
 
 class Node:
-    """The result of one layer in a graph; `a + b` adds two of them, `a * b` multiplies them."""
+    """The result of one layer in a graph; `a + b` adds two of them, `a * b` multiplies them.
+
+    Parameters
+    ----------
+    layer
+        The layer; None for an input. Calling the layer on nodes makes the node.
+    inputs
+        The nodes that it is applied to.
+    shape
+        The result's shape without the batch axis.
+    """
 
     def __init__(self, layer: Layer | None, inputs: Sequence[Node], shape: Shape) -> None:
         self.layer = layer
@@ -53,7 +64,20 @@ class Node:
 class Input(Node):
     """An input of a graph, by its shape without the batch axis: `Input(32, 32, 3)`.
 
-    A name, as in `Input(32, 32, 3, name="left")`, lets networks of several inputs take {name: array}.
+    Parameters
+    ----------
+    *shape
+        The axes without the batch axis, whole numbers >= 1.
+    name
+        As in `Input(32, 32, 3, name="left")`; it lets networks of several inputs take {name: array}.
+
+    Raises
+    ------
+    ArgumentError
+        If an axis is no whole number >= 1, or the name no text.
+
+    >>> Input(32, 32, 3, name="left")
+    Input(32, 32, 3, name='left')
     """
 
     def __init__(self, *shape: int, name: str | None = None) -> None:
@@ -68,4 +92,4 @@ class Input(Node):
         self.name = name
 
     def __repr__(self) -> str:
-        return f"Input{self.shape}"
+        return written_call(type(self), {"shape": self.shape, "name": self.name})

@@ -15,7 +15,9 @@ from weakref import WeakKeyDictionary, ref
 from fastcnn.arrays import Array
 from fastcnn.backend import Backend
 from fastcnn.checked import Check, Checked, truth
+from fastcnn.docstrings import Described
 from fastcnn.errors import ArgumentError
+from fastcnn.representation import Written
 from fastcnn.shapes import below_one, number
 from fastcnn.update import Update
 
@@ -29,7 +31,7 @@ def pair_below_one(value: Any, name: str) -> tuple[float, float]:
     return below_one(value[0], f"{name}[0]"), below_one(value[1], f"{name}[1]")
 
 
-class Optimizer(Checked, ABC):
+class Optimizer(Checked, Written, Described, ABC):
     """The base of all optimizers.
 
     All arguments are attributes that may be changed at any time; those that the constructor would refuse are refused
@@ -40,6 +42,20 @@ class Optimizer(Checked, ABC):
     Trainers of several networks may share an optimizer, which keeps a state for each: `state` is that of the network
     that took the last step, and one that is assigned belongs to the network that takes the next. A shallow copy has the
     same arguments and no state.
+
+    Parameters
+    ----------
+    lr
+        The learning rate, from 0 up; it may be changed at any time.
+    weight_decay
+        A factor >= 0: so much of each value is added to its gradient.
+    decay_bias
+        Whether the decay reaches parameters of one axis, too: biases, and scales and shifts of normalizations.
+
+    Raises
+    ------
+    ArgumentError
+        If an argument is none of those described.
     """
 
     arrays: ClassVar[tuple[str, ...]] = ()
@@ -120,8 +136,16 @@ class Optimizer(Checked, ABC):
     ) -> None:
         """Change flat parameter values, whose `state` it is, in place by one step against their gradients.
 
-        `decayed` is how many of them, from the first, weight decay reaches if `decay_bias` is False; `trained` are the
-        stretches to change, in order, by default all: nothing touches the others, nor their state.
+        Parameters
+        ----------
+        backend
+            The room of kernels.
+        values, gradients
+            Flat arrays of one length and dtype.
+        decayed
+            How many of them, from the first, weight decay reaches if `decay_bias` is False.
+        trained
+            The stretches to change, in order, by default all: nothing touches the others, nor their state.
         """
         Update(self, backend, values, gradients, decayed, trained).run()
 
@@ -149,6 +173,15 @@ class SGD(Optimizer):
         g = gradient + weight_decay * w        v = momentum * v + (1 - dampening) * g   (v = g in the first step)
         w = w - lr * v                         or, Nesterov: w - lr * (g + momentum * v)
 
+    Parameters
+    ----------
+    momentum
+        How much of the step before goes on in the next one, from 0 to below 1; it may be changed at any time.
+    dampening
+        How much of a gradient is left out of v, where there is momentum.
+    nesterov
+        Whether to look ahead along v; it needs momentum > 0 and dampening 0.
+
     >>> import numpy as np
     >>> from fastcnn.backend import get
     >>> weight = np.array([1.0, 2.0])
@@ -160,6 +193,7 @@ class SGD(Optimizer):
     arrays = ("momentum_buffer",)
     kernel = "sgd_update"
     checks = Optimizer.checks | {"momentum": below_one, "dampening": number, "nesterov": truth}
+    shown = ("lr", "momentum", "weight_decay", "nesterov")
 
     def __init__(
         self,
@@ -184,9 +218,6 @@ class SGD(Optimizer):
             raise ArgumentError(f"dampening={value!r} was given: nesterov=True needs dampening 0.")
         super().__setattr__(name, value)
 
-    def __repr__(self) -> str:
-        return f"SGD({self.lr}, momentum={self.momentum}, weight_decay={self.weight_decay}, nesterov={self.nesterov})"
-
     def kept(self) -> tuple[str, ...]:
         """Return the buffer, if there is momentum."""
         return self.arrays if self.momentum else ()
@@ -199,7 +230,14 @@ class SGD(Optimizer):
 class Adam(Optimizer):
     """Adam (Kingma and Ba 2015): steps of about lr, by running means of the gradient and of its square.
 
-    `amsgrad` divides by the largest mean square so far (Reddi, Kale, Kumar 2018).
+    Parameters
+    ----------
+    betas
+        How much of the running means of the gradient and of its square stays in a step, each from 0 to below 1.
+    eps
+        Added to the root of the mean square, from 0 up.
+    amsgrad
+        Whether to divide by the largest mean square so far (Reddi, Kale, Kumar 2018).
 
     >>> import numpy as np
     >>> from fastcnn.backend import get
@@ -211,6 +249,7 @@ class Adam(Optimizer):
 
     arrays = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
     kernel = "adam_update"
+    shown = ("lr", "betas", "weight_decay")
     is_decoupled: ClassVar[bool] = False
     checks = Optimizer.checks | {"betas": pair_below_one, "eps": not_negative, "amsgrad": truth}
 
@@ -238,9 +277,6 @@ class Adam(Optimizer):
     def momentum(self, value: float) -> None:
         self.betas = below_one(value, "momentum"), self.betas[1]
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.lr}, betas={self.betas}, weight_decay={self.weight_decay})"
-
     def kept(self) -> tuple[str, ...]:
         """Return the running means, and their maximum if it is wanted."""
         return self.arrays if self.amsgrad else self.arrays[:2]
@@ -251,7 +287,13 @@ class Adam(Optimizer):
 
 
 class AdamW(Adam):
-    """Adam whose weight decay shrinks the weights themselves, by lr * weight_decay (Loshchilov and Hutter 2019)."""
+    """Adam whose weight decay shrinks the weights themselves (Loshchilov and Hutter 2019).
+
+    Parameters
+    ----------
+    weight_decay
+        A factor >= 0: each step takes lr * weight_decay of a value away.
+    """
 
     is_decoupled = True
 
@@ -271,7 +313,16 @@ class AdamW(Adam):
 class RMSprop(Optimizer):
     """Gradients divided by the root of their running mean square (Tieleman and Hinton 2012).
 
-    `centered` takes the running variance instead (Graves 2013).
+    Parameters
+    ----------
+    alpha
+        How much of the running mean square stays in a step, from 0 to 1.
+    eps
+        Added to the root, from 0 up.
+    momentum
+        How much of the step before goes on in the next one, from 0 to below 1.
+    centered
+        Whether to divide by the root of the running variance instead (Graves 2013).
     """
 
     arrays = ("square_avg", "grad_avg", "momentum_buffer")
@@ -279,6 +330,7 @@ class RMSprop(Optimizer):
     checks = Optimizer.checks | {
         "alpha": partial(number, low=0, high=1), "eps": not_negative, "momentum": below_one, "centered": truth
     }  # fmt: skip
+    shown = ("lr", "alpha", "momentum", "weight_decay")
 
     def __init__(
         self,
@@ -297,9 +349,6 @@ class RMSprop(Optimizer):
         self.momentum: float = momentum
         self.centered = centered
 
-    def __repr__(self) -> str:
-        return f"RMSprop({self.lr}, alpha={self.alpha}, momentum={self.momentum}, weight_decay={self.weight_decay})"
-
     def kept(self) -> tuple[str, ...]:
         """Return the mean square, and what the arguments add."""
         wanted = {"square_avg": True, "grad_avg": self.centered, "momentum_buffer": self.momentum > 0}
@@ -311,11 +360,22 @@ class RMSprop(Optimizer):
 
 
 class Adagrad(Optimizer):
-    """Gradients divided by the root of the sum of their squares (Duchi, Hazan, Singer 2011)."""
+    """Gradients divided by the root of the sum of their squares (Duchi, Hazan, Singer 2011).
+
+    Parameters
+    ----------
+    lr_decay
+        From 0 up: step n goes by lr / (1 + (n - 1) * lr_decay).
+    initial_accumulator_value
+        What the sum of squares starts from, from 0 up.
+    eps
+        Added to the root, from 0 up.
+    """
 
     arrays = ("sum",)
     kernel = "adagrad_update"
     checks = Optimizer.checks | dict.fromkeys(("lr_decay", "initial_accumulator_value", "eps"), not_negative)
+    shown = ("lr", "lr_decay", "weight_decay")
 
     def __init__(
         self,
@@ -331,9 +391,6 @@ class Adagrad(Optimizer):
         self.lr_decay = lr_decay
         self.initial_accumulator_value = initial_accumulator_value
         self.eps = eps
-
-    def __repr__(self) -> str:
-        return f"Adagrad({self.lr}, lr_decay={self.lr_decay}, weight_decay={self.weight_decay})"
 
     def first_value(self, name: str) -> float:
         """Return what the sum starts from."""

@@ -10,6 +10,11 @@ _generator = np.random.default_rng()
 def manual_seed(seed: int) -> None:
     """Make the weights that are drawn from now on reproducible (a Trainer has its own seed).
 
+    Parameters
+    ----------
+    seed
+        A whole number from 0 up (else ArgumentError).
+
     >>> manual_seed(7); a = default_generator().random()
     >>> manual_seed(7); a == default_generator().random()
     True

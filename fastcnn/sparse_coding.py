@@ -25,6 +25,7 @@ from fastcnn.arrays import Array, Shape, as_float, channels_first_hint, float_dt
 from fastcnn.backend import check_device, get
 from fastcnn.errors import ArgumentError, DataError, ShapeError, TrainingError
 from fastcnn.progress import Bar
+from fastcnn.representation import written_call
 from fastcnn.seeding import seeded
 from fastcnn.shapes import IntOrAxes, compact, is_int, per_axis, whole
 from fastcnn.sparse_inference import Inference, Schedule, normalized
@@ -160,8 +161,10 @@ class SparseCoding:
         }
 
     def __repr__(self) -> str:
-        size = compact(self.kernel_size)
-        return f"SparseCoding({self.channels}, {self.features}, {size}, lam={self.lam:g}, p={self.p:.3g})"
+        config = self.config()
+        if config["beta"] == FIRST_BETA * self.lam:
+            del config["beta"]
+        return written_call(type(self), config, ("lam", "p"))
 
     @property
     def filters(self) -> Array:
@@ -197,6 +200,15 @@ class SparseCoding:
 
         For each batch the maps are found anew, then the filters make `filter_steps` steps, each along the gradient
         of the data term, as far as lowers it. Batches are drawn anew in every epoch.
+
+        Parameters
+        ----------
+        images
+            (N, H, W, C), floats.
+        epochs
+            How often all images are used, at least 1.
+        batch_size
+            Images of a step, at least 1.
 
         Raises
         ------
@@ -259,6 +271,13 @@ class SparseCoding:
         """Return the sparse maps x (N, H + R - 1, W + S - 1, K) of images (N, H, W, C).
 
         An image's maps do not depend on the others. Errors as `fit`.
+
+        Parameters
+        ----------
+        images
+            (N, H, W, C), floats.
+        batch_size
+            Images at a time, at least 1.
         """
         y = self._check_images(images, "the images")
         backend, (R, S) = get(self.device), self.kernel_size
@@ -275,6 +294,13 @@ class SparseCoding:
 
     def reconstruct(self, maps: ArrayLike, batch_size: int = 100) -> Array:
         """Return the images F z (N, H, W, C) of maps (N, H + R - 1, W + S - 1, K).
+
+        Parameters
+        ----------
+        maps
+            As `transform` returns them.
+        batch_size
+            Images at a time, at least 1.
 
         Raises
         ------
@@ -299,14 +325,28 @@ class SparseCoding:
         return images
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write the layer and its filters to a safetensors file, in one step; CheckpointError if that fails."""
+        """Write the layer and its filters to a safetensors file, in one step; CheckpointError if that fails.
+
+        Parameters
+        ----------
+        path
+            The file.
+        """
         from fastcnn.sparse_files import save
 
         save([self], None, path)
 
     @classmethod
     def load(cls, path: str | PathLike[str], device: str = "cpu") -> SparseCoding:
-        """Return the layer in a file that `save` wrote; CheckpointError if there is none."""
+        """Return the layer in a file that `save` wrote; CheckpointError if there is none.
+
+        Parameters
+        ----------
+        path
+            The file.
+        device
+            "cpu" or "reference".
+        """
         from fastcnn.sparse_files import load, unreadable
 
         layers, _ = load(path, device)

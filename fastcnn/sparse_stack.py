@@ -58,6 +58,15 @@ class SparseCodingStack:
         """Fit the layers one after another, each to the maps of those below, and return the stack.
 
         Errors as `SparseCoding.fit`.
+
+        Parameters
+        ----------
+        images
+            (N, H, W, C), floats.
+        epochs
+            How often all images are used, at least 1.
+        batch_size
+            Images of a step, at least 1.
         """
         maps = images
         for layer in self.layers:
@@ -67,7 +76,15 @@ class SparseCodingStack:
         return self
 
     def transform(self, images: ArrayLike, batch_size: int = 100) -> Array:
-        """Return the topmost maps of images (N, H, W, C). Errors as `SparseCoding.transform`."""
+        """Return the topmost maps of images (N, H, W, C). Errors as `SparseCoding.transform`.
+
+        Parameters
+        ----------
+        images
+            (N, H, W, C), floats.
+        batch_size
+            Images at a time, at least 1.
+        """
         maps = self.layers[0].transform(images, batch_size)
         for layer in self.layers[1:]:
             maps = layer.transform(self._between(maps), batch_size)
@@ -75,6 +92,13 @@ class SparseCodingStack:
 
     def reconstruct(self, maps: ArrayLike, batch_size: int = 100) -> Array:
         """Return the images (N, H, W, C) that topmost maps make up.
+
+        Parameters
+        ----------
+        maps
+            As `transform` returns them.
+        batch_size
+            Images at a time, at least 1.
 
         Raises
         ------
@@ -93,12 +117,26 @@ class SparseCodingStack:
         return found
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write all layers to a safetensors file, in one step; CheckpointError if that fails."""
+        """Write all layers to a safetensors file, in one step; CheckpointError if that fails.
+
+        Parameters
+        ----------
+        path
+            The file.
+        """
         save(self.layers, self.pool, path)
 
     @classmethod
     def load(cls, path: str | PathLike[str], device: str = "cpu") -> SparseCodingStack:
-        """Return the layers in a file that `save` wrote; CheckpointError if there are none."""
+        """Return the layers in a file that `save` wrote; CheckpointError if there are none.
+
+        Parameters
+        ----------
+        path
+            The file.
+        device
+            "cpu" or "reference".
+        """
         layers, pool = load(path, device)
         try:
             return cls(*layers, pool=pool)

@@ -113,6 +113,11 @@ class Structure:
         """Return the node of a layer by name, to build on: `Graph(net.inputs, Linear(512, 10)(net.node("avgpool")))`.
 
         Where a layer is used several times, "name" is its first node, "name:2" the second, and so on.
+
+        Parameters
+        ----------
+        name
+            A layer's name in this network.
         """
         self.check_complete()
         named = node_names(self.nodes, self.names)
@@ -143,6 +148,11 @@ class Structure:
         that learns, so a frozen trunk costs its forward pass only. As in PyTorch, normalizations go on tracking running
         statistics; `layer.eval()` holds these still, too. Files do not keep what was frozen.
 
+        Parameters
+        ----------
+        *what
+            Names, prefixes, layers or blocks of layers; all where there are none.
+
         >>> from fastcnn.sequential import Sequential
         >>> from fastcnn.layers import Linear
         >>> net = Sequential(Linear(4, 8), Linear(8, 2), input_shape=(4,)).freeze().unfreeze("linear2")
@@ -152,7 +162,13 @@ class Structure:
         return self._set_trainable(False, what)
 
     def unfreeze(self, *what: str | Layer | Structure) -> Self:
-        """Let training change some layers again, by default all, and return the network."""
+        """Let training change some layers again, by default all, and return the network.
+
+        Parameters
+        ----------
+        *what
+            Names, prefixes, layers or blocks of layers; all where there are none.
+        """
         return self._set_trainable(True, what)
 
     def _set_trainable(self, value: bool, what: Sequence[str | Layer | Structure]) -> Self:

@@ -159,6 +159,19 @@ class Trainer(Checked):
         by returning True.
         Accuracies are None where the loss has no classes.
 
+        Parameters
+        ----------
+        train
+            A pair (images, targets), such as a Dataset; see `Trainer`.
+        epochs
+            How often all images are used, at least 1.
+        batch_size
+            Images of a step, at least 1.
+        validation
+            Data like `train` to evaluate after each epoch, or None.
+        callback
+            Called with each epoch's record, or None.
+
         Raises
         ------
         DataError, ShapeError
@@ -201,11 +214,20 @@ class Trainer(Checked):
             rates.restore()
         return history
 
+    def __repr__(self) -> str:
+        net = f"{type(self.net).__name__} of {self.net.parameter_count:,} parameters"
+        return f"Trainer({net}, {self.loss!r}, {self.optimizer!r})"
+
     def step(self, x: Any, y: Any) -> float:
         """Do one forward, loss, backward and update on images `x` (N, H, W, C) with targets `y`, such as labels (N,).
 
         Several inputs or outputs come as in `fit`. Returns the loss of the batch before the update. Errors as `fit`; a
         schedule works in `fit` only.
+
+        Parameters
+        ----------
+        x, y
+            Images and their targets.
         """
         images, targets = self._check((x, y), "batch")
         self._check_learns()
@@ -217,14 +239,30 @@ class Trainer(Checked):
             return self._train_batch(batch)
 
     def evaluate(self, data: LabelledImages, batch_size: int = 256) -> Evaluation:
-        """Return mean loss and accuracy over some data; no accuracy, None, where the loss has no classes."""
+        """Return mean loss and accuracy over some data; no accuracy, None, where the loss has no classes.
+
+        Parameters
+        ----------
+        data
+            A pair (images, targets), such as a Dataset; see `Trainer`.
+        batch_size
+            Images at a time, at least 1: more take more memory.
+        """
         whole(batch_size, 1, "batch_size")
         images, targets = self._check_all(data, "evaluation data")
         self._check_batches("evaluation data", targets, batch_size, training=False)
         return self._evaluate(images, targets, batch_size)
 
     def predict(self, images: Any, batch_size: int = 256) -> Any:
-        """Return the outputs (N, ...) for any number of images: logits (N, K) of a classifier."""
+        """Return the outputs (N, ...) for any number of images: logits (N, K) of a classifier.
+
+        Parameters
+        ----------
+        images
+            An array (N, *input shape) of floats, for several inputs a tuple or {input's name: array}.
+        batch_size
+            Images at a time, at least 1: more take more memory.
+        """
         return self.net.predict(*listed(images, len(self.net.inputs)), batch_size=batch_size)
 
     def _check_learns(self) -> None:

@@ -64,6 +64,11 @@ class Whitening:
     def fit(self, x: ArrayLike) -> Whitening:
         """Measure mean and covariance (over N - 1) of data (N, ...), every row's elements being its features.
 
+        Parameters
+        ----------
+        x
+            (N, ...), floats, a row for each sample.
+
         Raises
         ------
         DataError
@@ -101,6 +106,11 @@ class Whitening:
     def transform(self, x: ArrayLike) -> Array:
         """Return whitened data: of the shape of x for ZCA, (N, F) for PCA, in the dtype of x.
 
+        Parameters
+        ----------
+        x
+            (N, ...), floats, a row for each sample.
+
         Raises
         ------
         ArgumentError
@@ -116,11 +126,23 @@ class Whitening:
         return shaped.astype(array.dtype)
 
     def fit_transform(self, x: ArrayLike) -> Array:
-        """Return `fit(x).transform(x)`."""
+        """Return `fit(x).transform(x)`.
+
+        Parameters
+        ----------
+        x
+            (N, ...), floats, a row for each sample.
+        """
         return self.fit(x).transform(x)
 
     def inverse(self, z: ArrayLike) -> Array:
-        """Return the data (N, ...) that `transform` takes to z, in the dtype of z; errors as `transform`."""
+        """Return the data (N, ...) that `transform` takes to z, in the dtype of z; errors as `transform`.
+
+        Parameters
+        ----------
+        z
+            As `transform` returns them.
+        """
         mean, _ = self._fitted()
         array = as_float(z, "the whitened data")
         rows = self._rows(array, self._shape if self.kind == "zca" else (prod(self._shape),), "inverse")

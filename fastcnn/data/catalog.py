@@ -66,6 +66,12 @@ MOST_CLASSES = 256  # of labels that are bytes
 def mnist(folder: str | Path | None = None) -> tuple[Dataset, Dataset]:
     """Return MNIST's 60,000 training and 10,000 test images of shape (28, 28, 1).
 
+    Parameters
+    ----------
+    folder
+        Where the files lie, or are downloaded to; None takes `$FASTCNN_DATA/mnist` where it exists, else the
+        cache folder.
+
     Raises
     ------
     DataError
@@ -79,6 +85,12 @@ def mnist(folder: str | Path | None = None) -> tuple[Dataset, Dataset]:
 def fashion(folder: str | Path | None = None) -> tuple[Dataset, Dataset]:
     """Return Fashion-MNIST's 60,000 training and 10,000 test images of shape (28, 28, 1).
 
+    Parameters
+    ----------
+    folder
+        Where the files lie, or are downloaded to; None takes `$FASTCNN_DATA/fashion` where it exists, else the
+        cache folder.
+
     Errors as `mnist`.
     """
     place = _place("fashion", folder)
@@ -87,6 +99,12 @@ def fashion(folder: str | Path | None = None) -> tuple[Dataset, Dataset]:
 
 def cifar10(folder: str | Path | None = None) -> tuple[Dataset, Dataset]:
     """Return CIFAR-10's training and test images of shape (32, 32, 3), as many as the files hold.
+
+    Parameters
+    ----------
+    folder
+        Where the files lie, or are downloaded to; None takes `$FASTCNN_DATA/cifar10` where it exists, else the
+        cache folder.
 
     Errors as `mnist`.
     """
@@ -112,9 +130,17 @@ def names() -> tuple[str, ...]:
 def load(name: str, folder: str | Path | None = None, *, remap_labels: bool = False) -> tuple[Dataset, Dataset]:
     """Return the training and the test part of a data set, by its name or from one's own folder.
 
-    A folder given as `name` holds IDX files under MNIST's names, CIFAR-10 binaries, or images in
-    train/CLASS and test/CLASS. `remap_labels` numbers the classes of IDX files whose labels do not count from 0, or
-    skip numbers, as EMNIST's letters do (1 to 26): from 0 on, in the order of the labels, which become their names.
+
+    Parameters
+    ----------
+    name
+        One of `names()`, or a folder that holds IDX files under MNIST's names, CIFAR-10 binaries, or images in
+        train/CLASS and test/CLASS.
+    folder
+        Where the files of a named set lie, or are downloaded to; None as in `mnist`.
+    remap_labels
+        Number the classes of IDX files whose labels do not count from 0, or skip numbers, as EMNIST's letters do (1 to
+        26): from 0 on, in the order of the labels, which become their names.
 
     Raises
     ------

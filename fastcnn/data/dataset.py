@@ -15,6 +15,17 @@ WHITE = 255  # the largest value of a byte
 class Dataset:
     """Images (N, H, W, C) of float32 in [0, 1] with the index of each one's class.
 
+    Parameters
+    ----------
+    images
+        (N, H, W, C), at least one.
+    labels
+        (N,), whole numbers, each the index of a class.
+    classes
+        The names of the classes.
+    name
+        What errors call the set.
+
     Raises
     ------
     DataError

@@ -21,6 +21,11 @@ BLOCK = 1 << 16  # numbers at a time: in float64 they fill half a megabyte, whic
 class Normalization:
     """The mean and the standard deviation of each channel.
 
+    Parameters
+    ----------
+    mean, std
+        (C,) numbers; `fit` measures them.
+
     Examples
     --------
     >>> import numpy as np
@@ -37,7 +42,12 @@ class Normalization:
 
     @classmethod
     def fit(cls, images: NDArray[Any]) -> "Normalization":
-        """Measure images (N, H, W, C), of floats or bytes; a constant channel gets the standard deviation 1.
+        """Measure images, of floats or bytes; a constant channel gets the standard deviation 1.
+
+        Parameters
+        ----------
+        images
+            (N, H, W, C).
 
         Raises
         ------
@@ -67,7 +77,13 @@ class Normalization:
         return cls(tuple(mean.tolist()), tuple(std.tolist()))
 
     def apply(self, images: NDArray[Any]) -> NDArray[np.float32]:
-        """Return (images - mean) / std, of floats or bytes, as a new array."""
+        """Return (images - mean) / std, of floats or bytes, as a new array.
+
+        Parameters
+        ----------
+        images
+            (N, H, W, C), or any array whose last axis holds the channels; a number stands for all.
+        """
         result = images - np.array(self.mean, dtype=np.float32)
         result /= np.array(self.std, dtype=np.float32)
         return result
@@ -79,6 +95,13 @@ class Normalization:
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, object], channels: int) -> "Normalization":
         """Return what a checkpoint keeps; mean 0 and standard deviation 1 where it keeps none.
+
+        Parameters
+        ----------
+        metadata
+            What a checkpoint keeps with a network.
+        channels
+            C, the channels of its images.
 
         Raises
         ------

@@ -25,7 +25,18 @@ from fastcnn.layers.base import Adjustable, Bound, Call, Layer
 
 
 class Activation(Layer):
-    """A function of every element, by the stem of its kernels and the numbers that they take."""
+    """A function of every element, by the stem of its kernels and the numbers that they take.
+
+    Parameters
+    ----------
+    inplace
+        Taken as PyTorch has it, and ignored: plans place arrays.
+
+    Shapes
+    ------
+    x, y
+        (N, ..., C), any number of axes.
+    """
 
     kernel: str
     """`<kernel>_forward(x, *numbers, y)` and `<kernel>_backward_input(kept, dy, *numbers, dx)`."""
@@ -120,6 +131,11 @@ class ReLU6(Plain):
 class LeakyReLU(Activation):
     """y = x where x > 0, else negative_slope * x; the gradient at 0 is the slope.
 
+    Parameters
+    ----------
+    negative_slope
+        Any finite number.
+
     >>> import numpy as np
     >>> LeakyReLU(0.5, device="reference").forward(np.array([[-1.0, 0.0, 2.0]]))
     array([[-0.5,  0. ,  2. ]])
@@ -152,6 +168,11 @@ class LeakyReLU(Activation):
 
 class ELU(Activation):
     """y = x where x > 0, else alpha * (exp(x) - 1) (Clevert 2016); the gradient at 0 is alpha.
+
+    Parameters
+    ----------
+    alpha
+        Any finite number.
 
     >>> import numpy as np
     >>> ELU(device="reference").forward(np.array([[-1e4, 0.0, 2.0]]))
@@ -197,7 +218,10 @@ class SiLU(Plain):
 class GELU(Activation):
     """y = x P(x), P the probability that a normal number is less than x (Hendrycks and Gimpel 2016).
 
-    `approximate="tanh"` takes (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2 in its place.
+    Parameters
+    ----------
+    approximate
+        "none", P itself, or "tanh", (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2 in its place.
 
     >>> import numpy as np
     >>> GELU(device="reference").forward(np.array([[-1.0, 0.0, 1.0]])).round(4)
@@ -267,8 +291,16 @@ def _threshold(value: Any) -> float:
 class Softplus(Activation):
     """y = log(1 + exp(k x)) / k, the smooth ReLU (Dugas 2001); its gradient is 1 / (1 + exp(-k x)).
 
-    As PyTorch's does, and with its default, it returns x where k x > threshold; `threshold=math.inf` never does. No k x
-    overflows either way. `beta` is PyTorch's name of k.
+    No k x overflows.
+
+    Parameters
+    ----------
+    k
+        How sharply it bends, above 0.
+    threshold
+        x itself is returned where k x is above it, as PyTorch does with the same default; math.inf never does so.
+    beta
+        PyTorch's name of k; give one of them.
 
     >>> import numpy as np
     >>> Softplus(2.0, device="reference").forward(np.array([[-1e4, 0.0, 1e4]])).round(4)
@@ -320,6 +352,11 @@ class Abs(Activation):
 
 class SoftAbs(Activation):
     """y = (2 / k) log(1 + exp(k x)) - x - (2 / k) log 2, the smooth |x|; its gradient is tanh(k x / 2).
+
+    Parameters
+    ----------
+    k
+        How sharply it bends, above 0.
 
     >>> import numpy as np
     >>> SoftAbs(10.0, device="reference").forward(np.array([[-1e4, 0.0, 1e4]])).round(4)

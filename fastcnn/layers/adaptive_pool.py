@@ -24,7 +24,22 @@ SizeOrAxes = int | None | Sequence[int | None]
 
 
 class AdaptivePool(Layer):
-    """What the two kinds share: an output size for each axis, where None keeps the input's."""
+    """What the two kinds share: an output size for each axis, where None keeps the input's.
+
+    Parameters
+    ----------
+    output_size
+        Pixels of the output along the spatial axes: a number >= 1 for all, or one for each; None keeps the input's.
+
+    Shapes
+    ------
+    x, y
+        (N, *image, C) and (N, *output, C).
+
+    Notes
+    -----
+    Along an axis of W pixels, window q of Q goes from floor(q * W / Q) to ceil((q + 1) * W / Q), as PyTorch's does.
+    """
 
     kind = "pool"
     reads_back = ""
@@ -70,7 +85,16 @@ class AdaptiveAvgPool(AdaptivePool):
 class AdaptiveMaxPool(AdaptivePool):
     """Maximum of adaptive windows; the gradient goes to the first, and NaN wins.
 
-    With `return_indices`, `forward` returns (y, indices), the flat positions of the maxima in the image, in int64.
+    Notes
+    -----
+    Along an axis of W pixels, window q of Q goes from floor(q * W / Q) to ceil((q + 1) * W / Q), as PyTorch's does.
+    The gradient goes to the first maximum of a window, and NaN wins. With `return_indices`, `forward` returns
+    (y, indices), the flat positions of the maxima in the image, in int64.
+
+    Parameters
+    ----------
+    return_indices
+        Whether the positions of the maxima are returned, too; a layer in a graph has none.
     """
 
     def __init__(
@@ -140,7 +164,13 @@ def _bind_maximum(backend: Backend, x: Array, y: Array) -> tuple[Bound, Array]:
 
 
 class GlobalPool(Layer):
-    """What the two kinds share: all pixels are one window."""
+    """What the two kinds share: all pixels are one window.
+
+    Shapes
+    ------
+    x, y
+        (N, ..., C), with one axis of pixels or more, and (N, C).
+    """
 
     kind = "pool"
     reads_back = ""

@@ -23,10 +23,12 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from fastcnn.arrays import Array, Shape, as_float, channels_first_hint, float_dtype, wider
 from fastcnn.backend import Backend, Call, check_device, get
+from fastcnn.docstrings import Described
 from fastcnn.errors import ArgumentError, ShapeError
 from fastcnn.node import Node
 from fastcnn.parameters import Store, claims, drawn
 from fastcnn.passes import Pass
+from fastcnn.representation import written_call
 from fastcnn.seeding import default_generator
 
 if TYPE_CHECKING:
@@ -72,7 +74,7 @@ class Bound:
     forward: list[Call] = field(default_factory=list)
 
 
-class Layer(ABC):
+class Layer(Described, ABC):
     """The base of all layers.
 
     Parameters
@@ -83,6 +85,15 @@ class Layer(ABC):
         "float32" or "float64"; a float64 array met by `forward` promotes the layer, exactly.
     device
         "cpu" or "reference".
+
+    Raises
+    ------
+    ArgumentError
+        If an argument is none of those described.
+    ShapeError
+        If an input does not have the axes described.
+    DataError
+        If `forward` or `backward` is given an array of other than floats.
     """
 
     kind: ClassVar[str]
@@ -190,16 +201,7 @@ class Layer(ABC):
         return {}
 
     def __repr__(self) -> str:
-        words: list[str] = []
-        arguments = inspect.signature(type(self)).parameters
-        for key, value in self.config().items():
-            if arguments[key].kind is inspect.Parameter.VAR_POSITIONAL:
-                words += map(repr, value)
-            elif arguments[key].default is inspect.Parameter.empty:
-                words.append(repr(value))
-            elif arguments[key].default != value:
-                words.append(f"{key}={value!r}")
-        return f"{type(self).__name__}({', '.join(words)})"
+        return written_call(type(self), self.config())
 
     @property
     def label(self) -> str:
@@ -209,7 +211,13 @@ class Layer(ABC):
     # Shapes
 
     def output_shape(self, *inputs: Shape) -> Shape:
-        """Return the output's shape for the inputs' shapes, all without the batch axis."""
+        """Return the output's shape for the inputs' shapes, all without the batch axis.
+
+        Parameters
+        ----------
+        *inputs
+            The shape of each input, as a tuple.
+        """
         if len(inputs) != self.arity and not (self.is_variadic and len(inputs) > self.arity):
             needed = f"{self.arity} or more" if self.is_variadic else str(self.arity)
             raise ShapeError(f"{self.label} got {len(inputs)} inputs, and needs {needed}: give it as many.")
@@ -314,6 +322,11 @@ class Layer(ABC):
 
         `train(False)` holds in networks too: while they train, a normalization then takes its running statistics and
         leaves them as they are, and dropout drops nothing. The network's own `train` leaves its layers' modes alone.
+
+        Parameters
+        ----------
+        mode
+            Whether as in training.
         """
         self.training = bool(mode)
         return self
@@ -350,7 +363,13 @@ class Layer(ABC):
         return self._brought if self.store is None else self.store.host_values(self)
 
     def astype(self, dtype: DTypeLike) -> Layer:
-        """Change the layer to another dtype, its parameters too, and return it."""
+        """Change the layer to another dtype, its parameters too, and return it.
+
+        Parameters
+        ----------
+        dtype
+            "float32" or "float64".
+        """
         wanted = float_dtype(dtype)
         if wanted != self.dtype:
             with claims:
@@ -387,7 +406,13 @@ class Layer(ABC):
         return Node(self, nodes, self.output_shape(*(node.shape for node in nodes)))
 
     def forward(self, *xs: ArrayLike) -> Array:
-        """Return the layer's output for input arrays (N, ...), outside of any network."""
+        """Return the layer's output for input arrays (N, ...), outside of any network.
+
+        Parameters
+        ----------
+        *xs
+            Arrays of floats (N, ...), one for each input of the layer.
+        """
         arrays = [as_float(x, f"the input of {self.label}") for x in xs]
         if any(array.ndim < 2 for array in arrays):
             shapes = ", ".join(str(array.shape) for array in arrays)
@@ -407,7 +432,13 @@ class Layer(ABC):
             return plan.backend.to_host(plan.outputs[0])
 
     def backward(self, dy: ArrayLike) -> Any:
-        """Return the gradient by the input of this thread's last `forward` (a tuple for several); fill `grads`."""
+        """Return the gradient by the input of this thread's last `forward` (a tuple for several); fill `grads`.
+
+        Parameters
+        ----------
+        dy
+            The gradient by the output of that `forward`, in its shape.
+        """
         plan = self._thread.plan
         if plan is None or plan.store is not self.store:
             raise ArgumentError(f"{self.label} cannot go backward yet: call its forward first.")

@@ -37,7 +37,20 @@ def _momentum(value: object) -> float | None:
 
 
 class ChannelNorm(GroupedNorm):
-    """What batch and instance normalization share: statistics of each channel, and running ones for prediction."""
+    """What batch and instance normalization share: statistics of each channel, and running ones for prediction.
+
+    Shapes
+    ------
+    x, y
+        (N, *image, C) both.
+
+    Attributes
+    ----------
+    params["weight"], params["bias"]
+        Gamma and beta, (C,) each, at first 1 and 0, if `affine`.
+    state["running_mean"], state["running_var"], state["num_batches_tracked"]
+        (C,), (C,) and (1,), if `track_running_stats`.
+    """
 
     adjustable: ClassVar[Adjustable] = {**GroupedNorm.adjustable, "momentum": _momentum}
     rank: ClassVar[int]
@@ -157,18 +170,22 @@ class BatchNorm(ChannelNorm):
     num_features
         C, the channels.
     eps
-        Added to the variance.
+        Added to the variance, a number >= 0.
     momentum
-        The weight of a new batch in the running statistics; None keeps the plain average of all batches. (The
-        running average r = 0.99 r + 0.01 new of other texts is momentum=0.01.)
+        The weight of a new batch in the running statistics, from 0 to 1; None keeps the plain average of all batches.
+        (The running average r = 0.99 r + 0.01 new of other texts is momentum=0.01.)
     affine
         Whether a `weight` (gamma) and a `bias` (beta) are learned.
     track_running_stats
         Whether `state` keeps a "running_mean", a "running_var" (unbiased) and "num_batches_tracked", which stand for
         the batch's in prediction. Without, prediction too takes the batch's own.
 
-    A batch in training must hold more than one value a channel (else ShapeError, as in PyTorch): `Trainer.fit` refuses
-    a batch size that leaves a last batch of one, before its first step. An empty batch is counted, and moves nothing.
+    Notes
+    -----
+    y = weight * (x - mean) / sqrt(variance + eps) + bias, of each channel over batch and pixels (Ioffe and Szegedy
+    2015). A batch in training must hold more than one value a channel (else ShapeError, as in PyTorch): `Trainer.fit`
+    refuses a batch size that leaves a last batch of one, before its first step. An empty batch is counted, and moves
+    nothing.
     """
 
     kind = "batch_norm"
@@ -196,7 +213,12 @@ class BatchNorm(ChannelNorm):
 
 
 class BatchNorm1d(BatchNorm):
-    """Batch normalization of rows (N, C) or signals (N, W, C); see `BatchNorm`.
+    """Batch normalization of rows (N, C) or signals (N, W, C).
+
+    Shapes
+    ------
+    x, y
+        (N, C) or (N, W, C), both the same.
 
     >>> BatchNorm1d(2, affine=False, device="reference").forward(np.array([[0.0, 5.0], [2.0, 7.0]])).round(3)
     array([[-1., -1.],
@@ -207,7 +229,7 @@ class BatchNorm1d(BatchNorm):
 
 
 class BatchNorm2d(BatchNorm):
-    """Batch normalization of images (N, H, W, C); see `BatchNorm`.
+    """Batch normalization of images (N, H, W, C).
 
     >>> layer = BatchNorm2d(3)
     >>> layer.output_shape((32, 32, 3)), layer.parameter_count, list(layer.state)
@@ -218,7 +240,7 @@ class BatchNorm2d(BatchNorm):
 
 
 class BatchNorm3d(BatchNorm):
-    """Batch normalization of volumes (N, D, H, W, C); see `BatchNorm`.
+    """Batch normalization of volumes (N, D, H, W, C).
 
     >>> BatchNorm3d(4).output_shape((8, 16, 16, 4))
     (8, 16, 16, 4)
@@ -230,10 +252,24 @@ class BatchNorm3d(BatchNorm):
 class InstanceNorm(ChannelNorm):
     """Instance normalization (Ulyanov, Vedaldi, Lempitsky 2016) with PyTorch's arguments and defaults.
 
+    Notes
+    -----
     Every channel of every image is normalized over its own pixels, in prediction too unless running statistics are
-    tracked (the images' average). Arguments as in `BatchNorm`, but as in PyTorch "num_batches_tracked" stays 0, and so
-    there is no average of all batches: with momentum None the running statistics stay what they are. Images of one
-    pixel are refused in training.
+    tracked (the images' average). As in PyTorch "num_batches_tracked" stays 0, and so there is no average of all
+    batches. Images of one pixel are refused in training.
+
+    Parameters
+    ----------
+    num_features
+        C, the channels.
+    eps
+        Added to the variance, a number >= 0.
+    momentum
+        The weight of a new batch in the running statistics, from 0 to 1; with None these stay what they are.
+    affine
+        Whether a `weight` (gamma) and a `bias` (beta) are learned.
+    track_running_stats
+        Whether `state` keeps running statistics, which stand for an image's own in prediction.
     """
 
     kind = "instance_norm"
@@ -263,7 +299,7 @@ class InstanceNorm(ChannelNorm):
 
 
 class InstanceNorm1d(InstanceNorm):
-    """Instance normalization of signals (N, W, C); see `InstanceNorm`.
+    """Instance normalization of signals (N, W, C).
 
     >>> InstanceNorm1d(1, device="reference").forward(np.array([[[1.0], [3.0]]])).round(3).tolist()
     [[[-1.0], [1.0]]]
@@ -273,7 +309,7 @@ class InstanceNorm1d(InstanceNorm):
 
 
 class InstanceNorm2d(InstanceNorm):
-    """Instance normalization of images (N, H, W, C); see `InstanceNorm`.
+    """Instance normalization of images (N, H, W, C).
 
     >>> InstanceNorm2d(8, affine=True).parameter_count
     16
@@ -283,7 +319,7 @@ class InstanceNorm2d(InstanceNorm):
 
 
 class InstanceNorm3d(InstanceNorm):
-    """Instance normalization of volumes (N, D, H, W, C); see `InstanceNorm`.
+    """Instance normalization of volumes (N, D, H, W, C).
 
     >>> InstanceNorm3d(8).parameter_count
     0

@@ -34,7 +34,25 @@ from fastcnn.shapes import (
 
 
 class FilterLayer(WeightedLayer):
-    """What convolution and transposed convolution share: arguments, the check of inputs, the kernels' three axes."""
+    """What convolution and transposed convolution share: arguments, the check of inputs, the kernels' three axes.
+
+    Parameters
+    ----------
+    in_channels
+        C, the channels of the input.
+    out_channels
+        K, the channels of the output.
+    kernel_size
+        Pixels of the filter along the spatial axes: a number >= 1 for all, or one for each in their order.
+    dilation
+        From one tap of the filter to the next, in pixels: a number >= 1 for all axes, or one for each.
+    groups
+        Runs of neighbouring channels that do not meet each other; it divides C and K. With C groups each channel has
+        filters of its own.
+    algorithm
+        "auto", the fastest for each shape, or "direct", the sums of the definition. The switch
+        `fastcnn.set_convolution_algorithm` decides for layers with "auto".
+    """
 
     rank: ClassVar[int]
     padding_modes: ClassVar[tuple[str, ...]] = ("zeros",)
@@ -162,7 +180,19 @@ class FilterLayer(WeightedLayer):
 
 
 class SlidingLayer(FilterLayer):
-    """What convolution and separable convolution share: how a window slides over the padded image."""
+    """What convolution and separable convolution share: how a window slides over the padded image.
+
+    Parameters
+    ----------
+    stride
+        Pixels from one window to the next: a number >= 1 for all axes, or one for each.
+    padding
+        Pixels around the image: a number for all sides, one for each axis, or a (before, after) pair for each axis;
+        or "same", as many as keep the size (at stride 1), or "valid", none.
+    padding_mode
+        What they are: "zeros", or the image's own by "reflect" (fewer than the axis has), "replicate", or "circular"
+        (at most as many as the axis has).
+    """
 
     padding_modes = ("zeros", "reflect", "replicate", "circular")
 
@@ -186,10 +216,22 @@ class SlidingLayer(FilterLayer):
 class Conv(SlidingLayer):
     """Convolution with PyTorch's arguments.
 
-    `padding` is a number, one per axis, a (before, after) pair per axis, "same" or "valid".
-    `padding_mode` is what it consists of: "zeros", or the image's own pixels by "reflect" (padding smaller than the
-    axis), "replicate" or "circular" (at most the axis).
-    `algorithm` is "auto" or "direct" (see `fastcnn.set_convolution_algorithm`).
+    Shapes
+    ------
+    x, y
+        (N, *image, C) and (N, *output, K).
+
+    Attributes
+    ----------
+    params["weight"]
+        (*filter, C / groups, K). PyTorch's has the axes (K, C / groups, *filter).
+    params["bias"]
+        (K,), unless `bias` is False.
+
+    Notes
+    -----
+    Every output is the sum of a window of x times the filter (cross-correlation), plus the bias. An axis of `size`
+    pixels becomes floor((size + before + after - dilation * (kernel_size - 1) - 1) / stride) + 1. Source: LeCun 1989.
 
     >>> Conv2d(3, 10, 5, padding=2).output_shape((32, 32, 3))
     (32, 32, 10)

@@ -24,11 +24,35 @@ from fastcnn.shapes import IntOrAxes, Padding, compact, extent, per_axis, transp
 class ConvTranspose(FilterLayer):
     """Transposed convolution with PyTorch's arguments, in PyTorch's order.
 
-    An axis of `size` pixels becomes (size - 1) * stride + dilation * (kernel_size - 1) + 1 - before
-    - after + output_padding. `padding`, which is cut off, is a number, one per axis, a (before,
-    after) pair per axis, "same" (at stride 1) or "valid". `output_padding` adds pixels at the end;
-    it must be smaller than the stride or the dilation. `algorithm` is "auto" or "direct" (see
-    `fastcnn.set_convolution_algorithm`).
+    Parameters
+    ----------
+    stride
+        Pixels of the output from one pixel of the input to the next: a number >= 1 for all axes, or one for each.
+    padding
+        Pixels that are cut off the output: a number for all sides, one for each axis, or a (before, after) pair for
+        each axis; or "same", as many as keep the size (at stride 1), or "valid", none.
+    output_padding
+        Pixels more at the end of each axis, fewer than the stride or the dilation: a number, or one for each axis.
+    padding_mode
+        "zeros" alone exists.
+
+    Shapes
+    ------
+    x, y
+        (N, *image, C) and (N, *output, K).
+
+    Attributes
+    ----------
+    params["weight"]
+        (*filter, K / groups, C). PyTorch's has the axes (C, K / groups, *filter).
+    params["bias"]
+        (K,), unless `bias` is False.
+
+    Notes
+    -----
+    Every pixel of x lays the filter, times its channels, on the output; overlaps add up. An axis of `size` pixels
+    becomes (size - 1) * stride + dilation * (kernel_size - 1) + 1 - before - after + output_padding.
+    Source: Zeiler et al. 2010; Dumoulin and Visin 2016.
 
     >>> ConvTranspose2d(16, 8, 4, stride=2, padding=1).output_shape((7, 7, 16))
     (14, 14, 8)

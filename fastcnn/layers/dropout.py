@@ -31,6 +31,8 @@ def _probability(value: Any) -> float:
 class Dropout(Layer):
     """Drop each element with probability `p` in training and scale the others by 1 / (1 - p); y = x in prediction.
 
+    Notes
+    -----
     What is dropped is a function of `state`: a seed, drawn with the weights from the run's seed, and a step that every
     forward pass in training counts. So a run that is repeated drops the same elements, on any number of threads, and no
     mask is kept.
@@ -41,6 +43,11 @@ class Dropout(Layer):
         The probability, from 0 to 1; at 1 all is zero.
     inplace
         Taken as PyTorch has it, and ignored.
+
+    Shapes
+    ------
+    x, y
+        (N, ...) both, any number of axes.
 
     >>> layer = Dropout(0.25, device="reference")
     >>> y = layer.forward(np.ones((1, 1000)))
@@ -100,7 +107,13 @@ class Dropout(Layer):
 
 
 class ChannelDropout(Dropout):
-    """Drop whole channels of an image in training, and scale the others."""
+    """Drop whole channels of an image in training, and scale the others.
+
+    Shapes
+    ------
+    x, y
+        (N, *image, C) both.
+    """
 
     rank: ClassVar[int]
 
@@ -129,7 +142,7 @@ class ChannelDropout(Dropout):
 
 
 class Dropout1d(ChannelDropout):
-    """Drop whole channels of signals (N, W, C) with probability `p`; arguments as `Dropout`.
+    """Drop whole channels of signals (N, W, C) with probability `p`, as `Dropout` does elements.
 
     >>> Dropout1d(0.1).output_shape((100, 8))
     (100, 8)
@@ -139,7 +152,7 @@ class Dropout1d(ChannelDropout):
 
 
 class Dropout2d(ChannelDropout):
-    """Drop whole channels of images (N, H, W, C) with probability `p`; arguments as `Dropout`.
+    """Drop whole channels of images (N, H, W, C) with probability `p`, as `Dropout` does elements.
 
     >>> y = Dropout2d(0.5, device="reference").forward(np.ones((8, 5, 5, 4)))
     >>> bool((y == y[:, :1, :1]).all())
@@ -150,7 +163,7 @@ class Dropout2d(ChannelDropout):
 
 
 class Dropout3d(ChannelDropout):
-    """Drop whole channels of volumes (N, D, H, W, C) with probability `p`; arguments as `Dropout`.
+    """Drop whole channels of volumes (N, D, H, W, C) with probability `p`, as `Dropout` does elements.
 
     >>> Dropout3d(0.1).output_shape((4, 9, 9, 8))
     (4, 9, 9, 8)

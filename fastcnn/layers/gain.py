@@ -18,7 +18,20 @@ from fastcnn.shapes import whole
 class Gain(Layer):
     """y = weight[c] * x: a gain learned for each channel, 1 at first.
 
-    Parameters: weight (C,).
+    Parameters
+    ----------
+    channels
+        C, the length of the last axis.
+
+    Shapes
+    ------
+    x, y
+        (N, ..., C), any number of axes.
+
+    Attributes
+    ----------
+    params["weight"]
+        (C,).
 
     >>> import numpy as np
     >>> gain = Gain(2, device="reference")

@@ -19,6 +19,11 @@ from fastcnn.shapes import is_int
 class Add(Layer):
     """The sum of two inputs or more, all of one shape; `a + b` on nodes.
 
+    Shapes
+    ------
+    xs, y
+        (N, ...), all the same.
+
     >>> Add().output_shape((7, 7, 50), (7, 7, 50), (7, 7, 50))
     (7, 7, 50)
     """
@@ -56,7 +61,10 @@ class Multiply(Layer):
     neighbouring axes: a gate (C,) or (1, 1, C) for an image (H, W, C), one factor a channel as in squeeze and
     excitation (Hu et al. 2018); a map (H, W, 1), one factor a pixel; or a number (1,).
 
-    Raises ShapeError for inputs that do not fit so.
+    Shapes
+    ------
+    xs, y
+        (N, ...), two that fit so, and the larger one's.
 
     >>> Multiply().output_shape((7, 7, 64), (64,))
     (7, 7, 64)
@@ -131,7 +139,10 @@ class Concat(Layer):
     axis
         Counted from 0 without the batch axis, or from the end as a negative number.
 
-    Takes one input or more, equal in all other axes; raises ShapeError for others.
+    Shapes
+    ------
+    xs, y
+        (N, ...), one input or more, equal in all other axes, and the same with the axis' lengths added up.
 
     >>> Concat().output_shape((28, 28, 64), (28, 28, 32), (28, 28, 3))
     (28, 28, 99)

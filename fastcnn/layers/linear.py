@@ -20,7 +20,26 @@ from fastcnn.shapes import whole
 
 
 class Linear(WeightedLayer):
-    """A fully connected layer with PyTorch's arguments.
+    """A fully connected layer with PyTorch's arguments: y = x weight + bias.
+
+    Parameters
+    ----------
+    in_features
+        F, the numbers of an input.
+    out_features
+        K, the numbers of an output.
+
+    Shapes
+    ------
+    x, y
+        (N, F) and (N, K).
+
+    Attributes
+    ----------
+    params["weight"]
+        (F, K), the transpose of PyTorch's.
+    params["bias"]
+        (K,), unless `bias` is False.
 
     >>> Linear(400, 120).output_shape((400,))
     (120,)

@@ -35,8 +35,16 @@ def positive(value: object, minimum: float, name: str, advice: str) -> float:
 class LPPool(Pool):
     """The p-norm of every window, (sum |x|^p)^(1/p): p = 2 is the L2 pool, p = 1 a sum of absolute values.
 
-    Where the norm is 0, so is the gradient. PyTorch leaves out the absolute value, and with `ceil_mode` counts a
-    window that hangs over the image as if it were whole; here it is the norm of the pixels that it holds.
+    Notes
+    -----
+    y = (sum |x|^p)^(1/p). Where the norm is 0, so is the gradient. PyTorch leaves out the absolute value, and with
+    `ceil_mode` counts a window that hangs over the image as if it were whole; here it is the norm of the pixels that it
+    holds.
+
+    Parameters
+    ----------
+    norm_type
+        p, a finite number >= 1.
     """
 
     reads_back = "xy"
@@ -112,8 +120,13 @@ class GaussianPool2d(Pool):
     """Weighted mean over windows of images (N, H, W, C); weights fall with the distance d from the window's centre.
 
     A pixel weighs exp(-d^2 / (2 sigma^2)), and the weights of the pixels inside the image sum to 1: an even image stays
-    even to its edge. `sigma` (pixels; one number, or one an axis) is by default a quarter of the window: it
-    reaches two standard deviations from its centre.
+    even to its edge.
+
+    Parameters
+    ----------
+    sigma
+        In pixels, above 0: one number, or one for each axis; None takes a quarter of the window, which then reaches
+        two standard deviations from its centre.
 
     >>> import numpy as np
     >>> spot = np.zeros((1, 3, 3, 1))

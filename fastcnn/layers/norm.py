@@ -49,7 +49,18 @@ def _smoothing(value: object) -> float:
 
 
 class NormLayer(Layer):
-    """What all these layers share: eps, and a weight, at first 1, and a bias, at first 0, or neither."""
+    """What all these layers share: eps, and a weight, at first 1, and a bias, at first 0, or neither.
+
+    Parameters
+    ----------
+    eps
+        Added to the variance, a number >= 0.
+
+    Shapes
+    ------
+    x, y
+        (N, ..., C) both, any number of axes.
+    """
 
     reads_back = "x"
     adjustable: ClassVar[Adjustable] = {"eps": _smoothing}
@@ -150,7 +161,21 @@ class GroupedNorm(NormLayer):
 class GroupNorm(GroupedNorm):
     """Group normalization (Wu and He 2018) of arrays (N, ..., C), with PyTorch's arguments and defaults.
 
-    The channels of an image are normalized in `num_groups` groups of neighbours, each over its channels and pixels.
+    The channels of an image are normalized in groups of neighbours, each over its channels and pixels.
+
+    Parameters
+    ----------
+    num_groups
+        How many groups; it divides num_channels.
+    num_channels
+        C, the channels.
+    affine
+        Whether a `weight` and a `bias` are learned.
+
+    Attributes
+    ----------
+    params["weight"], params["bias"]
+        (C,) each, at first 1 and 0, if `affine`.
 
     >>> GroupNorm(8, 32).output_shape((14, 14, 32))
     (14, 14, 32)
@@ -206,8 +231,20 @@ class GroupNorm(GroupedNorm):
 class LayerNorm(NormLayer):
     """Layer normalization (Ba, Kiros, Hinton 2016) over the last axes, with PyTorch's arguments and defaults.
 
-    `normalized_shape` is the last axis' size, or the sizes of several last axes; channels last, LayerNorm(C) normalizes
-    every pixel over its channels. Weight and bias have the normalized shape.
+    Parameters
+    ----------
+    normalized_shape
+        The last axis' size, or the sizes of several last axes; channels last, LayerNorm(C) normalizes every pixel over
+        its channels.
+    elementwise_affine
+        Whether a `weight` is learned, and perhaps a `bias`.
+    bias
+        Whether a bias is learned beside the weight.
+
+    Attributes
+    ----------
+    params["weight"], params["bias"]
+        Of the normalized shape, at first 1 and 0.
 
     >>> LayerNorm((7, 7, 64)).parameter_count
     6272

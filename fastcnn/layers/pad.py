@@ -37,7 +37,11 @@ class Pad(Layer):
     value
         Of the constant.
 
-    Raises ArgumentError for other arguments, and ShapeError for an image too small for its mode.
+    Shapes
+    ------
+    x, y
+        (N, W, C), (N, H, W, C) or (N, D, H, W, C), and the same with more pixels; ShapeError where an image is too
+        small for its mode.
 
     >>> Pad(((0, 1), (2, 2)), "reflect").output_shape((5, 6, 3))
     (6, 10, 3)
@@ -111,6 +115,16 @@ class Pad(Layer):
 
 class PadChannels(Layer):
     """Channels of zeros before and after those of an array (N, ..., C), as shortcuts without parameters need them.
+
+    Parameters
+    ----------
+    before, after
+        How many, from 0 up.
+
+    Shapes
+    ------
+    x, y
+        (N, ..., C) and (N, ..., before + C + after).
 
     >>> PadChannels(1, 2).output_shape((8, 8, 16))
     (8, 8, 19)

@@ -25,7 +25,28 @@ TAPS_IN_A_BYTE = 256
 
 
 class Pool(Layer):
-    """What the two kinds of pooling share: the window and where it goes."""
+    """What the two kinds of pooling share: the window and where it goes.
+
+    Parameters
+    ----------
+    kernel_size
+        Pixels of a window along the spatial axes: a number >= 1 for all, or one for each in their order.
+    stride
+        Pixels from one window to the next: a number >= 1 for all axes, or one for each; None takes kernel_size.
+    padding
+        Pixels around the image, on both sides of an axis, at most half of what the window spans: a number for all axes,
+        or one for each.
+    dilation
+        From one pixel of a window to the next: a number >= 1 for all axes, or one for each.
+    ceil_mode
+        Whether a last window may hang over the edge, if it starts in the image or in the padding before it; the pixels
+        that it would take are left out otherwise.
+
+    Shapes
+    ------
+    x, y
+        (N, *image, C) and (N, *output, C).
+    """
 
     kind = "pool"
     reads_back = ""
@@ -119,11 +140,19 @@ def _some_window_is_empty(size: int, window: int, stride: int, pad: int, dilatio
 
 
 class MaxPool(Pool):
-    """Maximum of every window, with PyTorch's arguments; padding never wins, NaN always does.
+    """Maximum of every window, with PyTorch's arguments.
 
-    With `return_indices`, `forward` returns (y, indices): in int64 and of y's shape, the flat position of each
-    maximum among its image's pixels, (d * H + h) * W + w. On a node of a graph, the layer then makes two nodes, the
-    second for `MaxUnpool`; its indices are numbers of the network's dtype.
+    Notes
+    -----
+    Padding never wins, NaN always does; the gradient goes to the first maximum of a window. With `return_indices`,
+    `forward` returns (y, indices): in int64 and of y's shape, the flat position of each maximum among its image's
+    pixels, (d * H + h) * W + w. On a node of a graph, the layer then makes two nodes, the second for `MaxUnpool`; its
+    indices are numbers of the network's dtype.
+
+    Parameters
+    ----------
+    return_indices
+        Whether the positions of the maxima are returned, too.
     """
 
     of_indices: ClassVar[type["MaxPoolIndices"]]
@@ -187,8 +216,10 @@ class MaxPool(Pool):
 class MaxPoolIndices(Pool):
     """Flat positions of the maxima of windows, for `MaxUnpool` in a graph, in the network's dtype; no gradient.
 
-    `MaxPool` with `return_indices` makes it when it is called on a node. It looks for the maxima itself. In float32,
-    whole numbers are exact up to 2^24, so an image may have so many pixels.
+    Notes
+    -----
+    `MaxPool` with `return_indices` makes the layer when it is called on a node. It looks for the maxima itself. In
+    float32, whole numbers are exact up to 2^24, so an image may have so many pixels.
     """
 
     kind = "indices"
@@ -242,7 +273,15 @@ def check_exact(layer: Layer, pixels: int, dtype: np.dtype[Any]) -> None:
 
 
 class AvgPool(Pool):
-    """Mean of every window, with PyTorch's arguments; a `divisor_override` replaces the count."""
+    """Mean of every window, with PyTorch's arguments.
+
+    Parameters
+    ----------
+    count_include_pad
+        Whether a sum is divided by the number of pixels in its window with those of the padding, or without.
+    divisor_override
+        A whole number >= 1 to divide every sum by in place of a count, or None.
+    """
 
     def __init__(
         self,

@@ -25,10 +25,29 @@ UNPADDED = ((0, 0),) * 3
 class MaxUnpool(Layer):
     """The way back of MaxPool: pixels go to the positions that their maxima had, and the others are 0.
 
+    Notes
+    -----
     `forward(x, indices)` takes the indices of `MaxPool(..., return_indices=True).forward`; in a graph the layer is
     called on (node, node of indices). The output has the size that a pooling with these arguments makes x's from,
     (size - 1) * stride - 2 * padding + kernel_size, or `output_size`. Of several pixels for one position the last
     stays, and all of them get its gradient, as in PyTorch; the gradient by the indices is 0.
+
+    Parameters
+    ----------
+    kernel_size
+        The pooling's window: a number of pixels >= 1 for all spatial axes, or one for each.
+    stride
+        The pooling's stride: a number >= 1 for all axes, or one for each; None takes kernel_size.
+    padding
+        The pooling's padding: a number for all axes, or one for each.
+    output_size
+        The pixels of the image that was pooled, along each axis, less than a stride from the size above; None takes
+        that.
+
+    Shapes
+    ------
+    x, indices, y
+        (N, *output, C), the same, and (N, *image, C).
     """
 
     kind = "unpool"
@@ -178,6 +197,11 @@ class Upsample(Layer):
     align_corners
         In the linear modes: the corners' pixels keep their values, and positions stand between them.
 
+    Shapes
+    ------
+    x, y
+        (N, W, C), (N, H, W, C) or (N, D, H, W, C), and the same with other numbers of pixels.
+
     >>> Upsample(scale_factor=2).output_shape((7, 6, 3))
     (14, 12, 3)
     """
@@ -270,6 +294,16 @@ def _is_scale(value: object) -> bool:
 
 class Subsample(Layer):
     """Every (skip + 1)-th pixel along each axis, from the first on: the skipping factor, equal to a stride of skip + 1.
+
+    Parameters
+    ----------
+    skip
+        Pixels left out between two that stay, from 0 up.
+
+    Shapes
+    ------
+    x, y
+        (N, W, C), (N, H, W, C) or (N, D, H, W, C), and the same with fewer pixels.
 
     >>> Subsample(1).output_shape((7, 6, 3))
     (4, 3, 3)

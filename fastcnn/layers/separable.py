@@ -31,14 +31,29 @@ class SeparableConv(SlidingLayer):
 
     Parameters
     ----------
-    in_channels, out_channels, kernel_size, stride, padding, dilation, bias, padding_mode
-        As in `Conv2d`; the filter's are those of the depthwise convolution, and the bias is added at the end.
     depth_multiplier
-        Filters for every input channel.
-    algorithm, weight_init
-        As in `Conv2d`, of both convolutions.
+        m, the filters for every input channel, at least 1.
+    bias
+        Whether a learned bias (K,), at first 0, is added at the end.
 
-    `params` are "depthwise_weight", "pointwise_weight" and "bias". Raises ArgumentError and ShapeError as `Conv2d`.
+    Shapes
+    ------
+    x, y
+        (N, *image, C) and (N, *output, K).
+
+    Attributes
+    ----------
+    params["depthwise_weight"]
+        (*filter, 1, C * m), which takes kernel_size, stride, padding and dilation.
+    params["pointwise_weight"]
+        (*ones, C * m, K).
+    params["bias"]
+        (K,), unless `bias` is False.
+
+    Notes
+    -----
+    One filter a channel (or m of them), then a 1x1 convolution that mixes the channels; nothing stands between the two.
+    Source: Howard et al. 2017; Chollet 2017.
 
     >>> SeparableConv2d(64, 128, 3, padding=1, bias=False).parameter_count
     8768

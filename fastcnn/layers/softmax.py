@@ -12,6 +12,11 @@ from fastcnn.layers.activation import Activation
 class Softmax(Activation):
     """y = exp(x) over the sum of exp(x) over the channels, pixel by pixel.
 
+    Parameters
+    ----------
+    dim
+        -1 alone: the channels are the last axis.
+
     >>> import numpy as np
     >>> Softmax(device="reference").forward(np.array([[1e4, 1e4], [0.0, -1e4]]))
     array([[0.5, 0.5],

@@ -23,6 +23,13 @@ class Elementwise(Activation):
     float32 a float64 on the way, at half the speed. A network that holds such a layer trains, and cannot be saved: code
     is not.
 
+    Parameters
+    ----------
+    f
+        The function, of one number.
+    df
+        Its derivative, of the same number x.
+
     Raises
     ------
     ArgumentError

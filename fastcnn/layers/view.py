@@ -30,6 +30,11 @@ class View(Layer):
 class Identity(View):
     """y = x.
 
+    Shapes
+    ------
+    x, y
+        (N, ...) both.
+
     >>> Identity().output_shape((28, 28, 1))
     (28, 28, 1)
     """
@@ -63,7 +68,10 @@ class Reshape(View):
     *shape
         The new axes without the batch axis, as numbers or as one tuple; one of them may be -1, "what is left".
 
-    Raises ArgumentError for other numbers, and ShapeError where the elements do not fit.
+    Shapes
+    ------
+    x, y
+        (N, ...) of as many elements, and (N, *shape).
 
     >>> Reshape(7, 7, -1).output_shape((2450,))
     (7, 7, 50)
@@ -111,7 +119,10 @@ class Permute(Layer):
         The input's axis that each axis of the output is, as numbers or as one tuple, counted from 0 without the batch
         axis, or from the end as negative numbers. All axes occur once.
 
-    Raises ArgumentError where the numbers are no order, and ShapeError for an input of another number of axes.
+    Shapes
+    ------
+    x, y
+        (N, ...) of as many axes, and the same in order.
 
     >>> Permute(2, 0, 1).output_shape((28, 30, 3))
     (3, 28, 30)

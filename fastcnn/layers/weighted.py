@@ -18,7 +18,15 @@ Weights: TypeAlias = tuple[Array, Array]
 
 
 class WeightedLayer(Layer):
-    """A layer with a `weight` and perhaps a `bias` (K,), which starts at zero."""
+    """A layer with a `weight` and perhaps a `bias` (K,), which starts at zero.
+
+    Parameters
+    ----------
+    bias
+        Whether a learned bias (K,), at first 0, is added.
+    weight_init
+        A rule of `fastcnn.initializers` for the first weights; None draws them by HeNormal().
+    """
 
     weight_shape: Shape
     has_bias: bool

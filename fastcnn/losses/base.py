@@ -16,7 +16,9 @@ from numpy.typing import ArrayLike
 
 from fastcnn.arrays import FLOATS, Array, Shape, as_float, wider
 from fastcnn.backend import Backend, Call, check_device, get
+from fastcnn.docstrings import Described
 from fastcnn.errors import ArgumentError, ShapeError
+from fastcnn.representation import Written
 
 REDUCTIONS = ("mean", "sum")
 DOUBLE = np.dtype(np.float64)
@@ -27,6 +29,15 @@ class BoundLoss(ABC):
 
     The calls forward fill `sums` with the sum of all terms and what a mean divides it by, and `scale` with the factor
     of the gradient: numbers that the calls back read from memory, so that a program can repeat them.
+
+    Parameters
+    ----------
+    backend
+        The room of kernels.
+    y, t, dy
+        Outputs, targets, and the gradient by the outputs, to be filled.
+    reduction
+        "mean" or "sum".
     """
 
     factor = 1.0
@@ -83,7 +94,7 @@ class BoundLoss(ABC):
         return None
 
 
-class Loss(ABC):
+class Loss(Written, Described, ABC):
     """The base of losses of one output.
 
     Parameters
@@ -91,7 +102,16 @@ class Loss(ABC):
     reduction
         "mean" over all terms, or their "sum".
     device
-        Where `forward` works by itself; a Trainer uses its network's.
+        Where `forward` works by itself, "cpu" or "reference"; a Trainer uses its network's.
+
+    Raises
+    ------
+    ArgumentError
+        If an argument is none of those described.
+    DataError
+        If targets do not fit the outputs.
+    ShapeError
+        If outputs do not have the axes described.
     """
 
     classifies = False
@@ -132,7 +152,15 @@ class Loss(ABC):
         """Return the loss on fixed arrays: outputs, targets, and the gradient to fill."""
 
     def forward(self, y: ArrayLike, t: ArrayLike) -> float:
-        """Return the loss of outputs y (N, ...) and targets t; a float64 y is kept in float64."""
+        """Return the loss of outputs y (N, ...) and targets t; a float64 y is kept in float64.
+
+        Parameters
+        ----------
+        y
+            Outputs, floats (N, ...).
+        t
+            Targets, as the loss takes them.
+        """
         given = as_float(y, f"the output that {self.label} reads")
         if given.ndim < 2 or given.size == 0:
             raise ShapeError(

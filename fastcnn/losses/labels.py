@@ -106,7 +106,18 @@ class BoundHinge(BoundRows):
 
 
 class LabelLoss(Loss):
-    """The base of losses whose targets name a class for every image, or for every pixel of an output (H, W, K)."""
+    """The base of losses whose targets name a class for every image, or for every pixel of an output (H, W, K).
+
+    Parameters
+    ----------
+    weight
+        A factor >= 0 of each class, (K,), or None.
+
+    Shapes
+    ------
+    y, t
+        Scores (N, ..., K), and labels (N, ...), whole numbers from 0 to K - 1.
+    """
 
     classifies = True
     ignore_index: int | None = None
@@ -194,7 +205,12 @@ class CrossEntropy(LabelLoss):
     reduction
         "mean" or "sum". The mean of no rows at all is 0 (PyTorch's is NaN).
     label_smoothing
-        The share of each target that goes to all classes alike (Szegedy et al. 2016).
+        The share of each target, from 0 to 1, that goes to all classes alike (Szegedy et al. 2016).
+
+    Shapes
+    ------
+    y, t
+        Logits (N, ..., K), and labels (N, ...) or probabilities (N, ..., K).
 
     >>> loss = CrossEntropy(device="reference")
     >>> round(loss.forward([[0.0, 0.0], [0.0, 0.0]], [0, 1]), 6)
@@ -238,7 +254,14 @@ class CrossEntropy(LabelLoss):
 class NLL(LabelLoss):
     """-x[label] of log-probabilities x, (N, K) or (N, H, W, K): cross-entropy behind a LogSoftmax layer.
 
-    Parameters as those of `CrossEntropy`.
+    Parameters
+    ----------
+    weight
+        A factor >= 0 of each class, (K,), or None; the mean then divides by the weights of the labels.
+    ignore_index
+        Rows of this label do not count.
+    reduction
+        "mean" or "sum". The mean of no rows at all is 0 (PyTorch's is NaN).
 
     >>> round(NLL(device="reference").forward(np.log([[0.25, 0.75]]), [0]), 6)
     1.386294
@@ -263,8 +286,16 @@ class NLL(LabelLoss):
 class Hinge(LabelLoss):
     """sum over k != label of max(0, margin - x[label] + x[k])^p / K, of scores x (N, K) or (N, H, W, K).
 
-    PyTorch's MultiMarginLoss (Crammer and Singer 2001). `p` is 1 or 2, `weight` (K,) a factor of each label's class;
-    the mean divides by the number of rows.
+    PyTorch's MultiMarginLoss (Crammer and Singer 2001).
+
+    Parameters
+    ----------
+    p
+        The power, 1 or 2.
+    margin
+        By how much a label's score is to lie above the others.
+    weight
+        A factor >= 0 of each label's class, (K,), or None; the mean divides by the number of rows all the same.
 
     >>> Hinge(device="reference").forward([[0.5, 2.0]], [1]), Hinge(device="reference").forward([[0.5, 1.0]], [0])
     (0.0, 0.75)

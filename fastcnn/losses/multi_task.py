@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 
 from fastcnn.errors import ArgumentError, DataError
 from fastcnn.losses.base import Loss
+from fastcnn.representation import written_call
 from fastcnn.shapes import number
 
 Losses: TypeAlias = "Mapping[str, tuple[Loss, float]]"
@@ -15,9 +16,22 @@ Losses: TypeAlias = "Mapping[str, tuple[Loss, float]]"
 class MultiTask:
     """The weighted sum of losses, one for each output of a network: {head: (loss, weight)}.
 
-    A head is the name of the layer whose output it is, as in `Linear(500, 4, name="box")`. A Trainer matches heads and
+    A Trainer matches heads and
     outputs by name, and takes targets as {head: array}, or as a tuple in the order of the network's outputs. `forward`
     by itself takes dicts, or tuples in the order of the heads here.
+
+    Parameters
+    ----------
+    heads
+        {head: (loss, weight)}, a weight >= 0 for each loss. A head is the name of the layer whose output it is, as in
+        `Linear(500, 4, name="box")`.
+
+    Raises
+    ------
+    ArgumentError
+        If `heads` is none of that.
+    DataError
+        If outputs or targets are given for other heads.
 
     >>> from fastcnn.losses import L1, CrossEntropy
     >>> loss = MultiTask({"class": (CrossEntropy(device="reference"), 1.0), "box": (L1(device="reference"), 0.5)})
@@ -39,7 +53,7 @@ class MultiTask:
         self._is_ready = False
 
     def __repr__(self) -> str:
-        return f"MultiTask({', '.join(self.heads)})"
+        return written_call(type(self), {"heads": self.heads})
 
     def select(self, values: Any, what: str, names: Sequence[str] | None = None) -> list[Any]:
         """Return {head: value}, or a tuple in the order of `names` (by default the heads), as a list in that order."""
@@ -57,7 +71,13 @@ class MultiTask:
         return list(values)
 
     def forward(self, y: Any, t: Any) -> float:
-        """Return the weighted sum of the heads' losses."""
+        """Return the weighted sum of the heads' losses.
+
+        Parameters
+        ----------
+        y, t
+            {head: outputs} and {head: targets}, or tuples in the order of the heads.
+        """
         self._as_dict, self._is_ready = isinstance(y, Mapping), False
         outputs, targets = self.select(y, "outputs"), self.select(t, "targets")
         entries = zip(self.heads.values(), outputs, targets, strict=True)

@@ -58,7 +58,13 @@ class BoundBinary(BoundTerms):
 
 
 class NumberLoss(Loss):
-    """The base of losses whose targets are numbers, one for each output."""
+    """The base of losses whose targets are numbers, one for each output.
+
+    Shapes
+    ------
+    y, t
+        (N, ...) both.
+    """
 
     def check_targets(self, targets: ArrayLike, images: int, shape: Shape, dtype: np.dtype[Any] = DOUBLE) -> Array:
         """Return the targets in the outputs' dtype, or refuse those of another shape."""
@@ -121,6 +127,11 @@ class SumSquaredError(NumberLoss):
 class SmoothL1(NumberLoss):
     """The mean (or sum) of d^2 / (2 beta) where |d| < beta, else |d| - beta / 2, for d = y - t (Girshick 2015).
 
+    Parameters
+    ----------
+    beta
+        Where the square ends, from 0 up; at 0 the loss is L1.
+
     >>> SmoothL1(device="reference").forward([[0.5, 3.0]], [[0.0, 0.0]])
     1.3125
     """
@@ -149,8 +160,12 @@ class L1(SmoothL1):
 class BinaryCrossEntropy(NumberLoss):
     """-t log s(x) - (1 - t) log(1 - s(x)) for the sigmoid s of logits x, by the mean (or sum) over all elements.
 
-    Targets lie in [0, 1]. `pos_weight`, a number or (K,) for the last axis, is a factor of the first term. PyTorch's
-    BCEWithLogitsLoss; any finite logit is safe.
+    PyTorch's BCEWithLogitsLoss; any finite logit is safe. Targets lie in [0, 1].
+
+    Parameters
+    ----------
+    pos_weight
+        A factor >= 0 of the first term: a number, (K,) for the last axis, or None.
 
     >>> round(BinaryCrossEntropy(device="reference").forward([[0.0, 1e4]], [[1.0, 1.0]]), 6)
     0.346574

@@ -4,9 +4,11 @@ from collections.abc import Callable
 from difflib import get_close_matches
 from typing import TypeAlias
 
+from fastcnn.docstrings import describe
 from fastcnn.errors import ArgumentError
 from fastcnn.graph import Graph
 from fastcnn.models.alexnet import alexnet
+from fastcnn.models.common import ARGUMENTS
 from fastcnn.models.dense import autoencoder, box_detector, unet
 from fastcnn.models.densenet import densenet121
 from fastcnn.models.googlenet import googlenet
@@ -22,7 +24,7 @@ Model: TypeAlias = Callable[..., Graph]
 
 
 def _by_name(*models: Model) -> dict[str, Model]:
-    return {model.__name__: model for model in models}
+    return {model.__name__: describe(model, ARGUMENTS) for model in models}
 
 
 CLASSIFIERS = _by_name(
@@ -49,6 +51,11 @@ def names() -> tuple[str, ...]:
 
 def get(name: str) -> Callable[..., Graph]:
     """Return a model's function by its name.
+
+    Parameters
+    ----------
+    name
+        One of `names()` (else ArgumentError).
 
     >>> get("lenet5")().parameter_count
     61706

@@ -22,7 +22,12 @@ POOLED, HIDDEN, DROPPED = 6, 4096, 0.5
 
 
 def alexnet(classes: int = 1000, input_shape: Sequence[int] = (227, 227, 3), groups: int = 2) -> Graph:
-    """Return AlexNet, for images of 67x67 pixels or more; `groups` = 1 lets all channels meet.
+    """Return AlexNet, for images of 67x67 pixels or more.
+
+    Parameters
+    ----------
+    groups
+        Those of conv2, conv4 and conv5; 1 lets all channels meet.
 
     Where the last pool leaves other than 6x6 pixels, they are averaged to so many.
 

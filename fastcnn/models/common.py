@@ -12,6 +12,21 @@ from fastcnn.layers import AdaptiveAvgPool2d, BatchNorm2d, Conv2d, Flatten, Laye
 from fastcnn.node import Input, Node
 from fastcnn.shapes import per_axis, whole
 
+ARGUMENTS = """Parameters
+----------
+classes
+    K, the number of classes, at least 1: the network's scores are logits (K,).
+input_shape
+    (H, W, C) of an image.
+
+Raises
+------
+ArgumentError
+    If an argument is none of those described.
+ShapeError
+    If images are too small for the network.
+"""
+
 
 def image_shape(input_shape: Sequence[int], model: str, least: int = 1) -> Shape:
     """Return (H, W, C), or refuse what is no image shape, or has fewer than `least` pixels on a side.

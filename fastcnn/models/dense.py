@@ -33,6 +33,11 @@ def box_detector(classes: int = 10, input_shape: Sequence[int] = (64, 64, 1), wi
     Train it with `MultiTask({"class": (CrossEntropy(), 1.0), "box": (SmoothL1(), weight)})`. The heads read 4x4 means
     of the trunk's last channels, for a mean over the whole image does not tell places.
 
+    Parameters
+    ----------
+    width
+        Channels of the first convolutions, at least 1.
+
     >>> box_detector(classes=3).output_names, box_detector(classes=3).output_shapes
     (['class', 'box'], [(3,), (4,)])
     """
@@ -50,6 +55,13 @@ def autoencoder(input_shape: Sequence[int] = (32, 32, 3), code: int = 64, width:
     """Return a network that narrows an image to `code` numbers and enlarges them to an image of the same shape.
 
     Train it with `MeanSquaredError()` on (images, images). The output of layer "code" is the code.
+
+    Parameters
+    ----------
+    code
+        Numbers that an image is narrowed to, at least 1.
+    width
+        Channels of the first convolution, at least 1.
 
     >>> autoencoder(input_shape=(28, 27, 1)).output_shapes
     [(28, 27, 1)]
@@ -73,9 +85,16 @@ def autoencoder(input_shape: Sequence[int] = (32, 32, 3), code: int = 64, width:
 
 
 def unet(classes: int = 2, input_shape: Sequence[int] = (64, 64, 1), width: int = 16) -> Graph:
-    """Return a network of logits (H, W, classes), for images of 8x8 pixels or more; `width` channels at full size.
+    """Return a network of logits (H, W, classes), for images of 8x8 pixels or more.
 
     Train it with `CrossEntropy()` on labels (N, H, W).
+
+    Parameters
+    ----------
+    classes
+        The number of classes of a pixel, at least 1.
+    width
+        Channels at full size, at least 1.
 
     >>> unet(input_shape=(50, 47, 3)).output_shapes
     [(50, 47, 2)]

@@ -46,7 +46,12 @@ def _conv(x: Node, width: int, size: int, names: tuple[str, str], stride: int = 
 
 
 def mobilenet_v1(classes: int = 1000, input_shape: Sequence[int] = (224, 224, 3), width: float = 1.0) -> Graph:
-    """Return MobileNet, for images of any size; `width` multiplies the channels.
+    """Return MobileNet, for images of any size.
+
+    Parameters
+    ----------
+    width
+        A factor of the channels, which are rounded to multiples of 8.
 
     >>> mobilenet_v1().parameter_count, mobilenet_v1(width=0.25).parameter_count
     (4231976, 470072)
@@ -70,7 +75,12 @@ def _inverted(x: Node, channels: int, expansion: int, stride: int, name: str) ->
 
 
 def mobilenet_v2(classes: int = 1000, input_shape: Sequence[int] = (224, 224, 3), width: float = 1.0) -> Graph:
-    """Return MobileNetV2, for images of any size; `width` multiplies the channels (the last ones only from 1 up).
+    """Return MobileNetV2, for images of any size.
+
+    Parameters
+    ----------
+    width
+        A factor of the channels (the last ones' only from 1 up), which are rounded to multiples of 8.
 
     >>> mobilenet_v2().parameter_count
     3504872

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
 from fastcnn.checked import Check, Checked
+from fastcnn.docstrings import Described
 from fastcnn.errors import ArgumentError
+from fastcnn.representation import Written
 from fastcnn.shapes import is_int, number
 
 BY = ("epoch", "step")
@@ -17,9 +19,18 @@ BY = ("epoch", "step")
 
 @dataclass(frozen=True)
 class Moment:
-    """Where training is: `step` of `steps` are done, counted in what the schedule goes by; an epoch has `per_epoch`.
+    """Where training is.
 
-    `record` holds the numbers of the epoch that has just ended, else None; `lr` is the first learning rate.
+    Parameters
+    ----------
+    step, steps
+        How many are done, of how many: epochs or steps, as the schedule goes by.
+    per_epoch
+        How many an epoch has.
+    record
+        The numbers of the epoch that has just ended, else None.
+    lr
+        The first learning rate.
     """
 
     step: int
@@ -49,10 +60,20 @@ def _by(value: Any, name: str) -> Any:
     return value
 
 
-class Schedule(Checked, ABC):
-    """The base of all schedules; `by` says whether they are asked every "epoch" or every "step".
+class Schedule(Checked, Written, Described, ABC):
+    """The base of all schedules.
 
     All arguments are attributes, too; those that the constructor would refuse are refused where they are assigned.
+
+    Parameters
+    ----------
+    by
+        Whether it is asked, and the rate changes, at every "epoch" or at every "step".
+
+    Raises
+    ------
+    ArgumentError
+        If an argument is none of those described.
     """
 
     checks: ClassVar[dict[str, Check]] = {"by": _by}
@@ -65,10 +86,22 @@ class Schedule(Checked, ABC):
 
     @abstractmethod
     def at(self, moment: Moment) -> float:
-        """Return the factor of the first learning rate."""
+        """Return the factor of the first learning rate.
+
+        Parameters
+        ----------
+        moment
+            How far training is.
+        """
 
     def momentum_at(self, moment: Moment) -> float | None:
-        """Return the momentum itself, None if the optimizer's stays."""
+        """Return the momentum itself, None if the optimizer's stays.
+
+        Parameters
+        ----------
+        moment
+            How far training is.
+        """
         return None
 
     def start(self) -> None:

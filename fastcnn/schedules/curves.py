@@ -48,6 +48,13 @@ class Constant(Schedule):
 class Step(Schedule):
     """Multiply by gamma after every `step_size` epochs.
 
+    Parameters
+    ----------
+    step_size
+        Epochs, a whole number >= 1.
+    gamma
+        The factor, from 0 up.
+
     >>> [round(Step(2).at(Moment(epoch, 6)), 6) for epoch in range(5)]
     [1.0, 1.0, 0.1, 0.1, 0.01]
     """
@@ -67,7 +74,13 @@ class Step(Schedule):
 class MultiStep(Schedule):
     """Multiply by gamma at every milestone: epochs, or shares of the training.
 
-    The default is ResNet's on CIFAR-10, 32,000 and 48,000 of 64,000 steps (He, Zhang, Ren, Sun 2016).
+    Parameters
+    ----------
+    milestones
+        Whole numbers count epochs, those below 1 are shares of the training. The default is ResNet's on CIFAR-10,
+        32,000 and 48,000 of 64,000 steps (He, Zhang, Ren, Sun 2016).
+    gamma
+        The factor, from 0 up.
 
     >>> [round(MultiStep().at(Moment(step, 4)), 6) for step in range(4)]
     [1.0, 1.0, 0.1, 0.01]
@@ -88,6 +101,11 @@ class MultiStep(Schedule):
 class Exponential(Schedule):
     """Multiply by gamma every epoch.
 
+    Parameters
+    ----------
+    gamma
+        The factor, from 0 up; by="step" it is spread over the steps of an epoch.
+
     >>> Exponential(0.5).at(Moment(3, 10))
     0.125
     """
@@ -105,6 +123,11 @@ class Exponential(Schedule):
 
 class Cosine(Schedule):
     """Fall from 1 to `final` along half a cosine (Loshchilov and Hutter 2017).
+
+    Parameters
+    ----------
+    final
+        The factor that the training ends towards, from 0 up.
 
     >>> [round(Cosine().at(Moment(step, 4)), 6) for step in range(5)]
     [1.0, 0.853553, 0.5, 0.146447, 0.0]
@@ -124,6 +147,15 @@ class Cosine(Schedule):
 
 class Warmup(Schedule):
     """Rise in a line from `first` to 1 for a while, then follow another schedule from its start (Goyal et al. 2017).
+
+    Parameters
+    ----------
+    schedule
+        What follows, None for a rate that stays.
+    length
+        How long it rises: a whole number of epochs, or below 1 a share of the training.
+    first
+        The first factor, from 0 up.
 
     >>> rise = Warmup(Cosine(), length=2, first=0.5, by="epoch")
     >>> [rise.at(Moment(epoch, 6)) for epoch in range(3)]
@@ -173,8 +205,20 @@ class OneCycle(Schedule):
     """Rise to the learning rate along a cosine, then fall far below the start (Smith and Topin 2018).
 
     The factor goes from 1 / div_factor to 1 in the share `pct_start` of the steps, then to 1 / (div_factor *
-    final_div_factor), as PyTorch's OneCycleLR with max_lr the optimizer's own rate. Momentum, or Adam's betas[0], goes
-    the other way: from `max_momentum` to `base_momentum` and back. With `cycle_momentum=False` it stays.
+    final_div_factor), as PyTorch's OneCycleLR with max_lr the optimizer's own rate.
+
+    Parameters
+    ----------
+    pct_start
+        The share of the steps in which the rate rises, from 0 to 1.
+    div_factor
+        The first rate is the optimizer's by this, at least 1.
+    final_div_factor
+        The last rate is the first one by this, at least 1.
+    cycle_momentum
+        Whether momentum, or Adam's betas[0], goes the other way: from `max_momentum` to `base_momentum` and back.
+    base_momentum, max_momentum
+        Its least and its largest value, from 0 to below 1.
 
     >>> cycle = OneCycle(pct_start=0.5)
     >>> [(round(cycle.at(Moment(i, 6)), 4), round(cycle.momentum_at(Moment(i, 6)), 4)) for i in (0, 1, 2, 5)]

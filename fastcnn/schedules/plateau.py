@@ -24,13 +24,29 @@ def _factor(value: Any, name: str) -> float:
 class ReduceOnPlateau(Schedule):
     """Multiply by `factor` when a result has not improved for more than `patience` epochs.
 
-    Parameters are those of PyTorch's ReduceLROnPlateau: `mode` "min" or "max", `threshold` how
-    much better counts as better (a share of the best result's magnitude, or by `threshold_mode` "abs" the difference
-    itself), `cooldown` epochs of rest after a change, `min_lr` the least learning rate, `eps` the least change of it.
-    `metric` names the number to watch in an epoch's record; by default "val_loss", or "val_accuracy" for mode "max".
-    An epoch without such a number (an accuracy where every label was ignored) counts for nothing.
+    An epoch without the number to watch (an accuracy where every label was ignored) counts for nothing. Arguments are
+    those of PyTorch's ReduceLROnPlateau, which takes the share of the result itself: below 0 a worse one counts there.
 
-    PyTorch takes the share of the result itself, which for one below 0 makes a worse one count as better.
+    Parameters
+    ----------
+    mode
+        Whether "min", less, or "max", more, is better.
+    factor
+        From 0 to 1.
+    patience
+        Epochs without a better result that change nothing yet.
+    threshold
+        How much better counts as better, from 0 up.
+    threshold_mode
+        Whether that is a share of the best result's magnitude, "rel", or an amount, "abs".
+    cooldown
+        Epochs of rest after a change.
+    min_lr
+        The least learning rate.
+    eps
+        The least change of the learning rate; smaller ones are not made.
+    metric
+        The number to watch in an epoch's record; None takes "val_loss", or "val_accuracy" for mode "max".
 
     >>> plateau = ReduceOnPlateau(patience=0)
     >>> [plateau.at(Moment(epoch, 9, record={"val_loss": loss})) for epoch, loss in enumerate([2.0, 1.0, 1.0], 1)]
@@ -63,6 +79,11 @@ class ReduceOnPlateau(Schedule):
         self.eps = eps
         self.metric = metric or ("val_loss" if mode == "min" else "val_accuracy")
         self.start()
+
+    @property
+    def factor(self) -> float:
+        """Another name of `reduction`, the constructor's."""
+        return self.reduction
 
     def start(self) -> None:
         """Forget the best result and the changes."""

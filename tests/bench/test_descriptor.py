@@ -1,7 +1,7 @@
 """Descriptors: benchdnn's defaults, the sizes that follow, and a sentence for what is none."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastcnn.bench.descriptor import Convolution, parse
@@ -132,3 +132,13 @@ def test_printing_and_parsing_are_inverse(text):
     assert parse(str(c)) == c
     for i, o, k, s, d, (before, after) in zip(c.image, c.output, c.window, c.stride, c.dilation, c.pads, strict=True):
         assert (i + before + after - (k - 1) * d - 1) // s + 1 == o
+
+
+@settings(deadline=None)
+@given(
+    st.integers(1, 6), st.integers(1, 6), st.integers(1, 4), st.integers(1, 3), st.integers(0, 4), st.integers(1, 3)
+)  # fmt: skip
+def test_needed_products_are_those_inside_the_image(i, o, k, s, before, d):
+    c = Convolution(2, 3, 4, (1, 1, i), (1, 1, o), (1, 1, k), (1, 1, s), (0, 0, before), (1, 1, d))
+    inside = sum(0 <= out * s + tap * d - before < i for out in range(o) for tap in range(k))
+    assert c.needed_multiply_adds == inside * 2 * 3 * 4 <= c.multiply_adds

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -139,3 +140,34 @@ def test_missing_peer_says_how_to_get_it(monkeypatch):
     monkeypatch.setattr(peers.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(BackendError, match=r'pip install "fastcnn\[oracle\]"'):
         peers.Peer("torch", 1)
+
+
+SLEEPER = """
+import sys, time
+print('{"version": "0"}', flush=True)
+for question in sys.stdin:
+    time.sleep(3600)
+"""
+
+
+def test_an_interrupt_ends_a_worker_in_the_midst_of_its_turn_at_once(tmp_path, monkeypatch):
+    """A terminal's Ctrl-C reaches us alone, and nobody waits for the turn to end."""
+    (tmp_path / "sleeper.py").write_text(SLEEPER)
+    monkeypatch.setitem(peers.WORKERS, "torch", "sleeper")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+    def interrupt(number, frame):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        with peers.Peer("torch", 1) as peer:
+            worker = peer._process
+            assert os.getsid(worker.pid) != os.getsid(0)
+            signal.setitimer(signal.ITIMER_REAL, 0.2)
+            with pytest.raises(KeyboardInterrupt):
+                peer.turn(Effort())
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert worker.returncode == -signal.SIGKILL

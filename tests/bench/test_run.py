@@ -11,9 +11,9 @@ from rich.console import Console
 from fastcnn.bench import report
 from fastcnn.bench.case import Case
 from fastcnn.bench.machine import cache_sizes
-from fastcnn.bench.run import Report, against_roofs, measure
+from fastcnn.bench.run import Report, against_roofs, measure, measure_all
 from fastcnn.bench.timing import Effort
-from fastcnn.kernels.cpu import workspace
+from fastcnn.kernels.cpu import peak, workspace
 
 
 def test_bound_is_the_roof_that_takes_longer(machine, row):
@@ -117,7 +117,7 @@ def test_table_is_ascii_and_whole_in_a_pipe(machine, compared, printed):
 
 @pytest.mark.parametrize(
     ("width", "there", "gone"),
-    [(80, "ratio", "error"), (120, "error", "compile"), (153, "compile", "scratch"), (170, "scratch", "")],
+    [(80, "ratio", "error"), (120, "error", "compile"), (163, "compile", "scratch"), (180, "scratch", "")],
 )
 def test_a_narrow_table_leaves_out_columns_and_cuts_no_cell(width, there, gone, machine, compared):
     rows = [compared(2.0, name="lenet:conv1", pass_name=p, spread_ms=0.000748) for p in ("forward", "backward_weight")]
@@ -187,3 +187,84 @@ def test_the_better_layout_counts(machine):
 
 def test_cache_sizes_have_a_unit():
     assert all(name.startswith("L") and size.endswith("iB") for name, size in cache_sizes().items())
+
+
+@pytest.mark.parametrize(
+    ("changes", "mark", "words"),
+    [
+        ({"least_flops": 20_000_000, "flops": 20_000_000}, "!", "100 GFLOP/s, which is too low"),
+        ({"least_flops": 0, "flops": 18_800_000, "algorithm": "winograd"}, "*", "products of direct sums"),
+        ({"least_flops": 9_000_000, "flops": 11_000_000}, "*", "taps on padding"),
+        ({"least_flops": 10_100_000, "flops": 10_100_000}, "", ""),  # noise
+        ({"least_flops": 9_000_000, "flops": 9_000_000}, "", ""),
+    ],
+)
+def test_a_row_above_the_peak_is_explained(machine, row, printed, changes, mark, words):
+    one = row(gflops=changes["flops"] / 1e5, **changes)
+    against_roofs(one, machine())
+    found = Report(machine(), [one])
+    assert report.peak_mark(one, machine()) == mark
+    assert found.as_dict()["peak_is_too_low"] == (mark == "!")
+    text = printed(report.show, found)
+    assert f"{one.percent_of_peak:.1f}{mark}" in text
+    assert words in text
+    assert ("too low" in text) == (mark == "!")
+    assert ("direct sums" in text) == (mark == "*")
+
+
+def test_a_peak_that_a_kernel_passes_is_measured_again(machine, monkeypatch):
+    measured = iter((90.0, 150.0, 400.0))
+    monkeypatch.setattr(peak, "measure", lambda threads, dtype: next(measured))
+    one = machine()
+    one.measure_peak_again(80.0)
+    assert one.peak_gflops == 100.0
+    one.measure_peak_again(140.0)
+    assert one.peak_gflops == 150.0
+    assert next(measured) == 400.0
+
+
+def test_operations_are_told_in_table_and_csv(machine, row, printed):
+    found = Report(machine(), [row(flops=2_340_000)])
+    text = printed(report.show, found)
+    assert "MFLOP" in text
+    assert "2.34" in text
+    (read,) = csv.DictReader(io.StringIO(report.as_csv(found)))
+    assert (read["flops"], read["complete"]) == ("2340000", "True")
+
+
+def interrupted_after(count, monkeypatch, machine):
+    """Measure three cases, of which the one after `count` is interrupted."""
+    monkeypatch.setattr(type(machine()), "measure_peak", lambda self: None)
+    monkeypatch.setattr(type(machine()), "measure_bandwidth", lambda self: None)
+    monkeypatch.setattr(type(machine()), "keep_ceilings", lambda self: None)
+
+    def case(number):
+        def call():
+            if number == count:
+                raise KeyboardInterrupt
+
+        return Case("conv", f"n{number}", "d", "forward", "direct", 1, 10, 10, call, lambda: 0.0, {})
+
+    return measure_all([lambda n=n: case(n) for n in range(3)], machine(), Effort(1, 0.0), None)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_an_interrupt_keeps_the_rows_so_far(machine, monkeypatch, printed, count):
+    found = interrupted_after(count, monkeypatch, machine)
+    assert [row.name for row in found.rows] == ["n0", "n1"][:count]
+    assert not found.complete
+    assert found.rows[0].bound
+    content = found.as_dict()
+    assert (content["complete"], content["planned_rows"]) == (False, 3)
+    assert f"incomplete: interrupted after {count} of 3 rows." in printed(report.show, found)
+    assert [row["complete"] for row in csv.DictReader(io.StringIO(report.as_csv(found)))] == ["False"] * count
+
+
+def test_a_whole_run_is_complete(machine, monkeypatch):
+    content = interrupted_after(3, monkeypatch, machine).as_dict()
+    assert (content["complete"], content["planned_rows"]) == (True, 3)
+
+
+def test_an_interrupt_before_any_row_ends_the_run(machine, monkeypatch):
+    with pytest.raises(KeyboardInterrupt):
+        interrupted_after(0, monkeypatch, machine)
