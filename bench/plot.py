@@ -9,6 +9,7 @@ from typing import Any
 from fastcnn.bench.machine import Machine
 from fastcnn.bench.run import Report, Row
 from fastcnn.errors import ArgumentError, BackendError
+from fastcnn.plotting import write_figure
 
 MOST_NAMES = 24  # labels that a plot of this size can hold; the rows farthest below their roof get them
 MARKERS = "osD^v<>P"
@@ -54,7 +55,7 @@ def plot_roofline(report: Report, path: Path) -> None:
     axes.set_title(f"{machine.cpu}, {machine.threads} thread{'s' * (machine.threads != 1)}, {machine.dtype}")
     axes.grid(visible=True, which="both", linewidth=0.3, alpha=0.5)
     axes.legend()
-    figure.savefig(path, dpi=150)
+    write_figure(figure, path)
 
 
 def intensity(row: Row) -> float:

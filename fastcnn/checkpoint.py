@@ -31,7 +31,7 @@ import numpy as np
 from fastcnn.arrays import Array, Shape, float_dtype
 from fastcnn.backend import check_device
 from fastcnn.errors import ArgumentError, CheckpointError, FastcnnError
-from fastcnn.files import write_atomically
+from fastcnn.files import write_tensors
 from fastcnn.graph import Graph
 from fastcnn.initializers import INITIALIZERS, Initializer
 from fastcnn.layers import LAYERS, Layer
@@ -42,6 +42,19 @@ VERSION = 1
 
 # Far above any network's description, far below what would fill the memory.
 LONGEST_JSON = 16 * 1024 * 1024
+
+# Python's reader of JSON goes as deep as its stack allows, which depends on who calls it.
+DEEPEST_METADATA = 100
+
+UNBUILDABLE = (
+    FastcnnError, TypeError, ValueError, KeyError, IndexError, AttributeError, OverflowError, RecursionError,
+)  # fmt: skip
+"""What a malformed description makes `build` raise."""
+
+OTHER_LAYOUT = (
+    "a PyTorch state_dict keeps filters as (out, in, R, S) and linear weights as (out, in), where fastcnn has "
+    "(R, S, in, out) and (in, out)"
+)
 
 TENSOR_DTYPES = {"F32": np.dtype(np.float32), "F64": np.dtype(np.float64)}
 
@@ -56,7 +69,8 @@ def save(net: Graph, path: str | PathLike[str], metadata: dict[str, Any] | None 
     CheckpointError
         If the file cannot be written.
     ArgumentError
-        If the metadata is no JSON, or a layer is not fastcnn's own.
+        If the metadata is no dict of JSON values, a layer is not fastcnn's own, or names run into each other;
+        nothing is written then.
 
     >>> import tempfile
     >>> from fastcnn.layers import Linear
@@ -67,23 +81,71 @@ def save(net: Graph, path: str | PathLike[str], metadata: dict[str, Any] | None 
     >>> again[0], again.metadata
     (Linear(3, 2), {'classes': ['a', 'b']})
     """
-    from safetensors.numpy import save as serialize
-
-    if metadata is not None:
-        net.metadata = metadata
+    kept = check_metadata(net.metadata if metadata is None else metadata)
+    header = {"fastcnn": _description(net, kept)}
     try:
-        json.dumps(net.metadata, allow_nan=False)
+        write_tensors(path, _tensors(net), header)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise CheckpointError(
+            f"the model file {os.fspath(path)} cannot be written ({reason}): choose another place."
+        ) from None
+    net.metadata = kept
+
+
+def check_metadata(metadata: Any) -> dict[str, Any]:
+    """Return metadata, or refuse what would not come back from a file: more than dicts of texts and JSON values.
+
+    >>> check_metadata({"classes": ["a", "b"], "mean": 0.5})
+    {'classes': ['a', 'b'], 'mean': 0.5}
+    """
+    if not isinstance(metadata, dict):
+        raise ArgumentError(
+            f"metadata={metadata!r} was given, and a dict of JSON values is needed: give it a name, as in "
+            "{'note': 'the first try'}."
+        )
+    waiting: list[tuple[Any, int]] = [(metadata, 1)]
+    while waiting:
+        value, depth = waiting.pop()
+        if depth > DEEPEST_METADATA:
+            raise ArgumentError(
+                f"metadata is nested more than {DEEPEST_METADATA} deep, where readers may give up: make it flatter."
+            )
+        if isinstance(value, dict):
+            for key in value:
+                if not isinstance(key, str):
+                    raise ArgumentError(
+                        f"metadata has the key {key!r}, and JSON has texts as keys only: write it as {str(key)!r}."
+                    )
+            waiting += ((inner, depth + 1) for inner in value.values())
+        elif isinstance(value, list | tuple):
+            waiting += ((inner, depth + 1) for inner in value)
+    try:
+        json.dumps(metadata, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise ArgumentError(
             f"metadata cannot be written as JSON ({error}): use dicts, lists, strings and numbers."
         ) from None
-    header = {"fastcnn": json.dumps(describe(net))}
-    target = Path(path)
+    return metadata
+
+
+def _description(net: Graph, metadata: dict[str, Any]) -> str:
+    """Return a network's description as text, or refuse one that would not give it back, as where names collide."""
+    described = describe(net) | {"metadata": metadata}
     try:
-        write_atomically(target, serialize(_tensors(net), metadata=header))
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise CheckpointError(f"the model file {target} cannot be written ({reason}): choose another place.") from None
+        text = json.dumps(described)
+        if len(text) > LONGEST_JSON:
+            raise ArgumentError(f"its description has {len(text)} characters, and {LONGEST_JSON} are read")
+        wanted = json.loads(text)
+        found = json.loads(json.dumps(describe(build(wanted))))
+        if any(found[key] != wanted[key] for key in ("sequential", "nodes", "inputs", "outputs")):
+            raise ArgumentError("other names or nodes would come back")
+    except UNBUILDABLE as error:
+        raise ArgumentError(
+            f"{net!r} cannot be saved, as no file would give it back ({str(error).rstrip('.')}): give its layers and "
+            "inputs other names."
+        ) from None
+    return text
 
 
 def load(path: str | PathLike[str], device: str = "cpu") -> Graph:
@@ -120,17 +182,17 @@ def open_tensors(path: str | PathLike[str]) -> Iterator[Any]:
 def _read(file: Any, path: str, device: str) -> Graph:
     header = file.metadata() or {}
     if "fastcnn" not in header:
-        raise _unreadable(path, "holds tensors but no fastcnn architecture")
+        raise CheckpointError(
+            f"the model file {path} holds tensors but no fastcnn architecture: build the network in Python, and bring "
+            f"each tensor into `params` by hand; {OTHER_LAYOUT}."
+        )
     description = _json(header["fastcnn"], path)
     if description.get("version") != VERSION:
         raise _unreadable(path, f"has format version {description.get('version')!r}, and {VERSION} is known")
     try:
         net = build(description)
         net.metadata = dict(description["metadata"])
-    except (
-        FastcnnError, TypeError, ValueError, KeyError, IndexError, AttributeError, OverflowError,
-        RecursionError,
-    ) as error:  # fmt: skip
+    except UNBUILDABLE as error:
         detail = str(error).rstrip(".")
         raise _unreadable(path, f"describes a network that cannot be built ({detail})") from None
     _compare(file, net, path)
@@ -269,9 +331,14 @@ def _build_layer(name: str, dtype: str, **entry: Any) -> Layer:
 
 def _tensors(net: Graph) -> dict[str, Array]:
     store = net.own_store()
-    return {
-        f"{name}.{key}": store.host_value(layer, key) for name, layer in net.named_layers() for key in _shapes(layer)
-    }
+    tensors: dict[str, Array] = {}
+    for name, layer in net.named_layers():
+        for key in _shapes(layer):
+            tensor = f"{name}.{key}"
+            if tensor in tensors:
+                raise ArgumentError(f"two tensors of {net!r} are named {tensor!r}: give its layers other names.")
+            tensors[tensor] = store.host_value(layer, key)
+    return tensors
 
 
 def _shapes(layer: Layer) -> dict[str, Shape]:

@@ -181,7 +181,7 @@ class SparseCoding:
             )
         if not np.isfinite(array).all():
             raise DataError(f"the filters given to {self!r} hold NaN or infinity: give finite numbers.")
-        self._filters = normalized(array.astype(np.float64) * self.connectivity).astype(self.dtype)
+        self._filters = normalized(array.astype(np.float64) * self.connectivity).astype(self.dtype, order="C")
 
     def restore(self, filters: Array) -> None:
         """Take back filters that the layer had before, as they are."""
