@@ -101,6 +101,13 @@ def json_option(command: Command) -> Command:
     return click.option("--json", "json_file", type=OutputFile(), help="Write the results here as JSON.")(command)
 
 
+def require_kernels() -> None:
+    """Refuse an environment in which the cpu room cannot compile, before anything that stands on it is imported."""
+    from fastcnn.backend import import_kernels
+
+    import_kernels("cpu", "compiler")
+
+
 def use_threads(threads: int | None) -> int:
     """Set the thread count of the kernels, if one is given, and return the one in use."""
     from fastcnn import host
