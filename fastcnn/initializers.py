@@ -14,6 +14,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from fastcnn.arguments import check_arguments
 from fastcnn.arrays import Array, Shape
 from fastcnn.errors import ArgumentError
 
@@ -44,6 +45,7 @@ class Initializer(ABC):
         """Return the first values of a parameter."""
 
 
+@check_arguments
 @dataclass(frozen=True)
 class Constant(Initializer):
     """Every element has one value.
@@ -59,6 +61,7 @@ class Constant(Initializer):
         return np.full(shape, self.value)
 
 
+@check_arguments
 @dataclass(frozen=True)
 class Zeros(Initializer):
     """Every element is 0: the first value of biases."""
@@ -68,6 +71,7 @@ class Zeros(Initializer):
         return np.zeros(shape)
 
 
+@check_arguments
 @dataclass(frozen=True)
 class Ones(Initializer):
     """Every element is 1: the first value of scales."""
@@ -77,6 +81,7 @@ class Ones(Initializer):
         return np.ones(shape)
 
 
+@check_arguments
 @dataclass(frozen=True)
 class Normal(Initializer):
     """Independent draws from a normal distribution."""
@@ -89,6 +94,7 @@ class Normal(Initializer):
         return generator.normal(self.mean, self.std, shape)
 
 
+@check_arguments
 @dataclass(frozen=True)
 class TruncatedNormal(Initializer):
     """Independent draws from a normal distribution, those outside [low, high] drawn again.
@@ -119,6 +125,7 @@ class TruncatedNormal(Initializer):
         return draws
 
 
+@check_arguments
 @dataclass(frozen=True)
 class Uniform(Initializer):
     """Independent draws from [low, high)."""
@@ -131,6 +138,7 @@ class Uniform(Initializer):
         return generator.uniform(self.low, self.high, shape)
 
 
+@check_arguments
 @dataclass(frozen=True)
 class XavierNormal(Initializer):
     """Normal with variance 2 / (fan-in + fan-out)."""
@@ -140,6 +148,7 @@ class XavierNormal(Initializer):
         return generator.normal(0.0, sqrt(2.0 / sum(fan or fans(shape))), shape)
 
 
+@check_arguments
 @dataclass(frozen=True)
 class XavierUniform(Initializer):
     """Uniform with variance 2 / (fan-in + fan-out)."""
@@ -150,6 +159,7 @@ class XavierUniform(Initializer):
         return generator.uniform(-bound, bound, shape)
 
 
+@check_arguments
 @dataclass(frozen=True)
 class HeNormal(Initializer):
     """Normal with variance gain^2 / fan-in: the default of convolution and linear layers."""
@@ -161,6 +171,7 @@ class HeNormal(Initializer):
         return generator.normal(0.0, self.gain / sqrt((fan or fans(shape))[0]), shape)
 
 
+@check_arguments
 @dataclass(frozen=True)
 class HeUniform(Initializer):
     """Uniform with variance gain^2 / fan-in."""
@@ -173,6 +184,7 @@ class HeUniform(Initializer):
         return generator.uniform(-bound, bound, shape)
 
 
+@check_arguments
 @dataclass(frozen=True)
 class Orthogonal(Initializer):
     """A weight seen as a (fan-in, K) matrix with orthonormal columns (or rows, if K is larger).

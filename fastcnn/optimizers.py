@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar
 
+from fastcnn.arguments import ChecksArguments
 from fastcnn.arrays import Array
 from fastcnn.backend import Backend
 from fastcnn.errors import ArgumentError
@@ -17,7 +18,7 @@ from fastcnn.shapes import below_one, number
 from fastcnn.update import Update
 
 
-class Optimizer(ABC):
+class Optimizer(ChecksArguments, ABC):
     """The base of all optimizers.
 
     `lr` and `momentum` may be changed at any time. `state` holds, after the first step, "step" (how many were taken)

@@ -21,6 +21,7 @@ from typing import Any, TypedDict
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
+from fastcnn.arguments import ChecksArguments
 from fastcnn.arrays import Array, Shape, as_float, channels_first_hint, float_dtype
 from fastcnn.backend import check_device, get
 from fastcnn.errors import ArgumentError, DataError, ShapeError, TrainingError
@@ -53,7 +54,7 @@ class CostRecord(TypedDict):
     penalty: float
 
 
-class SparseCoding:
+class SparseCoding(ChecksArguments):
     """A layer that learns filters whose sparse maps make up the images it is fitted to.
 
     Parameters

@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
+from fastcnn.arguments import ChecksArguments
 from fastcnn.arrays import Array
 from fastcnn.augment import Augmentations, Mover
 from fastcnn.errors import ArgumentError, DataError, TrainingError
@@ -42,7 +43,7 @@ Targets: TypeAlias = list[Array]
 SHUFFLE_STREAM, AUGMENT_STREAM = 1, 2
 
 
-class Trainer:
+class Trainer(ChecksArguments):
     """Trains a network.
 
     Training data are (images, targets): images (N, *input shape), for several inputs a tuple or {input's name: array};

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fastcnn.arguments import check_arguments
 from fastcnn.errors import CheckpointError
 
 BLOCK = 1024  # images at a time, so that sums in float64 need little memory
 
 
+@check_arguments
 @dataclass(frozen=True)
 class Normalization:
     """The mean and the standard deviation of each channel.

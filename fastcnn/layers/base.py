@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
+from fastcnn.arguments import ChecksArguments
 from fastcnn.arrays import Array, Shape, as_float, channels_first_hint, float_dtype, wider
 from fastcnn.backend import Backend, Call, check_device, get
 from fastcnn.errors import ArgumentError, ShapeError
@@ -57,7 +58,7 @@ class Bound:
     forward: list[Call] = field(default_factory=list)
 
 
-class Layer(ABC):
+class Layer(ChecksArguments, ABC):
     """The base of all layers.
 
     Parameters

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from fastcnn.arguments import ChecksArguments
 from fastcnn.arrays import FLOATS, Array, Shape, as_float, wider
 from fastcnn.backend import Backend, Call, check_device, get
 from fastcnn.errors import ArgumentError, ShapeError
@@ -82,7 +83,7 @@ class BoundLoss(ABC):
         return None
 
 
-class Loss(ABC):
+class Loss(ChecksArguments, ABC):
     """The base of losses of one output.
 
     Parameters

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
+from fastcnn.arguments import ChecksArguments
 from fastcnn.errors import ArgumentError, DataError
 from fastcnn.losses.base import Loss
 from fastcnn.shapes import number
@@ -12,7 +13,7 @@ from fastcnn.shapes import number
 Losses: TypeAlias = "Mapping[str, tuple[Loss, float]]"
 
 
-class MultiTask:
+class MultiTask(ChecksArguments):
     """The weighted sum of losses, one for each output of a network: {head: (loss, weight)}.
 
     A head is the name of the layer whose output it is, as in `Linear(500, 4, name="box")`. A Trainer matches heads and

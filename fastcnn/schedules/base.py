@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from fastcnn.arguments import ChecksArguments
 from fastcnn.errors import ArgumentError
 from fastcnn.shapes import is_int, number
 
@@ -42,7 +43,7 @@ Length: TypeAlias = int | float
 """A time in training: whole numbers count epochs, those below 1 are shares of all."""
 
 
-class Schedule(ABC):
+class Schedule(ChecksArguments, ABC):
     """The base of all schedules; `by` says whether they are asked every "epoch" or every "step"."""
 
     cycle_momentum: bool = False

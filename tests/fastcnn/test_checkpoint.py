@@ -269,8 +269,8 @@ def test_malformed_json(path, text, sentence):
 @pytest.mark.parametrize(
     "metadata",
     [
-        "note", ["a", "b"], 5, [["a", "b"]], {1: "one"}, {"a": {2: 3}}, {"a": [{None: 3}]}, {("a", "b"): 1}, {"a": {1, 2}},
-        {"a": b"bytes"}, {"a": 10**5000}, {"a": float("inf")},
+        "note", ["a", "b"], 5, [["a", "b"]], {1: "one"}, {"a": {2: 3}}, {"a": [{None: 3}]}, {("a", "b"): 1},
+        {"a": {1, 2}}, {"a": b"bytes"}, {"a": 10**5000}, {"a": float("inf")},
     ],
 )  # fmt: skip
 def test_metadata_that_would_not_come_back_is_refused(path, metadata):
@@ -292,17 +292,15 @@ def nested(depth: int) -> dict:
     return metadata
 
 
-@pytest.mark.parametrize("depth", [10, 60, 66, 70, 300, 100_000])
+@pytest.mark.parametrize("depth", [10, 64, 66, 70, 300, 100_000])
 def test_metadata_may_be_nested_as_deep_as_it_is_read_from_anywhere(path, depth):
     net = fc.models.lenet5().to("reference")
-    try:
-        net.save(path, metadata=nested(depth))
-    except fc.ArgumentError as error:
-        assert depth > 60
-        assert "nested more than 100 deep" in str(error)
+    if depth > 64:
+        with pytest.raises(fc.ArgumentError, match="nested more than 100 deep"):
+            net.save(path, metadata=nested(depth))
         assert not path.exists()
         return
-    assert depth <= 66
+    net.save(path, metadata=nested(depth))
 
     def deeper(levels: int) -> fc.Graph:
         return deeper(levels - 1) if levels else fc.load(path, device="reference")
@@ -350,8 +348,7 @@ def test_what_is_saved_is_loaded(tmp_path_factory, data, metadata):
     path = tmp_path_factory.mktemp("any") / "net"
     try:
         net.save(path, metadata=metadata)
-    except fc.ArgumentError as error:
-        assert "\n" not in str(error) or "\\n" in repr(str(error))
+    except fc.ArgumentError:
         assert not path.exists()
         return
     again = fc.load(path, device="reference")
