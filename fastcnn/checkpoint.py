@@ -1,7 +1,7 @@
 """Model files: safetensors that hold parameters and states, and the architecture as JSON in their header.
 
     "fastcnn"   {"version", "dtype", "sequential", "layers": {name: {"class", "arguments"}},
-                 (a Sequential's chain: layers' names, and {"name", "chain"} of a chain inside; else null)
+                 (a Sequential's chain as in `chains.py`; else null)
                  "nodes": [{"input": shape, "name": text or null} or {"layer": name, "inputs": [node, ...]}],
                  "inputs": [node, ...], "outputs": [node, ...],
                  "metadata": {whatever the user wants to keep with the network}}
@@ -20,7 +20,7 @@ import dataclasses
 import inspect
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
@@ -30,6 +30,7 @@ import numpy as np
 
 from fastcnn.arrays import Array, Shape, float_dtype
 from fastcnn.backend import check_device
+from fastcnn.chains import DEEPEST_JSON, build_chain, describe_chain
 from fastcnn.errors import ArgumentError, CheckpointError, FastcnnError
 from fastcnn.files import write_tensors
 from fastcnn.graph import Graph
@@ -42,9 +43,6 @@ VERSION = 1
 
 # Far above any network's description, far below what would fill the memory.
 LONGEST_JSON = 16 * 1024 * 1024
-
-# Python's reader of JSON goes as deep as its stack allows, which depends on who calls it.
-DEEPEST_METADATA = 100
 
 UNBUILDABLE = (
     FastcnnError, TypeError, ValueError, KeyError, IndexError, AttributeError, OverflowError, RecursionError,
@@ -107,9 +105,9 @@ def check_metadata(metadata: Any) -> dict[str, Any]:
     waiting: list[tuple[Any, int]] = [(metadata, 1)]
     while waiting:
         value, depth = waiting.pop()
-        if depth > DEEPEST_METADATA:
+        if depth > DEEPEST_JSON:
             raise ArgumentError(
-                f"metadata is nested more than {DEEPEST_METADATA} deep, where readers may give up: make it flatter."
+                f"metadata is nested more than {DEEPEST_JSON} deep, where readers may give up: make it flatter."
             )
         if isinstance(value, dict):
             for key in value:
@@ -143,7 +141,7 @@ def _description(net: Graph, metadata: dict[str, Any]) -> str:
     except UNBUILDABLE as error:
         raise ArgumentError(
             f"{net!r} cannot be saved, as no file would give it back ({str(error).rstrip('.')}): give its layers and "
-            "inputs other names."
+            "blocks other, shorter names."
         ) from None
     return text
 
@@ -231,28 +229,13 @@ def describe(net: Graph) -> dict[str, Any]:
     return {
         "version": VERSION,
         "dtype": net.dtype.name,
-        "sequential": _describe_chain(net, net.names),
+        "sequential": describe_chain(net, net.names),
         "layers": {name: _describe_layer(layer) for name, layer in net.named_layers()},
         "nodes": nodes,
         "inputs": [numbers[node] for node in net.inputs],
         "outputs": [numbers[node] for node in net.outputs],
         "metadata": net.metadata,
     }
-
-
-def _describe_chain(net: Graph | Layer, names: Mapping[Layer, str]) -> list[Any] | None:
-    """Return a Sequential's parts, or None where it, or a network inside, is no Sequential."""
-    if not isinstance(net, Sequential):
-        return None
-    parts: list[Any] = []
-    for part in net.chain:
-        if isinstance(part, Layer):
-            parts.append(names[part])
-        else:
-            parts.append({"name": part.name, "chain": _describe_chain(part, names)})
-            if parts[-1]["chain"] is None:
-                return None
-    return parts
 
 
 def _describe_layer(layer: Layer) -> dict[str, Any]:
@@ -283,7 +266,7 @@ def build(description: dict[str, Any]) -> Graph:
     layers = {name: _build_layer(name, dtype.name, **entry) for name, entry in description["layers"].items()}
     if description["sequential"] is not None:
         first, *rest = description["nodes"]
-        net = Sequential(*_build_chain(description["sequential"], "", layers, {}), input_shape=first["input"])
+        net = Sequential(*build_chain(description["sequential"], layers), input_shape=first["input"])
         if [net.names[node.layer] for node in net.nodes if node.layer] != [entry["layer"] for entry in rest]:
             raise ArgumentError("the chain and the nodes differ")
         return net
@@ -295,23 +278,6 @@ def build(description: dict[str, Any]) -> Graph:
             nodes.append(layers[entry["layer"]](*(nodes[number] for number in entry["inputs"])))
     ends = ([nodes[number] for number in description[end]] for end in ("inputs", "outputs"))
     return Graph(*ends)
-
-
-def _build_chain(
-    parts: list[Any], prefix: str, layers: dict[str, Layer], blocks: dict[str, Sequential]
-) -> list[Layer | Graph]:
-    """Return the parts of a chain; what stands there twice is one thing."""
-    chain: list[Layer | Graph] = []
-    for part in parts:
-        if isinstance(part, str):
-            layers[part].name = part.removeprefix(prefix)
-            chain.append(layers[part])
-        else:
-            inner = f"{prefix}{part['name']}."
-            if inner not in blocks:
-                blocks[inner] = Sequential(*_build_chain(part["chain"], inner, layers, blocks), name=part["name"])
-            chain.append(blocks[inner])
-    return chain
 
 
 def _build_layer(name: str, dtype: str, **entry: Any) -> Layer:
