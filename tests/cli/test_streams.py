@@ -53,3 +53,22 @@ def test_a_full_disk_fails_in_one_line(command: str) -> None:
     assert result.returncode == 1
     assert "No space left on device" in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+def test_results_go_into_pipes_and_through_links(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "link").symlink_to("deep/target")
+    result = shell(f"{PROGRAM} summary lenet5 --json {tmp_path}/link && cat {tmp_path}/deep/target")
+    assert result.returncode == 0
+    assert result.stdout.endswith("}\n")
+    assert (tmp_path / "link").is_symlink()
+    os.mkfifo(tmp_path / "pipe")
+    result = shell(f"cat {tmp_path}/pipe & {PROGRAM} summary lenet5 --json {tmp_path}/pipe > /dev/null; wait")
+    assert '"parameters": 61706' in result.stdout
+    result = shell(f"{PROGRAM} summary lenet5 --json /dev/stdout")
+    assert '"parameters": 61706' in result.stdout
+    assert Path("/dev/stdout").exists()
+    (tmp_path / "dangling").symlink_to("missing/target")
+    result = shell(f"{PROGRAM} summary lenet5 --json {tmp_path}/dangling")
+    assert result.returncode == 2
+    assert "missing of dangling does not exist" in result.stderr
