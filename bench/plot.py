@@ -14,6 +14,7 @@ from fastcnn.bench.machine import Machine
 from fastcnn.bench.report import incomplete, label
 from fastcnn.bench.run import Report, Row, proves_more
 from fastcnn.errors import ArgumentError, BackendError
+from fastcnn.plotting import write_figure
 
 MOST_NAMES = 30  # rows that the list beside a plot of this size can hold
 LONGEST_NAME = 34  # characters of a name in the list
@@ -67,7 +68,7 @@ def plot_roofline(report: Report, path: Path) -> None:
     below = legend.get_window_extent().y0 / figure.bbox.height - 0.02
     figure.text(LIST, below, listing(rows, report), va="top", family="monospace", fontsize=LIST_SIZE, linespacing=1.15)
     _number_points(axes, rows, report)
-    figure.savefig(path, dpi=150)
+    write_figure(figure, path)
 
 
 def intensity(row: Row) -> float:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fastcnn.bench.layers import LAYERS, Layer
-from fastcnn.cli.options import FILE, ModelName, Number, OutputFile, json_option, use_threads
+from fastcnn.cli.options import FILE, ModelName, Number, OutputFile, json_option, require_kernels, use_threads
 from fastcnn.cli.output import write_json
 from fastcnn.errors import DataError, ShapeError
 from fastcnn.files import write_atomically
@@ -149,6 +149,7 @@ def bench(
     """
     if profile:
         _refuse_with_profile(model, {"against": against, "compare": compare, "plot": plot_file})
+    require_kernels()
     from fastcnn.bench import compare as comparison
     from fastcnn.bench import plot, report
     from fastcnn.bench.peer import require

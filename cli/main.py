@@ -3,17 +3,21 @@
     0  done      1  the run failed (bad data, a loss that is not finite, an unreadable model file)
     2  bad usage (an unknown option, name or value)      130  stopped with Ctrl-C
 
+Whether somebody reads its output changes nothing in that.
+
 A command's file is imported when the command is named, and numba, rich and pillow only when it
 runs.
 """
 
 import difflib
+import sys
 from importlib import import_module
 from importlib.metadata import version
 from typing import Any, NoReturn
 
 import click
 
+from fastcnn.cli import streams
 from fastcnn.errors import ArgumentError, FastcnnError
 
 COMMANDS = {
@@ -51,13 +55,22 @@ class Commands(click.Group):
         command: click.Command = getattr(import_module(module), attribute)
         return command
 
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """Run the command line; an output that takes nothing more, as on a full disk, ends as one sentence, too."""
+        streams.prepare()
+        try:
+            return super().main(*args, **extra)
+        except OSError as error:
+            click.echo(f"Error: the output cannot be written ({error.strerror or error}).", err=True)
+            sys.exit(1)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; without --debug, whatever it raises ends as one sentence."""
         if ctx.params.get("debug"):
             return super().invoke(ctx)
         try:
             return super().invoke(ctx)
-        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise  # click knows how to end on each
         except KeyboardInterrupt:
             ctx.exit(INTERRUPTED)

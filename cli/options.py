@@ -26,9 +26,11 @@ class OutputFile(click.ParamType):
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         """Return the path, or fail before anything runs."""
         path = Path(value)
-        folder = path.parent
         if path.is_dir():
             self.fail(f"{path} is a folder; give the name of a file.", param, ctx)
+        if path.exists() and not path.is_file():
+            return path  # a pipe or a device, which is written to as it is
+        folder = Path(os.path.realpath(path)).parent if path.is_symlink() else path.parent
         if not folder.is_dir():
             self.fail(f"the folder {folder} of {path.name} does not exist; make it.", param, ctx)
         if not os.access(folder, os.W_OK):
@@ -117,6 +119,13 @@ def device_options(command: Command) -> Command:
 def json_option(command: Command) -> Command:
     """Add --json FILE."""
     return click.option("--json", "json_file", type=OutputFile(), help="Write the results here as JSON.")(command)
+
+
+def require_kernels() -> None:
+    """Refuse an environment in which the cpu room cannot compile, before anything that stands on it is imported."""
+    from fastcnn.backend import import_kernels
+
+    import_kernels("cpu", "compiler")
 
 
 def use_threads(threads: int | None) -> int:

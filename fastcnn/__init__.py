@@ -36,6 +36,7 @@ from fastcnn.errors import (
     DataError,
     FastcnnError,
     ShapeError,
+    SignatureError,
     TrainingError,
 )
 from fastcnn.folding import (
@@ -277,6 +278,7 @@ __all__ = [
     "ShapeError",
     "SiLU",
     "Sigmoid",
+    "SignatureError",
     "SmoothL1",
     "SoftAbs",
     "Softmax",

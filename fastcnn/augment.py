@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike
 
+from fastcnn.arguments import ChecksArguments
 from fastcnn.arrays import Array, Shape
 from fastcnn.backend import Backend
 from fastcnn.errors import ArgumentError
@@ -39,7 +40,7 @@ class Movement:
     right: Array
 
 
-class Augmentation(Written, ABC):
+class Augmentation(ChecksArguments, Written, ABC):
     """The base of random movements of images (H, W, C)."""
 
     fill: Array | None = None

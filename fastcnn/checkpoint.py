@@ -1,7 +1,7 @@
 """Model files: safetensors that hold parameters and states, and the architecture as JSON in their header.
 
     "fastcnn"   {"version", "dtype", "sequential", "layers": {name: {"class", "arguments"}},
-                 (a Sequential's chain: layers' names, and {"name", "chain"} of a chain inside; else null)
+                 (a Sequential's chain as in `chains.py`; else null)
                  "nodes": [{"input": shape, "name": text or null} or {"layer": name, "inputs": [node, ...]}],
                  "inputs": [node, ...], "outputs": [node, ...],
                  "metadata": {whatever the user wants to keep with the network}}
@@ -20,7 +20,7 @@ import dataclasses
 import inspect
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
@@ -30,8 +30,9 @@ import numpy as np
 
 from fastcnn.arrays import Array, Shape, float_dtype
 from fastcnn.backend import check_device
+from fastcnn.chains import DEEPEST_JSON, build_chain, describe_chain
 from fastcnn.errors import ArgumentError, CheckpointError, FastcnnError
-from fastcnn.files import write_atomically
+from fastcnn.files import write_tensors
 from fastcnn.graph import Graph
 from fastcnn.initializers import INITIALIZERS, Initializer
 from fastcnn.layers import LAYERS, Layer
@@ -42,6 +43,16 @@ VERSION = 1
 
 # Far above any network's description, far below what would fill the memory.
 LONGEST_JSON = 16 * 1024 * 1024
+
+UNBUILDABLE = (
+    FastcnnError, TypeError, ValueError, KeyError, IndexError, AttributeError, OverflowError, RecursionError,
+)  # fmt: skip
+"""What a malformed description makes `build` raise."""
+
+OTHER_LAYOUT = (
+    "a PyTorch state_dict keeps filters as (out, in, R, S) and linear weights as (out, in), where fastcnn has "
+    "(R, S, in, out) and (in, out)"
+)
 
 TENSOR_DTYPES = {"F32": np.dtype(np.float32), "F64": np.dtype(np.float64)}
 
@@ -63,7 +74,8 @@ def save(net: Graph, path: str | PathLike[str], metadata: dict[str, Any] | None 
     CheckpointError
         If the file cannot be written.
     ArgumentError
-        If the metadata is no JSON, or a layer is not fastcnn's own.
+        If the metadata is no dict of JSON values, a layer is not fastcnn's own, or names run into each other;
+        nothing is written then.
 
     >>> import tempfile
     >>> from fastcnn.layers import Linear
@@ -74,23 +86,71 @@ def save(net: Graph, path: str | PathLike[str], metadata: dict[str, Any] | None 
     >>> again[0], again.metadata
     (Linear(3, 2), {'classes': ['a', 'b']})
     """
-    from safetensors.numpy import save as serialize
-
-    if metadata is not None:
-        net.metadata = metadata
+    kept = check_metadata(net.metadata if metadata is None else metadata)
+    header = {"fastcnn": _description(net, kept)}
     try:
-        json.dumps(net.metadata, allow_nan=False)
+        write_tensors(path, _tensors(net), header)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise CheckpointError(
+            f"the model file {os.fspath(path)} cannot be written ({reason}): choose another place."
+        ) from None
+    net.metadata = kept
+
+
+def check_metadata(metadata: Any) -> dict[str, Any]:
+    """Return metadata, or refuse what would not come back from a file: more than dicts of texts and JSON values.
+
+    >>> check_metadata({"classes": ["a", "b"], "mean": 0.5})
+    {'classes': ['a', 'b'], 'mean': 0.5}
+    """
+    if not isinstance(metadata, dict):
+        raise ArgumentError(
+            f"metadata={metadata!r} was given, and a dict of JSON values is needed: give it a name, as in "
+            "{'note': 'the first try'}."
+        )
+    waiting: list[tuple[Any, int]] = [(metadata, 1)]
+    while waiting:
+        value, depth = waiting.pop()
+        if depth > DEEPEST_JSON:
+            raise ArgumentError(
+                f"metadata is nested more than {DEEPEST_JSON} deep, where readers may give up: make it flatter."
+            )
+        if isinstance(value, dict):
+            for key in value:
+                if not isinstance(key, str):
+                    raise ArgumentError(
+                        f"metadata has the key {key!r}, and JSON has texts as keys only: write it as {str(key)!r}."
+                    )
+            waiting += ((inner, depth + 1) for inner in value.values())
+        elif isinstance(value, list | tuple):
+            waiting += ((inner, depth + 1) for inner in value)
+    try:
+        json.dumps(metadata, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise ArgumentError(
             f"metadata cannot be written as JSON ({error}): use dicts, lists, strings and numbers."
         ) from None
-    header = {"fastcnn": json.dumps(describe(net))}
-    target = Path(path)
+    return metadata
+
+
+def _description(net: Graph, metadata: dict[str, Any]) -> str:
+    """Return a network's description as text, or refuse one that would not give it back, as where names collide."""
+    described = describe(net) | {"metadata": metadata}
     try:
-        write_atomically(target, serialize(_tensors(net), metadata=header))
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise CheckpointError(f"the model file {target} cannot be written ({reason}): choose another place.") from None
+        text = json.dumps(described)
+        if len(text) > LONGEST_JSON:
+            raise ArgumentError(f"its description has {len(text)} characters, and {LONGEST_JSON} are read")
+        wanted = json.loads(text)
+        found = json.loads(json.dumps(describe(build(wanted))))
+        if any(found[key] != wanted[key] for key in ("sequential", "nodes", "inputs", "outputs")):
+            raise ArgumentError("other names or nodes would come back")
+    except UNBUILDABLE as error:
+        raise ArgumentError(
+            f"{net!r} cannot be saved, as no file would give it back ({str(error).rstrip('.')}): give its layers and "
+            "blocks other, shorter names."
+        ) from None
+    return text
 
 
 def load(path: str | PathLike[str], device: str = "cpu") -> Graph:
@@ -134,17 +194,17 @@ def open_tensors(path: str | PathLike[str]) -> Iterator[Any]:
 def _read(file: Any, path: str, device: str) -> Graph:
     header = file.metadata() or {}
     if "fastcnn" not in header:
-        raise _unreadable(path, "holds tensors but no fastcnn architecture")
+        raise CheckpointError(
+            f"the model file {path} holds tensors but no fastcnn architecture: build the network in Python, and bring "
+            f"each tensor into `params` by hand; {OTHER_LAYOUT}."
+        )
     description = _json(header["fastcnn"], path)
     if description.get("version") != VERSION:
         raise _unreadable(path, f"has format version {description.get('version')!r}, and {VERSION} is known")
     try:
         net = build(description)
         net.metadata = dict(description["metadata"])
-    except (
-        FastcnnError, TypeError, ValueError, KeyError, IndexError, AttributeError, OverflowError,
-        RecursionError,
-    ) as error:  # fmt: skip
+    except UNBUILDABLE as error:
         detail = str(error).rstrip(".")
         raise _unreadable(path, f"describes a network that cannot be built ({detail})") from None
     _compare(file, net, path)
@@ -183,28 +243,13 @@ def describe(net: Graph) -> dict[str, Any]:
     return {
         "version": VERSION,
         "dtype": net.dtype.name,
-        "sequential": _describe_chain(net, net.names),
+        "sequential": describe_chain(net, net.names),
         "layers": {name: _describe_layer(layer) for name, layer in net.named_layers()},
         "nodes": nodes,
         "inputs": [numbers[node] for node in net.inputs],
         "outputs": [numbers[node] for node in net.outputs],
         "metadata": net.metadata,
     }
-
-
-def _describe_chain(net: Graph | Layer, names: Mapping[Layer, str]) -> list[Any] | None:
-    """Return a Sequential's parts, or None where it, or a network inside, is no Sequential."""
-    if not isinstance(net, Sequential):
-        return None
-    parts: list[Any] = []
-    for part in net.chain:
-        if isinstance(part, Layer):
-            parts.append(names[part])
-        else:
-            parts.append({"name": part.name, "chain": _describe_chain(part, names)})
-            if parts[-1]["chain"] is None:
-                return None
-    return parts
 
 
 def _describe_layer(layer: Layer) -> dict[str, Any]:
@@ -235,7 +280,7 @@ def build(description: dict[str, Any]) -> Graph:
     layers = {name: _build_layer(name, dtype.name, **entry) for name, entry in description["layers"].items()}
     if description["sequential"] is not None:
         first, *rest = description["nodes"]
-        net = Sequential(*_build_chain(description["sequential"], "", layers, {}), input_shape=first["input"])
+        net = Sequential(*build_chain(description["sequential"], layers), input_shape=first["input"])
         if [net.names[node.layer] for node in net.nodes if node.layer] != [entry["layer"] for entry in rest]:
             raise ArgumentError("the chain and the nodes differ")
         return net
@@ -247,23 +292,6 @@ def build(description: dict[str, Any]) -> Graph:
             nodes.append(layers[entry["layer"]](*(nodes[number] for number in entry["inputs"])))
     ends = ([nodes[number] for number in description[end]] for end in ("inputs", "outputs"))
     return Graph(*ends)
-
-
-def _build_chain(
-    parts: list[Any], prefix: str, layers: dict[str, Layer], blocks: dict[str, Sequential]
-) -> list[Layer | Graph]:
-    """Return the parts of a chain; what stands there twice is one thing."""
-    chain: list[Layer | Graph] = []
-    for part in parts:
-        if isinstance(part, str):
-            layers[part].name = part.removeprefix(prefix)
-            chain.append(layers[part])
-        else:
-            inner = f"{prefix}{part['name']}."
-            if inner not in blocks:
-                blocks[inner] = Sequential(*_build_chain(part["chain"], inner, layers, blocks), name=part["name"])
-            chain.append(blocks[inner])
-    return chain
 
 
 def _build_layer(name: str, dtype: str, **entry: Any) -> Layer:
@@ -283,9 +311,14 @@ def _build_layer(name: str, dtype: str, **entry: Any) -> Layer:
 
 def _tensors(net: Graph) -> dict[str, Array]:
     store = net.own_store()
-    return {
-        f"{name}.{key}": store.host_value(layer, key) for name, layer in net.named_layers() for key in _shapes(layer)
-    }
+    tensors: dict[str, Array] = {}
+    for name, layer in net.named_layers():
+        for key in _shapes(layer):
+            tensor = f"{name}.{key}"
+            if tensor in tensors:
+                raise ArgumentError(f"two tensors of {net!r} are named {tensor!r}: give its layers other names.")
+            tensors[tensor] = store.host_value(layer, key)
+    return tensors
 
 
 def _shapes(layer: Layer) -> dict[str, Shape]:

@@ -12,6 +12,10 @@ class ArgumentError(FastcnnError, ValueError):
     """An argument has a value that its function or layer does not take."""
 
 
+class SignatureError(ArgumentError, TypeError):
+    """Arguments under names, or in a number, that a constructor does not take."""
+
+
 class ShapeError(FastcnnError, ValueError):
     """The shape of an array does not fit the layer, network or kernel that it meets."""
 

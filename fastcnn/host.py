@@ -36,14 +36,10 @@ def threading_layer() -> str:
 
 def vector_bits() -> int:
     """Return the width of the vectors that kernels are compiled for."""
-    from fastcnn.kernels.cpu import tile
-
-    _, lanes = tile.tile_shape(1)
+    _, lanes = import_kernels("cpu", "tile").tile_shape(1)
     return 8 * lanes
 
 
 def cache_folder() -> Path:
     """Return the folder that keeps the machine code of the kernels as they are now."""
-    from fastcnn.kernels.cpu import compiler
-
-    return compiler.cache_folder()
+    return Path(import_kernels("cpu", "compiler").cache_folder())

@@ -14,6 +14,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from fastcnn.arguments import check_arguments
 from fastcnn.arrays import Array, Shape
 from fastcnn.errors import ArgumentError
 from fastcnn.representation import Written
@@ -50,6 +51,7 @@ class Initializer(Written, ABC):
         """Return the first values of a parameter."""
 
 
+@check_arguments
 @dataclass(frozen=True)
 class Constant(Initializer):
     """Every element has one value.
@@ -70,6 +72,7 @@ class Constant(Initializer):
         return np.full(shape, self.value)
 
 
+@check_arguments
 @dataclass(frozen=True)
 class Zeros(Initializer):
     """Every element is 0: the first value of biases."""
@@ -79,6 +82,7 @@ class Zeros(Initializer):
         return np.zeros(shape)
 
 
+@check_arguments
 @dataclass(frozen=True)
 class Ones(Initializer):
     """Every element is 1: the first value of scales."""
@@ -88,6 +92,7 @@ class Ones(Initializer):
         return np.ones(shape)
 
 
+@check_arguments
 @dataclass(frozen=True)
 class Normal(Initializer):
     """Independent draws from a normal distribution.
@@ -106,6 +111,7 @@ class Normal(Initializer):
         return generator.normal(self.mean, self.std, shape)
 
 
+@check_arguments
 @dataclass(frozen=True)
 class TruncatedNormal(Initializer):
     """Independent draws from a normal distribution, those outside [low, high] drawn again.
@@ -143,6 +149,7 @@ class TruncatedNormal(Initializer):
         return draws
 
 
+@check_arguments
 @dataclass(frozen=True)
 class Uniform(Initializer):
     """Independent draws from [low, high).
@@ -161,6 +168,7 @@ class Uniform(Initializer):
         return generator.uniform(self.low, self.high, shape)
 
 
+@check_arguments
 @dataclass(frozen=True)
 class XavierNormal(Initializer):
     """Normal with variance 2 / (fan-in + fan-out) (Glorot and Bengio 2010)."""
@@ -170,6 +178,7 @@ class XavierNormal(Initializer):
         return generator.normal(0.0, sqrt(2.0 / sum(fan or fans(shape))), shape)
 
 
+@check_arguments
 @dataclass(frozen=True)
 class XavierUniform(Initializer):
     """Uniform with variance 2 / (fan-in + fan-out) (Glorot and Bengio 2010)."""
@@ -180,6 +189,7 @@ class XavierUniform(Initializer):
         return generator.uniform(-bound, bound, shape)
 
 
+@check_arguments
 @dataclass(frozen=True)
 class HeNormal(Initializer):
     """Normal with variance gain^2 / fan-in (He et al. 2015): the default of convolution and linear layers.
@@ -197,6 +207,7 @@ class HeNormal(Initializer):
         return generator.normal(0.0, self.gain / sqrt((fan or fans(shape))[0]), shape)
 
 
+@check_arguments
 @dataclass(frozen=True)
 class HeUniform(Initializer):
     """Uniform with variance gain^2 / fan-in (He et al. 2015).
@@ -215,6 +226,7 @@ class HeUniform(Initializer):
         return generator.uniform(-bound, bound, shape)
 
 
+@check_arguments
 @dataclass(frozen=True)
 class Orthogonal(Initializer):
     """A weight seen as a (fan-in, K) matrix with orthonormal columns (or rows, if K is larger) (Saxe et al. 2014).

@@ -19,6 +19,7 @@ import numpy as np
 from fastcnn.arrays import Array, Shape
 from fastcnn.backend import Backend
 from fastcnn.copies import copy_without_values
+from fastcnn.errors import ArgumentError, FastcnnError
 from fastcnn.heads import Batch, bind_heads
 from fastcnn.losses import Loss
 from fastcnn.optimizers import Optimizer
@@ -92,6 +93,20 @@ def memory_of(
     net: Graph, batch_size: int, training: bool, optimizer: Optimizer, losses: Sequence[tuple[Loss, float]]
 ) -> Memory:
     """Return what a network would hold; a loss and its weight for each output."""
+    try:
+        return _planned(net, batch_size, training, optimizer, losses)
+    except FastcnnError:
+        raise
+    except (OSError, OverflowError, ValueError, MemoryError) as error:  # of addresses, not of what the machine has
+        raise ArgumentError(
+            f"batch_size={batch_size} was given: {net!r} then needs arrays larger than this system can address "
+            f"({error}); give a smaller one."
+        ) from None
+
+
+def _planned(
+    net: Graph, batch_size: int, training: bool, optimizer: Optimizer, losses: Sequence[tuple[Loss, float]]
+) -> Memory:
     twin = copy_without_values(net)
     store = Store(twin.layers, Unwritten(net.device), net.dtype)
     store.undrawn.clear()  # nobody needs values, and writing them would take memory

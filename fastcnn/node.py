@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from itertools import count
 from typing import TYPE_CHECKING
 
+from fastcnn.arguments import check_arguments
 from fastcnn.arrays import Shape
 from fastcnn.errors import ArgumentError
 from fastcnn.representation import written_call
@@ -61,6 +62,7 @@ class Node:
         return f"<node {self.layer!r} of shape {self.shape}>"
 
 
+@check_arguments
 class Input(Node):
     """An input of a graph, by its shape without the batch axis: `Input(32, 32, 3)`.
 

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, ClassVar
 from weakref import WeakKeyDictionary, ref
 
+from fastcnn.arguments import ChecksArguments
 from fastcnn.arrays import Array
 from fastcnn.backend import Backend
 from fastcnn.checked import Check, Checked, truth
@@ -31,7 +32,7 @@ def pair_below_one(value: Any, name: str) -> tuple[float, float]:
     return below_one(value[0], f"{name}[0]"), below_one(value[1], f"{name}[1]")
 
 
-class Optimizer(Checked, Written, Described, ABC):
+class Optimizer(ChecksArguments, Checked, Written, Described, ABC):
     """The base of all optimizers.
 
     All arguments are attributes that may be changed at any time; those that the constructor would refuse are refused

@@ -7,6 +7,7 @@ The colours run from -v to v, v being the largest magnitude in the filter of k: 
 
 from __future__ import annotations
 
+from io import BytesIO
 from math import ceil, sqrt
 from os import PathLike
 from pathlib import Path
@@ -16,6 +17,7 @@ import numpy as np
 
 from fastcnn.arrays import Array
 from fastcnn.errors import ArgumentError, BackendError, DataError
+from fastcnn.files import write_atomically
 
 FORMATS = ("jpg", "pdf", "png", "svg")
 INCHES = 0.8  # of a tile
@@ -89,10 +91,17 @@ def plot_filters(weight: Array, path: str | PathLike[str], title: str = "") -> N
     if K * C > MOST_TILES:
         raise DataError(f"the filters make {K * C:,} tiles, and at most {MOST_TILES:,} are drawn: name another layer.")
     columns, rows = layout(K, C, pictures.shape[3] / pictures.shape[2])
+    write_figure(_figure(pictures, columns, rows, title), target)
+
+
+def write_figure(figure: Any, path: Path) -> None:
+    """Put a figure of matplotlib into a file of the format that its ending names, in one step, or raise a DataError."""
+    drawn = BytesIO()
+    figure.savefig(drawn, dpi=150, format=path.suffix.removeprefix(".").lower())
     try:
-        _figure(pictures, columns, rows, title).savefig(target, dpi=150)
+        write_atomically(path, drawn.getvalue())
     except OSError as error:
-        raise DataError(f"{target} cannot be written: {error.strerror or error}.") from None
+        raise DataError(f"{path} cannot be written: {error.strerror or error}.") from None
 
 
 def layout(K: int, C: int, aspect: float) -> tuple[int, int]:

@@ -18,7 +18,8 @@ class Bar:
     """A bar over the images of an epoch with loss, accuracy and speed; silent if not wanted."""
 
     def __init__(self, wanted: bool | None, title: str, images: int) -> None:
-        self._wanted = sys.stderr.isatty() if wanted is None else wanted
+        closed = sys.stderr is None
+        self._wanted = not closed and (sys.stderr.isatty() if wanted is None else wanted)
         self._title, self._images = title, images
         self._progress: Progress | None = None
         self._next = 0.0

@@ -3,13 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, overload
+from typing import Any, TypeGuard, overload
 
 from fastcnn.errors import ArgumentError
 from fastcnn.graph import Graph
 from fastcnn.layers.base import Layer
 from fastcnn.node import Input, Node
 from fastcnn.topology import Block, name_layers, name_parts
+
+
+def is_chain(part: Any) -> TypeGuard[Sequential]:
+    """Say whether a part of a chain is a chain itself, which called on a node calls its parts one after another."""
+    return isinstance(part, Sequential) and type(part).__call__ is Sequential.__call__
+
+
+def _unrolled(part: Layer | Graph) -> Iterator[Layer | Graph]:
+    """Iterate over the parts of a chain, and of chains in it however deep, in order; a layer is its own only part.
+
+    Python's stack bounds how deep functions call each other, and networks may be nested deeper.
+    """
+    waiting = [part]
+    while waiting:
+        first = waiting.pop()
+        if is_chain(first):
+            waiting += reversed(first.chain)
+        else:
+            yield first
 
 
 class Sequential(Graph):
@@ -70,11 +89,15 @@ class Sequential(Graph):
         self._prepare(fuse)
 
     def _run(self, node: Node) -> Node:
-        for layer in self.chain:
-            end = layer(node)
-            if not isinstance(end, Node):
-                raise ArgumentError(f"Sequential was given {layer!r}: in a chain, each part has one output.")
-            node = end
+        for part in self.chain:
+            start = node
+            for layer in _unrolled(part):
+                end = layer(node)
+                if not isinstance(end, Node):
+                    raise ArgumentError(f"Sequential was given {layer!r}: in a chain, each part has one output.")
+                node = end
+            if is_chain(part):
+                part.own_nodes([start], [node])
         return node
 
     def __call__(self, *nodes: Node) -> Node:

@@ -21,6 +21,7 @@ from typing import Any, TypedDict
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
+from fastcnn.arguments import ChecksArguments
 from fastcnn.arrays import Array, Shape, as_float, channels_first_hint, float_dtype
 from fastcnn.backend import check_device, get
 from fastcnn.errors import ArgumentError, DataError, ShapeError, TrainingError
@@ -54,7 +55,7 @@ class CostRecord(TypedDict):
     penalty: float
 
 
-class SparseCoding:
+class SparseCoding(ChecksArguments):
     """A layer that learns filters whose sparse maps make up the images it is fitted to.
 
     Parameters
@@ -184,7 +185,7 @@ class SparseCoding:
             )
         if not np.isfinite(array).all():
             raise DataError(f"the filters given to {self!r} hold NaN or infinity: give finite numbers.")
-        self._filters = normalized(array.astype(np.float64) * self.connectivity).astype(self.dtype)
+        self._filters = normalized(array.astype(np.float64) * self.connectivity).astype(self.dtype, order="C")
 
     def restore(self, filters: Array) -> None:
         """Take back filters that the layer had before, as they are."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastcnn.backend import check_device
 from fastcnn.errors import CheckpointError, FastcnnError
-from fastcnn.files import write_atomically
+from fastcnn.files import write_tensors
 
 if TYPE_CHECKING:
     from fastcnn.sparse_coding import SparseCoding
@@ -30,17 +30,16 @@ DTYPES = {"F32": "float32", "F64": "float64"}
 
 def save(layers: Sequence[SparseCoding], pool: int | None, path: str | PathLike[str]) -> None:
     """Write layers to a file, which then holds either all of them or what it held before."""
-    from safetensors.numpy import save as serialize
-
     entries = [{"dtype": layer.dtype.name, "arguments": layer.config()} for layer in layers]
     header = {KEY: json.dumps({"version": VERSION, "pool": pool, "layers": entries})}
     tensors = {tensor_name(number): layer.filters for number, layer in enumerate(layers)}
-    target = Path(path)
     try:
-        write_atomically(target, serialize(tensors, metadata=header))
+        write_tensors(path, tensors, header)
     except OSError as error:
         reason = error.strerror or str(error)
-        raise CheckpointError(f"the file {target} cannot be written ({reason}): choose another place.") from None
+        raise CheckpointError(
+            f"the file {os.fspath(path)} cannot be written ({reason}): choose another place."
+        ) from None
 
 
 def load(path: str | PathLike[str], device: str = "cpu") -> tuple[list[SparseCoding], int | None]:

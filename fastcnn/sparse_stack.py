@@ -12,6 +12,7 @@ from os import PathLike
 import numpy as np
 from numpy.typing import ArrayLike
 
+from fastcnn.arguments import ChecksArguments
 from fastcnn.arrays import Array
 from fastcnn.errors import ArgumentError, FastcnnError, ShapeError
 from fastcnn.layers.pool import MaxPool2d
@@ -20,7 +21,7 @@ from fastcnn.sparse_coding import SparseCoding
 from fastcnn.sparse_files import load, save, unreadable
 
 
-class SparseCodingStack:
+class SparseCodingStack(ChecksArguments):
     """Layers of sparse coding from the image up.
 
     Parameters

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Self
 
+from fastcnn.arguments import ChecksArguments
 from fastcnn.arrays import Shape
 from fastcnn.errors import ArgumentError
 from fastcnn.inputs import input_names
@@ -19,7 +20,7 @@ from fastcnn.selection import choose_layers, node_names, unknown
 from fastcnn.topology import in_order, leading_to, name_parts, node_list
 
 
-class Structure:
+class Structure(ChecksArguments):
     """The nodes from some inputs to some outputs. A block without any, made of layers, works inside networks only."""
 
     kind: ClassVar[str] = "graph"

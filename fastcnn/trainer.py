@@ -14,6 +14,7 @@ from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 
+from fastcnn.arguments import ChecksArguments
 from fastcnn.arrays import Array
 from fastcnn.augment import Augmentations, Mover
 from fastcnn.checked import Check, Checked, optional
@@ -56,7 +57,7 @@ def _schedule(value: Any, name: str) -> Schedule:
     return value
 
 
-class Trainer(Checked):
+class Trainer(ChecksArguments, Checked):
     """Trains a network.
 
     Training data are (images, targets): images (N, *input shape), for several inputs a tuple or {input's name: array};

@@ -6,7 +6,7 @@ from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fastcnn.arrays import Shape
-from fastcnn.checkpoint import TENSOR_DTYPES, open_tensors
+from fastcnn.checkpoint import OTHER_LAYOUT, TENSOR_DTYPES, open_tensors
 from fastcnn.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -34,7 +34,8 @@ def load_parameters(net: Graph, path: str | PathLike[str], strict: bool = True) 
     net
         The network; it keeps its dtype and device.
     path
-        A file that `save` wrote, or any other with float32 or float64 tensors "layer.parameter" in fastcnn's shapes.
+        A file that `save` wrote. Others are refused, as their tensors may have fastcnn's names and shapes and another
+        order of axes; whoever makes files of his own for fastcnn says so by a key "fastcnn" among their metadata.
     strict
         Whether every tensor must be on both sides, in one shape. If not, those that are get loaded.
 
@@ -58,6 +59,8 @@ def load_parameters(net: Graph, path: str | PathLike[str], strict: bool = True) 
     ['head.weight', 'head.bias']
     """
     with open_tensors(path) as file:
+        if "fastcnn" not in (file.metadata() or {}):
+            raise _refused(path, "was not written by fastcnn", f"convert it first, as {OTHER_LAYOUT}")
         loaded = _compare(net, file)
         _check(loaded, fspath(path), strict)
         types = {name: file.get_slice(name).get_dtype() for name in loaded.matched}

@@ -15,13 +15,14 @@ from math import prod
 import numpy as np
 from numpy.typing import ArrayLike
 
+from fastcnn.arguments import ChecksArguments
 from fastcnn.arrays import Array, Shape, as_float
 from fastcnn.errors import ArgumentError, DataError, ShapeError
 
 KINDS = ("zca", "pca")
 
 
-class Whitening:
+class Whitening(ChecksArguments):
     """A preprocessing step: `fit` on training data, then `transform` all data.
 
     Parameters

@@ -107,6 +107,17 @@ def test_engine_picks_its_room_in_one_place_and_late():
         assert not {module for module in early if module.split(".")[0] in HEAVY}, path.name
 
 
+WRITERS = {"files.py": "write_bytes", "plotting.py": "savefig"}  # the door, and a picture drawn into memory
+
+
+def test_files_are_written_through_one_door():
+    for path in (path for folder in ("fastcnn", "cli", "bench") for path in files(folder)):
+        calls = [node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+        named = {call.attr for call in calls if isinstance(call, ast.Attribute)}
+        wrote = named & {"write_text", "write_bytes", "savefig", "save_file", "savez", "savez_compressed", "tofile"}
+        assert wrote == {WRITERS[path.name]} & wrote if path.name in WRITERS else not wrote, path
+
+
 def test_reference_room_never_calls_what_it_checks():
     for path in files("kernels/reference"):
         assert not {module for module in imports(path) if "kernels.cpu" in module}

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fastcnn.arguments import check_arguments
 from fastcnn.errors import DataError
 
 WHITE = 255  # the largest value of a byte
 
 
+@check_arguments
 @dataclass(frozen=True, repr=False)
 class Dataset:
     """Images (N, H, W, C) of float32 in [0, 1] with the index of each one's class.

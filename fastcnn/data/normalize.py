@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastcnn.arguments import check_arguments
 from fastcnn.errors import CheckpointError, DataError
 
 BLOCK = 1 << 16  # numbers at a time: in float64 they fill half a megabyte, which stays in a cache
 
 
+@check_arguments
 @dataclass(frozen=True)
 class Normalization:
     """The mean and the standard deviation of each channel.

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
+from fastcnn.arguments import ChecksArguments
 from fastcnn.arrays import Array, Shape, as_float, channels_first_hint, float_dtype, wider
 from fastcnn.backend import Backend, Call, check_device, get
 from fastcnn.docstrings import Described
@@ -74,7 +75,7 @@ class Bound:
     forward: list[Call] = field(default_factory=list)
 
 
-class Layer(Described, ABC):
+class Layer(ChecksArguments, Described, ABC):
     """The base of all layers.
 
     Parameters
@@ -134,9 +135,9 @@ class Layer(Described, ABC):
     """The attributes that the constructor has left, once it has ended."""
 
     def __init_subclass__(cls, **keywords: Any) -> None:
-        super().__init_subclass__(**keywords)
         if "__init__" in cls.__dict__:
             cls.__init__ = _noting_the_end(cls.__init__)  # type: ignore[method-assign]
+        super().__init_subclass__(**keywords)
 
     def __setattr__(self, name: str, value: Any) -> None:
         check = self.adjustable.get(name)

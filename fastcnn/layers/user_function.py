@@ -19,9 +19,9 @@ class Elementwise(Activation):
     """y = f(x), your own function of one number, and its derivative df(x).
 
     Both are compiled by Numba into the loops of the built-in activations: they use numbers, comparisons, and functions
-    of `math` and `numpy`, and are pure. They get float32 or float64 as the layer does; a constant such as 0.5 makes a
-    float32 a float64 on the way, at half the speed. A network that holds such a layer trains, and cannot be saved: code
-    is not.
+    of `math` and `numpy`, and are pure; ufuncs and built-in functions, as `np.tanh` and `abs`, serve as they are. They
+    get float32 or float64 as the layer does; a constant such as 0.5 makes a float32 a float64 on the way, at half the
+    speed. A network that holds such a layer trains, and cannot be saved: code is not.
 
     Parameters
     ----------

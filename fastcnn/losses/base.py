@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from fastcnn.arguments import ChecksArguments
 from fastcnn.arrays import FLOATS, Array, Shape, as_float, wider
 from fastcnn.backend import Backend, Call, check_device, get
 from fastcnn.docstrings import Described
@@ -94,7 +95,7 @@ class BoundLoss(ABC):
         return None
 
 
-class Loss(Written, Described, ABC):
+class Loss(ChecksArguments, Written, Described, ABC):
     """The base of losses of one output.
 
     Parameters

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
+from fastcnn.arguments import ChecksArguments
 from fastcnn.errors import ArgumentError, DataError
 from fastcnn.losses.base import Loss
 from fastcnn.representation import written_call
@@ -13,7 +14,7 @@ from fastcnn.shapes import number
 Losses: TypeAlias = "Mapping[str, tuple[Loss, float]]"
 
 
-class MultiTask:
+class MultiTask(ChecksArguments):
     """The weighted sum of losses, one for each output of a network: {head: (loss, weight)}.
 
     A Trainer matches heads and

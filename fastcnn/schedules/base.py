@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
+from fastcnn.arguments import ChecksArguments
 from fastcnn.checked import Check, Checked
 from fastcnn.docstrings import Described
 from fastcnn.errors import ArgumentError
@@ -60,7 +61,7 @@ def _by(value: Any, name: str) -> Any:
     return value
 
 
-class Schedule(Checked, Written, Described, ABC):
+class Schedule(ChecksArguments, Checked, Written, Described, ABC):
     """The base of all schedules.
 
     All arguments are attributes, too; those that the constructor would refuse are refused where they are assigned.

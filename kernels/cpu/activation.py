@@ -6,9 +6,9 @@ own are (`elementwise_forward`), and runs in the loops of `elementwise.py`.
 
 from functools import lru_cache
 from math import inf
+from types import FunctionType
 
 import numba
-from numba.core.errors import NumbaError
 
 from fastcnn.kernels.cpu import clip
 from fastcnn.kernels.cpu.channel_sums import UNBOUNDED
@@ -261,8 +261,19 @@ def users_df(df):
 
 
 def scalar(function):
-    """Compile a user's function, unless it is compiled already."""
-    return function if hasattr(function, "py_func") else numba.njit(**OPTIONS)(function)
+    """Compile a user's function, unless it is compiled already; ufuncs and built-ins are for Numba to call only."""
+    if hasattr(function, "py_func"):
+        return function
+    if isinstance(function, FunctionType):
+        return numba.njit(**OPTIONS)(function)
+    return numba.njit(**OPTIONS)(lambda x: function(x))
+
+
+def reason_of(error):
+    """Return what an error says first, in one line; Numba names the stages of its compiler before, and places after."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip() and not line.startswith("Failed in ")]
+    first, *others = lines or [type(error).__name__]
+    return f"{first} {others[0]}" if first.endswith(":") and others else first.rstrip(".")
 
 
 def elementwise_check(f, df, dtype):
@@ -270,8 +281,8 @@ def elementwise_check(f, df, dtype):
     for role, pair, part, function in (("f", users_f, "f", f), ("df", users_df, "g", df)):
         try:
             pair(function).address(part, dtype)
-        except NumbaError as error:
-            reason = next((line.strip() for line in reversed(str(error).splitlines()) if line.strip()), "")
+        except Exception as error:  # whatever a user's function makes of Numba
+            reason = reason_of(error)
             raise ValueError(
                 f"Numba cannot compile {role} as a function of one {dtype.name} ({reason}): "
                 "write it with numbers, comparisons, and functions of math and numpy."

@@ -28,6 +28,12 @@ config: Any = numba.config  # its names come from the environment when Numba is 
 if config.CPU_NAME and config.CPU_FEATURES is None and llvm.get_host_cpu_name() != config.CPU_NAME:
     config.CPU_FEATURES = ""  # a named CPU has its own features, not the host's
 
+if config.DISABLE_JIT:
+    raise ValueError(
+        'the device "cpu" runs compiled kernels, and NUMBA_DISABLE_JIT keeps Numba from compiling: unset it, or choose '
+        'the device "reference".'
+    )
+
 KERNELS = Path(__file__).resolve().parent.parent
 OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
 
@@ -125,14 +131,18 @@ def cache_folder() -> Path:
 def write_atomically(path: Path, data: bytes) -> None:
     """Replace the file at path by data in one step; a full or read-only disk leaves things as they were."""
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-            file.write(data)
+        number, part = tempfile.mkstemp(dir=path.parent)
     except OSError:
         return
     try:
-        os.replace(file.name, path)
+        with open(number, "wb") as file:
+            file.write(data)
+        os.replace(part, path)
     except OSError:
-        os.unlink(file.name)
+        Path(part).unlink(missing_ok=True)
+    except BaseException:  # Ctrl-C, too
+        Path(part).unlink(missing_ok=True)
+        raise
 
 
 class _Locator(caching._CacheLocator):

@@ -140,9 +140,8 @@ def block_shape(N: int, axes: Sequence[Axis], channels: int, itemsize: int, tile
     columns = width.outputs
     while columns > tile_rows and source(1, columns) > SOURCE_BYTES:
         columns = -(-columns // 2)
-    rows = height.outputs
-    while rows > 1 and source(rows, columns) > SOURCE_BYTES:
-        rows -= 1
+    line = max(1, source(1, columns) // height.extent)
+    rows = min(height.outputs, max(1, (SOURCE_BYTES // line - height.extent) // height.step + 1))
     columns_blocks = -(-width.outputs // columns)
     while rows > 1:
         tasks = N * depth.outputs * columns_blocks * -(-height.outputs // rows)

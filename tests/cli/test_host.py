@@ -62,3 +62,22 @@ def test_a_second_warmup_finds_everything_compiled() -> None:
     assert [line.split()[0] for line in lines[:-1]] == [f"[{i}/{jobs}]" for i in range(1, jobs + 1)]
     assert lines[-1].startswith(f"0 new files in {host.cache_folder()}")
     assert list(host.cache_folder().iterdir())
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("warmup",),
+        ("train", "lenet5"),
+        ("bench", "--layer", "conv", "--shapes", "ic3ih8oc4oh8kh3ph1"),
+        ("summary", "lenet5", "--batch", "3"),
+    ],
+    ids=lambda command: command[0],
+)
+def test_commands_say_why_nothing_is_compiled(command: tuple[str, ...]) -> None:
+    environment = os.environ | {"NUMBA_DISABLE_JIT": "1"}
+    call = [sys.executable, "-c", "from fastcnn.cli.main import main; main()", *command]
+    result = subprocess.run(call, capture_output=True, text=True, env=environment, check=False)
+    assert result.returncode == 1
+    assert result.stderr.startswith('Error: the device "cpu" runs compiled kernels, and NUMBA_DISABLE_JIT')
+    assert result.stderr.count("\n") == 1

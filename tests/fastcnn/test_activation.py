@@ -1,5 +1,6 @@
 """Activation layers: arguments, sentences, files, and training."""
 
+import functools
 import inspect
 import math
 
@@ -122,3 +123,52 @@ def test_an_empty_batch(layer):
     made = type(layer)(**layer.config())
     assert made.forward(np.ones((0, 3, 4), "float32")).shape == (0, 3, 4)
     assert made.backward(np.ones((0, 3, 4), "float32")).shape == (0, 3, 4)
+
+
+@pytest.mark.parametrize("device", ["cpu", "reference"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("f", [np.tanh, np.sqrt, math.tanh, abs, float, np.float64], ids=repr)
+def test_ufuncs_and_built_ins_are_functions_of_one_number(f, dtype, device):
+    x = np.linspace(0.1, 2.0, 12).astype(dtype).reshape(3, 4)
+    wanted = np.vectorize(f, otypes=[dtype])(x)
+    tolerance = 4 * np.finfo(dtype).eps
+    forward = fc.Elementwise(f, lambda x: x, dtype=dtype, device=device)
+    np.testing.assert_allclose(forward.forward(x), wanted, rtol=tolerance)
+    backward = fc.Elementwise(lambda x: x, f, dtype=dtype, device=device)
+    backward.forward(x)
+    np.testing.assert_allclose(backward.backward(np.full_like(x, 2)), 2 * wanted, rtol=2 * tolerance)
+
+
+@pytest.mark.parametrize("device", ["cpu", "reference"])
+def test_a_ufunc_in_a_network_runs_inside_the_convolution_before_it(device):
+    net = fc.Sequential(
+        fc.Conv2d(2, 3, 3), fc.Elementwise(np.tanh, lambda x: 1 - np.tanh(x) ** 2), input_shape=(5, 5, 2)
+    ).to(device)
+    x = np.random.default_rng(0).standard_normal((2, 5, 5, 2)).astype("f4")
+    np.testing.assert_allclose(net.predict(x), np.tanh(net.activations(x, "conv1")), rtol=1e-5, atol=1e-6)
+
+
+class Callable:
+    def __call__(self, x):
+        return x
+
+    __hash__ = None
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        Callable(), functools.partial(max, 0.0), np.add, lambda x, y: x, lambda: 1.0, lambda x: x * 1j, lambda x: "a",
+        lambda x: None, lambda x: (x, x), lambda x: x.shape, lambda x: np.array([x, x]), lambda x: undefined * x,  # noqa: F821
+
+        lambda x: x + "a",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("role", ["f", "df"])
+def test_what_numba_cannot_compile_is_refused_in_one_line(f, role):
+    layer = fc.Elementwise(**({"f": abs, "df": abs} | {role: f}))
+    with pytest.raises(
+        ArgumentError, match=rf"Numba cannot compile {role} as a function of one float32 \([^\n]+\): "
+    ) as e:
+        layer.forward(np.ones((2, 3), "float32"))
+    assert "During" not in str(e.value)

@@ -6,6 +6,8 @@ import stat
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 import fastcnn as fc
@@ -262,3 +264,126 @@ def test_malformed_json(path, text, sentence):
     assert sentence in refused(path)
     rewrite(path, header={"other": "x"})
     assert "no fastcnn architecture" in refused(path)
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        "note", ["a", "b"], 5, [["a", "b"]], {1: "one"}, {"a": {2: 3}}, {"a": [{None: 3}]}, {("a", "b"): 1},
+        {"a": {1, 2}}, {"a": b"bytes"}, {"a": 10**5000}, {"a": float("inf")},
+    ],
+)  # fmt: skip
+def test_metadata_that_would_not_come_back_is_refused(path, metadata):
+    net = fc.models.lenet5().to("reference")
+    net.metadata = {"before": 1}
+    with pytest.raises(fc.ArgumentError, match=r"^metadata[^\n]*\.$"):
+        net.save(path, metadata=metadata)
+    assert net.metadata == {"before": 1}
+    net.metadata = metadata
+    with pytest.raises(fc.ArgumentError, match=r"^metadata"):
+        net.save(path)
+    assert not path.exists()
+
+
+def nested(depth: int) -> dict:
+    metadata: dict = {"a": 1}
+    for number in range(depth):
+        metadata = {"a": metadata} if number % 2 else {"a": [metadata]}
+    return metadata
+
+
+@pytest.mark.parametrize("depth", [10, 64, 66, 70, 300, 100_000])
+def test_metadata_may_be_nested_as_deep_as_it_is_read_from_anywhere(path, depth):
+    net = fc.models.lenet5().to("reference")
+    if depth > 64:
+        with pytest.raises(fc.ArgumentError, match="nested more than 100 deep"):
+            net.save(path, metadata=nested(depth))
+        assert not path.exists()
+        return
+    net.save(path, metadata=nested(depth))
+
+    def deeper(levels: int) -> fc.Graph:
+        return deeper(levels - 1) if levels else fc.load(path, device="reference")
+
+    assert deeper(500).metadata == nested(depth)
+
+
+TEXTS = st.text(st.characters(exclude_categories=()), max_size=6) | st.sampled_from(["a", "a.b", "b", "a.weight", "a."])
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@st.composite
+def named_networks(draw) -> fc.Graph:
+    """Chains in chains of layers with whatever names."""
+
+    def chain(depth: int) -> fc.Sequential:
+        parts: list = []
+        for _ in range(draw(st.integers(1, 3))):
+            kind = draw(st.sampled_from(["conv", "separable", "relu", *["chain"] * (depth < 3)]))
+            name = draw(st.none() | TEXTS)
+            if kind == "chain":
+                part = chain(depth + 1)
+                part.name = name
+            elif kind == "separable":
+                part = fc.SeparableConv1d(2, 2, 1, name=name)
+            else:
+                part = fc.Conv1d(2, 2, 1, name=name) if kind == "conv" else fc.ReLU(name=name)
+            parts.append(part)
+        return fc.Sequential(*parts)
+
+    return fc.Sequential(chain(0), input_shape=(3, 2)).to("reference")
+
+
+@given(st.data(), st.dictionaries(TEXTS, JSON, max_size=3))
+@settings(max_examples=150, deadline=None)
+def test_what_is_saved_is_loaded(tmp_path_factory, data, metadata):
+    try:
+        net = data.draw(named_networks())
+    except fc.ArgumentError:
+        return  # a name used twice
+    path = tmp_path_factory.mktemp("any") / "net"
+    try:
+        net.save(path, metadata=metadata)
+    except fc.ArgumentError:
+        assert not path.exists()
+        return
+    again = fc.load(path, device="reference")
+    assert again.metadata == metadata
+    assert [name for name, _ in again.named_layers()] == [name for name, _ in net.named_layers()]
+    x = np.ones((1, 3, 2), "f4")
+    np.testing.assert_array_equal(again.predict(x), net.predict(x))
+
+
+@pytest.mark.parametrize("name", [5, b"x", "\ud800", ("a",)])
+def test_names_that_no_file_holds_are_refused(path, name):
+    net = fc.Sequential(fc.Linear(2, 2, name=name), input_shape=(2,)).to("reference")
+    with pytest.raises(fc.ArgumentError, match=r"give .*other,? (shorter )?name"):
+        net.save(path)
+    assert not path.exists()
+
+
+def test_blocks_whose_names_run_into_each_other(path):
+    inner = fc.Sequential(fc.Sequential(fc.Linear(2, 2, name="x"), name="b"), name="a")
+    net = fc.Sequential(inner, fc.Sequential(fc.Linear(2, 2, name="y"), name="a.b"), input_shape=(2,)).to("reference")
+    with pytest.raises(fc.ArgumentError, match=r"no file would give it back"):
+        net.save(path)
+    assert not path.exists()
+
+
+def test_saving_draws_nothing_and_leaves_other_networks_their_plans(path):
+    net, other = fc.models.lenet5().to("reference"), fc.models.lenet5().to("reference")
+    plan = other.plan(2, False)
+    fc.manual_seed(1)
+    net.own_store()
+    drawn = []
+    for save in (True, False):
+        fc.manual_seed(2)
+        if save:
+            net.save(path)
+        drawn.append(fc.Linear(3, 3, device="reference").params["weight"])
+    np.testing.assert_array_equal(*drawn)
+    assert other.plan(2, False) is plan

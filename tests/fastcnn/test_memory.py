@@ -186,3 +186,15 @@ def test_plans_are_made_on_the_layers_own_store_again():
     plan = net.plan(3, True, "parameters")
     net.memory(3)
     assert net.plan(3, True, "parameters") is plan
+
+
+@pytest.mark.parametrize("device", ["cpu", "reference"])
+@pytest.mark.parametrize("training", [True, False])
+def test_the_memory_of_a_batch_beyond_all_machines(device, training):
+    net = fc.Sequential(fc.Conv2d(1, 2, 3), fc.Flatten(), fc.Linear(72, 10), input_shape=(8, 8, 1)).to(device)
+    needed = net.memory(10**9, training)
+    assert needed.total > 10**9 * 10 * 4
+    for batch in (10**15, 10**19, 10**40):
+        with pytest.raises(fc.ArgumentError, match=f"batch_size={batch} was given.* give a smaller one"):
+            net.memory(batch, training)
+    assert net.memory(8).total < needed.total

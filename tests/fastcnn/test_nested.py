@@ -237,3 +237,71 @@ def test_wrong_nesting_gets_one_sentence(call, sentence):
     with pytest.raises(fc.FastcnnError) as caught:
         call()
     assert sentence in str(caught.value)
+
+
+def deep(levels: int, kind: type = fc.Sequential) -> fc.Graph:
+    """Return a network in a network in a network ..., each with a layer of its own; every other one is named."""
+    net = fc.Linear(3, 3)
+    for level in range(levels):
+        name = f"b{level}" if level % 2 else None
+        if kind is fc.Sequential:
+            net = fc.Sequential(net, fc.ReLU() if level % 5 else fc.Linear(3, 3), name=name)
+        else:
+            x = fc.Input(3)
+            net = fc.Graph(x, fc.ReLU()(net(x)), name=name)
+    return fc.Sequential(net, fc.Linear(3, 2), input_shape=(3,)).to("reference")
+
+
+@pytest.mark.parametrize("kind", [fc.Sequential, fc.Graph])
+@pytest.mark.parametrize("levels", [1, 48, 49, 50, 51, 400])
+def test_networks_nest_deeper_than_pythons_stack(tmp_path, levels, kind):
+    net = deep(levels, kind)
+    x = np.random.default_rng(0).standard_normal((4, 3)).astype("f4")
+    trainer = fc.Trainer(net, fc.CrossEntropy(), fc.SGD(0.01))
+    for _ in range(3):
+        assert np.isfinite(trainer.step(x, [0, 1, 0, 1]))
+    assert len(net.summary().splitlines()) == len(net.layers) + 2
+    net.save(tmp_path / "net.safetensors")
+    again = fc.load(tmp_path / "net.safetensors", device="reference")
+    assert names(again) == names(net)
+    assert describe(again) == describe(net)
+    np.testing.assert_array_equal(again.predict(x), net.predict(x))
+    inner, ours = again, net
+    while kind is fc.Sequential and isinstance(ours, fc.Sequential):
+        assert isinstance(inner, fc.Sequential)
+        assert (inner.name, len(inner)) == (ours.name, len(ours))
+        inner, ours = inner[0], ours[0]
+
+
+def test_chains_of_thousands_of_layers(tmp_path):
+    layers = [fc.ReLU() if number % 2 else fc.Linear(3, 3) for number in range(5000)]
+    net = fc.Sequential(*layers, input_shape=(3,)).to("reference")
+    x = np.ones((2, 3), "f4")
+    fc.Trainer(net, fc.MeanSquaredError(), fc.SGD(0.01)).step(x, x)
+    net.save(tmp_path / "net.safetensors")
+    again = fc.load(tmp_path / "net.safetensors", device="reference")
+    np.testing.assert_array_equal(again.predict(x), net.predict(x))
+    assert names(again) == names(net)
+
+
+def test_a_network_that_no_file_would_give_back_is_refused(tmp_path):
+    net = fc.Linear(3, 3)
+    for _ in range(1001):
+        net = fc.Sequential(net, name="a")
+    net = fc.Sequential(net, input_shape=(3,)).to("reference")
+    with pytest.raises(fc.ArgumentError, match="nested more than 1000 deep"):
+        net.save(tmp_path / "net.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("parts", [-1, 2, 10**9, None, "1", 0.5, []])
+def test_flat_chains_in_files_that_do_not_close_are_refused(tmp_path, parts):
+    net = deep(60)
+    net.save(tmp_path / "net.safetensors")
+    tensors = load_file(tmp_path / "net.safetensors")
+    description = describe(net)
+    assert description["sequential"][0] == {"name": "b59", "parts": 2}
+    description["sequential"][1]["parts"] = 3 if parts == 2 else parts
+    save_file(tensors, tmp_path / "net.safetensors", metadata={"fastcnn": json.dumps(description)})
+    with pytest.raises(fc.CheckpointError, match="cannot be built"):
+        fc.load(tmp_path / "net.safetensors", device="reference")

@@ -1,6 +1,9 @@
 """Losses, optimizers, initializers and backends by themselves."""
 
 import math
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -183,3 +186,36 @@ def test_all_finite_survives_sums_that_overflow():
     assert room.all_finite(np.full(4, 3e38, np.float32))
     assert not room.all_finite(np.array([1.0, np.nan]))
     assert not room.all_finite(np.array([np.inf, -np.inf]))
+
+
+def without_compiler(code: str) -> str:
+    """Run Python where Numba is told not to compile, and return what it prints."""
+    environment = os.environ | {"NUMBA_DISABLE_JIT": "1"}
+    run = [sys.executable, "-c", f"import numpy as np, fastcnn as fc\nfrom fastcnn import host\n{code}"]
+    return subprocess.run(run, capture_output=True, text=True, check=True, env=environment).stdout
+
+
+def test_the_reference_works_where_nothing_is_compiled_and_the_cpu_room_says_why_not(tmp_path):
+    out = without_compiler(f"""
+net = fc.models.lenet5().to("reference")
+fc.Trainer(net, fc.CrossEntropy(), fc.SGD()).step(np.ones((2, 28, 28, 1)), [0, 1])
+net.save({str(tmp_path / "net.safetensors")!r})
+print(fc.load({str(tmp_path / "net.safetensors")!r}, device="reference").memory(3).batch_size)
+for run in (
+    lambda: net.to("cpu").predict(np.ones((2, 28, 28, 1))),
+    lambda: fc.Conv2d(1, 2, 3).forward(np.ones((1, 5, 5, 1))),
+    lambda: fc.SparseCoding(1, 2, 3).fit(np.ones((1, 5, 5, 1))),
+    lambda: fc.models.lenet5().memory(4),
+    host.vector_bits,
+    host.cache_folder,
+):
+    try:
+        run()
+    except fc.BackendError as error:
+        print(error)
+""")
+    first, *others = out.splitlines()
+    assert first == "3"
+    assert len(others) == 6
+    for sentence in others:
+        assert "NUMBA_DISABLE_JIT keeps Numba from compiling: unset it" in sentence

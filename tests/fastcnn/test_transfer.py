@@ -174,7 +174,7 @@ def test_files_of_nothing_that_fits_are_refused(tmp_path):
     other.save(tmp_path / "other.safetensors")
     with pytest.raises(fc.CheckpointError, match=r"holds nothing that this network has"):
         network().load_parameters(tmp_path / "other.safetensors", strict=False)
-    save_file({"other.weight": np.zeros((3, 2), np.float16)}, tmp_path / "half.safetensors")
+    save_file({"other.weight": np.zeros((3, 2), np.float16)}, tmp_path / "half.safetensors", {"fastcnn": "{}"})
     with pytest.raises(fc.CheckpointError, match=r"of type F16: convert it"):
         other.load_parameters(tmp_path / "half.safetensors", strict=False)
     with pytest.raises(fc.CheckpointError, match=r"cannot be read"):
@@ -182,3 +182,26 @@ def test_files_of_nothing_that_fits_are_refused(tmp_path):
     (tmp_path / "bad.safetensors").write_bytes(b"nothing")
     with pytest.raises(fc.CheckpointError, match=r"is damaged"):
         other.load_parameters(tmp_path / "bad.safetensors")
+
+
+@pytest.mark.parametrize("metadata", [None, {"format": "pt"}, {"note": "fastcnn"}])
+@pytest.mark.parametrize("strict", [True, False])
+def test_files_of_others_are_refused_even_where_names_and_shapes_fit(tmp_path, metadata, strict):
+    from safetensors.numpy import save_file
+
+    net = fc.Sequential(
+        fc.Conv2d(3, 3, 3, name="conv"), fc.Flatten(), fc.Linear(12, 12, name="head"), input_shape=(4, 4, 3)
+    ).to("reference")
+    net.initialize(0)
+    before = snapshot(net)
+    others = {name: np.ascontiguousarray(value.T) for name, value in before.items()}
+    save_file(others, tmp_path / "others.safetensors", metadata)
+    with pytest.raises(fc.CheckpointError, match=r"was not written by fastcnn: convert it.*PyTorch.*\(R, S, in, out\)"):
+        net.load_parameters(tmp_path / "others.safetensors", strict=strict)
+    with pytest.raises(fc.CheckpointError, match=r"no fastcnn architecture.*PyTorch.*\(R, S, in, out\)"):
+        fc.load(tmp_path / "others.safetensors", device="reference")
+    fc.SparseCoding(1, 2, 3).save(tmp_path / "sparse.safetensors")
+    with pytest.raises(fc.CheckpointError, match=r"was not written by fastcnn"):
+        net.load_parameters(tmp_path / "sparse.safetensors", strict=strict)
+    for name, value in snapshot(net).items():
+        np.testing.assert_array_equal(value, before[name])
