@@ -8,12 +8,16 @@ runs.
 """
 
 import difflib
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.metadata import version
 from typing import Any, NoReturn
 
 import click
 
+from fastcnn import host
 from fastcnn.errors import ArgumentError, FastcnnError
 
 COMMANDS = {
@@ -53,8 +57,10 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; without --debug, whatever it raises ends as one sentence."""
+        ctx.with_resource(host.compilation_announced(_to_stderr))
         if ctx.params.get("debug"):
             return super().invoke(ctx)
+        ctx.with_resource(_plain_warnings())
         try:
             return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
@@ -82,6 +88,24 @@ def explain(error: Exception) -> NoReturn:
     raise click.ClickException(
         f"{type(error).__name__}: {error} (run it as `fastcnn --debug ...` to see where)."
     ) from None
+
+
+def _to_stderr(sentence: str) -> None:
+    click.echo(sentence, err=True)
+
+
+@contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Show warnings as one sentence: where in the source they arose says nothing to users of commands."""
+
+    def show(message: Warning | str, *where: object, **more: object) -> None:
+        _to_stderr(f"Warning: {message}")
+
+    before, warnings.showwarning = warnings.showwarning, show
+    try:
+        yield
+    finally:
+        warnings.showwarning = before
 
 
 @click.group(

@@ -6,12 +6,15 @@ Kernels allocate nothing themselves: a fresh allocation of this size would cost 
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
 Allocate: TypeAlias = Callable[[int, np.dtype], np.ndarray]
 """A maker of 1-D arrays that start on a cache line."""
+
+StandIn: TypeAlias = Callable[[Any, tuple[Any, ...]], None]
+"""What is called with a kernel and its arguments in place of the kernel."""
 
 LINE = 64  # bytes of a cache line; also the widest vector
 
@@ -31,6 +34,7 @@ class _Buffers(threading.local):
         self.held: dict[tuple[str, np.dtype], np.ndarray] = {}
         self.allocate: Allocate = aligned_empty
         self.rehearses = False
+        self.stand_in: StandIn | None = None
         self.state = object()  # another one whenever a buffer takes the place of another
         self.keeper: Keeper | None = None
 
@@ -131,14 +135,20 @@ def rehearses() -> bool:
     return _buffers.rehearses
 
 
+def rehearse(kernel: Any, arguments: tuple[Any, ...]) -> None:
+    """Do what a rehearsal does in place of a launch."""
+    if _buffers.stand_in is not None:
+        _buffers.stand_in(kernel, arguments)
+
+
 @contextmanager
-def rehearsal(allocate: Allocate) -> Iterator[None]:
+def rehearsal(allocate: Allocate, stand_in: StandIn | None = None) -> Iterator[None]:
     """Start no kernel that this thread calls, and count its scratch memory from none: `held_bytes` tells the sum.
 
-    `allocate` makes the buffers, which hardly anybody writes.
+    `allocate` makes the buffers, which hardly anybody writes; `stand_in` gets every launch.
     """
     before = vars(_buffers).copy()
-    _buffers.held, _buffers.allocate, _buffers.rehearses = {}, allocate, True
+    _buffers.held, _buffers.allocate, _buffers.rehearses, _buffers.stand_in = {}, allocate, True, stand_in
     try:
         yield
     finally:

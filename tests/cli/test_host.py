@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 
 import fastcnn as fc
 from fastcnn import host
+from fastcnn.kernels.cpu import cache
 
 NAMES = ("python", "packages", "optional", "cpu", "threads", "cache", "kernels", "ceilings")
 
@@ -62,3 +64,23 @@ def test_a_second_warmup_finds_everything_compiled() -> None:
     assert [line.split()[0] for line in lines[:-1]] == [f"[{i}/{jobs}]" for i in range(1, jobs + 1)]
     assert lines[-1].startswith(f"0 new files in {host.cache_folder()}")
     assert list(host.cache_folder().iterdir())
+
+
+@pytest.mark.usefixtures("quick_roofs")
+def test_doctor_names_damaged_kernels_until_they_are_mended(
+    run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    code = cache.Cache(lambda: "kernels")
+    monkeypatch.setenv("FASTCNN_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(host, "_machine_code", lambda: code)
+    for name in ("a.o", "b.nbc"):
+        code.save(name, b"machine code")
+    assert f"{tmp_path / 'kernels'}: 2 compiled kernels" in run("doctor").stdout
+    (tmp_path / "kernels/a.o").write_bytes(b"")
+    found = run("doctor")
+    assert found.exit_code == 1
+    assert f"1 file in {tmp_path / 'kernels'} cannot be used" in found.stdout
+    assert "(a.o): run `fastcnn warmup`" in found.stdout
+    assert "All is well" not in found.output
+    host.mend_cache()
+    assert "1 compiled kernel," in run("doctor").stdout
