@@ -92,7 +92,7 @@ def memory_of(
     net: Graph, batch_size: int, training: bool, optimizer: Optimizer, losses: Sequence[tuple[Loss, float]]
 ) -> Memory:
     """Return what a network would hold; a loss and its weight for each output."""
-    with _unfilled(net) as store:
+    with unfilled(net) as store:
         how = net.nodes, net.inputs, net.outputs, store, batch_size, net.fuse, training
         plan = Plan(*how, "parameters" if training else "nothing")
         workshop: Any = Workshop(plan.backend)
@@ -100,7 +100,7 @@ def memory_of(
         if training:
             optimizer = copy(optimizer)
             optimizer.state = {}
-            heads = bind_heads(workshop, plan, losses, _targets(plan, losses), training)
+            heads = bind_heads(workshop, plan, losses, targets_of(plan, losses), training)
         scratch = plan.backend.scratch_bytes(lambda: _rehearse(plan, heads, optimizer))
         state = sum(array.nbytes for arrays in store.state.values() for array in arrays.values())
         return Memory(
@@ -117,7 +117,7 @@ def memory_of(
 
 
 @contextmanager
-def _unfilled(net: Graph) -> Iterator[Store]:
+def unfilled(net: Graph) -> Iterator[Store]:
     """Lend the layers a store of parameters without values; they get back what they had."""
     held = [layer.store for layer in net.layers]
     try:
@@ -127,7 +127,7 @@ def _unfilled(net: Graph) -> Iterator[Store]:
             layer.store = store
 
 
-def _targets(plan: Plan, losses: Sequence[tuple[Loss, float]]) -> list[Array]:
+def targets_of(plan: Plan, losses: Sequence[tuple[Loss, float]]) -> list[Array]:
     """Return targets of no image for each output: labels where a loss has classes, otherwise numbers."""
     made = []
     for (loss, _), y in zip(losses, plan.outputs, strict=True):

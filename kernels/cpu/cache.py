@@ -205,12 +205,13 @@ class Cache:
     def kept(self) -> Kept:
         """Look through all files."""
         paths = [path for folder in self.places.read for path in _compiled(folder)]
-        damaged = [path for path in paths if unsealed(path) is None]
+        whole = {path for path in paths if unsealed(path) is not None}
+        names = {path.name for path in whole}  # one that is damaged where others filled it may be whole in one's own
         size = 0
         for path in paths:
             with contextlib.suppress(OSError):
                 size += path.stat().st_size
-        return Kept(len(paths) - len(damaged), size, damaged)
+        return Kept(len(names), size, [path for path in paths if path.name not in names])
 
     def mend(self) -> None:
         """Remove the files that cannot be used, and what was left half written."""

@@ -165,6 +165,10 @@ def test_a_folder_that_others_filled_is_read_and_new_code_goes_to_ones_own(place
     assert (code.load("a.o"), code.load("b.o")) == (DATA, DATA[1:])
     assert code.folder() == place / "home/.cache/fastcnn" / NAME
     assert [path.name for path in code.folder().iterdir()] == ["b.o"]
+    (chosen / NAME / "a.o").write_bytes(b"")
+    assert code.kept()[::2] == (1, [chosen / NAME / "a.o"])
+    code.save("a.o", DATA)
+    assert (code.load("a.o"), code.kept()[::2]) == (DATA, (2, []))
 
 
 def test_with_no_folder_at_all_nothing_is_kept(place, monkeypatch):
