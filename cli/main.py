@@ -8,6 +8,7 @@ runs.
 """
 
 import difflib
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -91,7 +92,8 @@ def explain(error: Exception) -> NoReturn:
 
 
 def _to_stderr(sentence: str) -> None:
-    click.echo(sentence, err=True)
+    # Not by click.echo: it goes past what a progress bar puts in place of the stream to write above itself.
+    print(sentence, file=sys.stderr, flush=True)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import partial
@@ -69,8 +70,10 @@ def warmup(networks: tuple[str, ...], dtype: str, input_shape: Shape | None, cla
     if (input_shape or classes) and not networks:
         raise click.UsageError("--input-shape and --classes go with the name of a network: give one.")
     folder = host.cache_folder()
-    if not folder.is_dir():
-        raise BackendError("There is no folder to keep kernels in: set FASTCNN_CACHE_DIR to one that can be written.")
+    if not host.cache_lasts():
+        raise BackendError(
+            "No folder can keep kernels here: set FASTCNN_CACHE_DIR to one of your own that no one else can write."
+        )
     host.mend_cache()
     before = set(folder.iterdir())
     start = time.perf_counter()
@@ -175,6 +178,7 @@ def _do(job: str, dtype: str) -> float:
     from fastcnn.bench.oracles.operation import run
 
     start = time.perf_counter()
+    warnings.filterwarnings("ignore", "Kernels are kept in")  # the first process has said it
     with host.compilation_announced(_say_nothing):
         if job == FIRST:
             _train_lenet(dtype)

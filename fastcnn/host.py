@@ -55,6 +55,11 @@ def cache_folders() -> list[Path]:
     return list(_machine_code().places.read)
 
 
+def cache_lasts() -> bool:
+    """Say whether kernels compiled now are kept for later runs: nowhere may be a folder that can be used."""
+    return bool(_machine_code().lasts())
+
+
 def cache_contents() -> tuple[int, int, list[Path]]:
     """Look through what is kept: the number of compiled kernels, their bytes, and the files that cannot be used."""
     kept = _machine_code().kept()

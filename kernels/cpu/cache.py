@@ -178,6 +178,10 @@ class Cache:
         found = self.places
         return found.written or next(iter(found.read), Path(tempfile.gettempdir()) / self._name())
 
+    def lasts(self) -> bool:
+        """Say whether what is kept is there for other processes."""
+        return self.places.written not in (None, *(folder for folder, _ in _passing))
+
     def load(self, name: str) -> bytes | None:
         """Return what is kept under this name, None where that is nothing or damaged."""
         for folder in self.places.read:

@@ -1,6 +1,7 @@
 """The commands about this machine: `doctor` and `warmup`."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -141,3 +142,13 @@ def test_warmup_refuses_what_is_no_network(run: Callable[..., Any], arguments: t
     assert result.exit_code in (1, 2)
     assert sentence in result.stderr
     assert "[1/" not in result.stdout
+
+
+def test_what_is_told_while_a_bar_is_drawn_stands_on_a_line_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    from fastcnn.cli.main import _to_stderr
+    from fastcnn.progress import Bar
+
+    with Bar(True, "epoch 1/1", 10):
+        _to_stderr("compiling")
+    lines = re.split(r"[\r\n]+", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().err))
+    assert "compiling" in [line.strip() for line in lines]

@@ -118,6 +118,7 @@ def test_a_trap_in_the_folder_of_temporary_files_is_left_alone(place, monkeypatc
         folder = code.folder()
     assert fallback(place) not in (folder, *folder.parents)
     assert code.places.read == (folder,)
+    assert not code.lasts()
     assert (folder.stat().st_uid, stat.S_IMODE(folder.stat().st_mode)) == (os.geteuid(), 0o700)
 
 
@@ -180,6 +181,7 @@ def test_with_no_folder_at_all_nothing_is_kept(place, monkeypatch):
         code.save("a.o", DATA)
     assert code.load("a.o") is None
     assert code.kept() == (0, 0, [])
+    assert not code.lasts()
     code.mend()
 
 
@@ -189,6 +191,7 @@ def test_what_is_saved_is_loaded(chosen):
     code.save("b.nbc", DATA[1:])
     assert (code.load("a.o"), code.load("b.nbc"), code.load("c.o")) == (DATA, DATA[1:], None)
     assert code.kept()[::2] == (2, [])
+    assert code.lasts()
 
 
 @given(st.data())
