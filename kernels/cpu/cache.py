@@ -84,9 +84,19 @@ def _roots() -> Iterator[tuple[Path | None, bool]]:
     if not home.is_absolute():
         with contextlib.suppress(RuntimeError):  # neither HOME nor the list of users names one
             home = Path.home() / ".cache"
+    if home.is_absolute():
+        _close_to_group(home / "fastcnn")
     yield (home / "fastcnn" if home.is_absolute() else None), True
     with contextlib.suppress(OSError):  # there may be no folder for temporary files, either
         yield Path(tempfile.gettempdir()) / f"fastcnn-{_user() if hasattr(os, 'geteuid') else 'cache'}", False
+
+
+def _close_to_group(folder: Path) -> None:
+    """Keep the group from writing a user's own cache folder: under a usual umask, whatever else made it let it."""
+    with contextlib.suppress(OSError):
+        status = folder.stat()
+        if hasattr(os, "geteuid") and status.st_uid == _user() and status.st_mode & OTHERS_WRITE == stat.S_IWGRP:
+            folder.chmod(stat.S_IMODE(status.st_mode) & ~stat.S_IWGRP)
 
 
 def _user() -> int:
@@ -120,7 +130,11 @@ def _flaw(path: Path, may_be_link: bool) -> str:
     if not _is_ours(status):
         return "belongs to another user"
     # Where a folder is sticky, as the one for temporary files is, others cannot replace what stands in it.
-    return "can be written by others" if status.st_mode & OTHERS_WRITE and not status.st_mode & stat.S_ISVTX else ""
+    return (
+        "can be written by others (chmod go-w closes it)"
+        if status.st_mode & OTHERS_WRITE and not status.st_mode & stat.S_ISVTX
+        else ""
+    )
 
 
 def _is_ours(status: os.stat_result) -> bool:

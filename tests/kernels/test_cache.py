@@ -86,6 +86,17 @@ def test_folders_are_made_closed_whatever_the_mask(chosen):
     assert [stat.S_IMODE(path.stat().st_mode) for path in (folder, folder.parent)] == [0o700, 0o700]
 
 
+@needs_owners
+def test_a_users_cache_folder_that_its_group_may_write_is_closed(place):
+    root = place / "home/.cache/fastcnn"
+    root.mkdir(parents=True)
+    root.chmod(0o775)
+    assert find(NAME) == ((root / NAME,), root / NAME, "", True)
+    assert stat.S_IMODE(root.stat().st_mode) == 0o755
+    root.chmod(0o777)  # no umask does that
+    assert "fastcnn can be written by others (chmod go-w closes it)" in find(NAME).reason
+
+
 def open_root(root):
     root.mkdir(exist_ok=True)
     root.chmod(0o777)
@@ -126,7 +137,7 @@ def test_a_trap_in_the_folder_of_temporary_files_is_left_alone(place, monkeypatc
 @pytest.mark.parametrize("trap", [open_root, open_folder, linked_folder])
 def test_a_chosen_folder_that_is_open_to_others_is_not_used(place, chosen, trap):
     trap(chosen)
-    with pytest.warns(RuntimeWarning, match="chosen.*(can be written by others|is a symbolic link): set"):
+    with pytest.warns(RuntimeWarning, match="chosen.*(can be written by others.*|is a symbolic link): set"):
         assert Cache(lambda: NAME).folder() == place / "home/.cache/fastcnn" / NAME
 
 
