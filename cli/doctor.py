@@ -20,6 +20,7 @@ Examples:
 REQUIRED = ("numpy", "numba", "llvmlite", "click", "rich", "safetensors", "pillow", "pooch")
 OPTIONAL = {"torch": "bench --against torch", "matplotlib": "bench --plot"}
 MEBIBYTE = 1 << 20
+SHOWN = 3  # names of damaged files
 
 
 @click.command(epilog=EXAMPLES)
@@ -90,10 +91,17 @@ def _cache() -> str:
     from fastcnn import host
 
     folder = host.cache_folder()
-    files = [file for file in folder.glob("*") if file.suffix != ".json"]
+    files, _, damaged = host.cache_contents()
+    if damaged:
+        names = ", ".join(path.name for path in damaged[:SHOWN]) + (", ..." if len(damaged) > SHOWN else "")
+        raise OSError(
+            f"{plural(len(damaged), 'file')} in {damaged[0].parent} cannot be used, being damaged or open to others "
+            f"({names}): run `fastcnn warmup`, which compiles them anew."
+        )
     size = sum(file.stat().st_size for file in folder.parent.glob("kernels-*/*"))
-    kept = plural(len(files), "compiled kernel") if files else "nothing compiled yet"
-    return f"{folder}: {kept}, {size / MEBIBYTE:.1f} MiB with older ones"
+    kept = plural(files, "compiled kernel") if files else "nothing compiled yet"
+    others = "".join(f", read from {place} too" for place in host.cache_folders() if place != folder)
+    return f"{folder}: {kept}, {size / MEBIBYTE:.1f} MiB with older ones{others}"
 
 
 def _kernels() -> str:

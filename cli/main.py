@@ -11,12 +11,16 @@ runs.
 
 import difflib
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.metadata import version
 from typing import Any, NoReturn
 
 import click
 
+from fastcnn import host
 from fastcnn.cli import streams
 from fastcnn.errors import ArgumentError, FastcnnError
 
@@ -66,8 +70,10 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; without --debug, whatever it raises ends as one sentence."""
+        ctx.with_resource(host.compilation_announced(_to_stderr))
         if ctx.params.get("debug"):
             return super().invoke(ctx)
+        ctx.with_resource(_plain_warnings())
         try:
             return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
@@ -95,6 +101,25 @@ def explain(error: Exception) -> NoReturn:
     raise click.ClickException(
         f"{type(error).__name__}: {error} (run it as `fastcnn --debug ...` to see where)."
     ) from None
+
+
+def _to_stderr(sentence: str) -> None:
+    # Not by click.echo: it goes past what a progress bar puts in place of the stream to write above itself.
+    print(sentence, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Show warnings as one sentence: where in the source they arose says nothing to users of commands."""
+
+    def show(message: Warning | str, *where: object, **more: object) -> None:
+        _to_stderr(f"Warning: {message}")
+
+    before, warnings.showwarning = warnings.showwarning, show
+    try:
+        yield
+    finally:
+        warnings.showwarning = before
 
 
 @click.group(

@@ -3,7 +3,10 @@
 Nothing is imported before a function is called: the room brings in the compiler.
 """
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 from fastcnn.backend import import_kernels
 
@@ -42,4 +45,36 @@ def vector_bits() -> int:
 
 def cache_folder() -> Path:
     """Return the folder that keeps the machine code of the kernels as they are now."""
-    return Path(import_kernels("cpu", "compiler").cache_folder())
+    return Path(_machine_code().folder())
+
+
+def cache_folders() -> list[Path]:
+    """Return all folders that machine code is read from: others may have filled some that this user cannot write."""
+    return list(_machine_code().places.read)
+
+
+def cache_lasts() -> bool:
+    """Say whether kernels compiled now are kept for later runs: nowhere may be a folder that can be used."""
+    return bool(_machine_code().lasts())
+
+
+def cache_contents() -> tuple[int, int, list[Path]]:
+    """Look through what is kept: the number of compiled kernels, their bytes, and the files that cannot be used."""
+    kept = _machine_code().kept()
+    return kept.files, kept.size, kept.damaged
+
+
+def mend_cache() -> None:
+    """Remove files that cannot be used: what they held is compiled again when it is needed."""
+    _machine_code().mend()
+
+
+def compilation_announced(say: Callable[[str], object]) -> AbstractContextManager[None]:
+    """Have it said by `say`, once a process, when kernels are being compiled."""
+    from fastcnn.kernels.cpu import compiling
+
+    return compiling.announced(say)
+
+
+def _machine_code() -> Any:
+    return import_kernels("cpu", "compiler").machine_code

@@ -28,6 +28,7 @@ from fastcnn.plan import Plan, Workshop
 
 if TYPE_CHECKING:
     from fastcnn.graph import Graph
+    from fastcnn.structure import Structure
 
 LARGE = 1 << 20  # bytes from which on an array has a mapping of its own: smaller ones would waste most of a page
 
@@ -107,9 +108,7 @@ def memory_of(
 def _planned(
     net: Graph, batch_size: int, training: bool, optimizer: Optimizer, losses: Sequence[tuple[Loss, float]]
 ) -> Memory:
-    twin = copy_without_values(net)
-    store = Store(twin.layers, Unwritten(net.device), net.dtype)
-    store.undrawn.clear()  # nobody needs values, and writing them would take memory
+    twin, store = unfilled(net)
     how = twin.nodes, twin.inputs, twin.outputs, store, batch_size, net.fuse, training
     plan = Plan(*how, "parameters" if training else "nothing")
     workshop: Any = Workshop(plan.backend)
@@ -117,7 +116,7 @@ def _planned(
     if training:
         optimizer = copy(optimizer)
         optimizer.state = {}
-        heads = bind_heads(workshop, plan, losses, _targets(plan, losses), training)
+        heads = bind_heads(workshop, plan, losses, targets_of(plan, losses), training)
     scratch = plan.backend.scratch_bytes(lambda: _rehearse(plan, heads, optimizer))
     state = sum(array.nbytes for arrays in store.state.values() for array in arrays.values())
     return Memory(
@@ -133,7 +132,15 @@ def _planned(
     )
 
 
-def _targets(plan: Plan, losses: Sequence[tuple[Loss, float]]) -> list[Array]:
+def unfilled(net: Graph) -> tuple[Structure, Store]:
+    """Return a network's twin with parameters that have no values, and take no memory until somebody writes them."""
+    twin = copy_without_values(net)
+    store = Store(twin.layers, Unwritten(net.device), net.dtype)
+    store.undrawn.clear()
+    return twin, store
+
+
+def targets_of(plan: Plan, losses: Sequence[tuple[Loss, float]]) -> list[Array]:
     """Return targets of no image for each output: labels where a loss has classes, otherwise numbers."""
     made = []
     for (loss, _), y in zip(losses, plan.outputs, strict=True):

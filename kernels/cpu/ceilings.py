@@ -1,9 +1,12 @@
 """The roofs of `peak.py`, kept on disk: a busy machine only lowers what it measures, so the highest stays.
 
 They stand in a JSON file beside the machine code, in a folder named after the kernels, the compilers and the CPU's
-type, one entry for each name of a CPU, number type and number of threads.
+type, one entry for each name of a CPU, number type and number of threads, with a checksum: a wrong one that is too high
+would stay.
 """
 
+import contextlib
+import hashlib
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastcnn.kernels.cpu import peak
-from fastcnn.kernels.cpu.compiler import cache_folder, write_atomically
+from fastcnn.kernels.cpu.cache import write_atomically
+from fastcnn.kernels.cpu.compiler import cache_folder
 from fastcnn.kernels.cpu.host import cache_bytes, cpu_name
 
 FILE = "ceilings.json"
@@ -45,10 +49,15 @@ def _entries() -> dict[str, Any]:
 def kept(threads: int, dtype: np.dtype | type = np.float32) -> Ceilings | None:
     """Return the ceilings found before for this many threads, None where none were."""
     try:
-        entry = _entries()[_key(threads, dtype)]
-        return Ceilings(*(float(entry[name]) for name in Ceilings._fields))
+        entry = _entries()[key := _key(threads, dtype)]
+        found = Ceilings(*(float(entry[name]) for name in Ceilings._fields))
+        return found if entry["checksum"] == _checksum(key, found) else None
     except (KeyError, TypeError, ValueError):
         return None
+
+
+def _checksum(key: str, found: Ceilings) -> str:
+    return hashlib.blake2b(repr((key, *found)).encode(), digest_size=8).hexdigest()
 
 
 def keep(threads: int, dtype: np.dtype | type, found: Ceilings) -> Ceilings:
@@ -56,9 +65,11 @@ def keep(threads: int, dtype: np.dtype | type, found: Ceilings) -> Ceilings:
     before = kept(threads, dtype)
     highest = found if before is None else Ceilings(*map(max, before, found))
     if highest != before:
-        entry = highest._asdict() | {"cache_bytes": cache_bytes()}
-        text = json.dumps(_entries() | {_key(threads, dtype): entry}, indent=2)
-        write_atomically(ceilings_file(), text.encode())
+        key = _key(threads, dtype)
+        entry = highest._asdict() | {"cache_bytes": cache_bytes(), "checksum": _checksum(key, highest)}
+        text = json.dumps(_entries() | {key: entry}, indent=2)
+        with contextlib.suppress(OSError):  # measured again next time
+            write_atomically(ceilings_file(), text.encode())
     return highest
 
 

@@ -3,16 +3,13 @@
 Numba's own cache watches only the file a function stands in, so an edited helper in another file would leave stale
 code behind, and it numbers its files, so two processes that fill one cache can take each other's code. Here the
 folder's name holds a hash of the whole `kernels/` tree, of the CPU and of the compilers' versions, and each
-file is named by a hash of its own key and replaced atomically: any number of processes may fill it.
+file is named by a hash of its own key and replaced atomically: any number of processes may fill it (`cache.py`).
 """
 
 import hashlib
-import os
 import pickle
 import sys
-import tempfile
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +20,9 @@ from numba.core import caching
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
 from numba.core.serialize import dumps
+
+from fastcnn.kernels.cpu.cache import Cache
+from fastcnn.kernels.cpu.compiling import watch
 
 config: Any = numba.config  # its names come from the environment when Numba is imported
 if config.CPU_NAME and config.CPU_FEATURES is None and llvm.get_host_cpu_name() != config.CPU_NAME:
@@ -102,47 +102,17 @@ def host() -> tuple[str, str]:
     return name, llvm.get_host_cpu_features().flatten()
 
 
-@cache
-def cache_folder() -> Path:
-    """Return the folder of this build's machine code, made if need be.
-
-    It stands under FASTCNN_CACHE_DIR, else under the user's cache folder, else (neither can be written) under
-    the folder for temporary files.
-    """
+def build_name() -> str:
+    """Return the name of the folder of this build's machine code."""
     digest = hashlib.sha256()
     for path in sorted(KERNELS.rglob("*.py")):
         digest.update(path.relative_to(KERNELS).as_posix().encode() + b"\0" + path.read_bytes())
     digest.update(repr((host(), numba.__version__, llvmlite.__version__, sys.version_info[:2])).encode())
-    name = "kernels-" + digest.hexdigest()[:20]
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    chosen = os.environ.get("FASTCNN_CACHE_DIR")
-    roots = [Path(chosen)] if chosen else [Path(home) / "fastcnn"]
-    roots.append(Path(tempfile.gettempdir()) / f"fastcnn-{os.getuid() if hasattr(os, 'getuid') else 'cache'}")
-    for root in roots:
-        try:
-            (root / name).mkdir(mode=0o700, parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=root / name):
-                return root / name
-        except OSError:
-            continue
-    return Path(tempfile.mkdtemp(prefix="fastcnn-"))
+    return "kernels-" + digest.hexdigest()[:20]
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Replace the file at path by data in one step; a full or read-only disk leaves things as they were."""
-    try:
-        number, part = tempfile.mkstemp(dir=path.parent)
-    except OSError:
-        return
-    try:
-        with open(number, "wb") as file:
-            file.write(data)
-        os.replace(part, path)
-    except OSError:
-        Path(part).unlink(missing_ok=True)
-    except BaseException:  # Ctrl-C, too
-        Path(part).unlink(missing_ok=True)
-        raise
+machine_code = Cache(build_name)
+cache_folder = machine_code.folder
 
 
 class _Locator(caching._CacheLocator):
@@ -153,7 +123,10 @@ class _Locator(caching._CacheLocator):
         self._lineno = py_func.__code__.co_firstlineno
 
     def get_cache_path(self) -> str:
-        return str(cache_folder())
+        return ""  # `machine_code` knows, once it is asked
+
+    def ensure_cache_path(self) -> None:
+        """Leave it to `machine_code`, which goes on without a folder that can be written."""
 
     def get_source_stamp(self) -> int:
         return 0
@@ -173,35 +146,53 @@ class _Implementation(caching.CompileResultCacheImpl):
 class _Files:
     """One file per compiled signature, named by a hash of the signature's key."""
 
-    def __init__(self, folder: str, base: str) -> None:
-        self._folder, self._base = Path(folder), base
+    def __init__(self, base: str) -> None:
+        self._base = base
 
-    def _path(self, key: Any) -> Path:
-        return self._folder / f"{self._base}.{hashlib.sha256(repr(key).encode()).hexdigest()[:20]}.nbc"
+    def _name(self, key: Any) -> str:
+        return f"{self._base}.{hashlib.sha256(repr(key).encode()).hexdigest()[:20]}.nbc"
 
     def save(self, key: Any, data: Any) -> None:
-        write_atomically(self._path(key), dumps((key, data)))
+        machine_code.save(self._name(key), dumps((key, data)))
 
     def load(self, key: Any) -> Any:
+        content = machine_code.load(self._name(key))
+        if content is None:
+            return None
         try:
-            stored, data = pickle.loads(self._path(key).read_bytes())
-        except (OSError, EOFError, pickle.UnpicklingError, ValueError):
+            stored, data = pickle.loads(content)
+        except Exception:  # whole, but of something that is no longer there: compiled anew, as if it were not
             return None
         return data if stored == key else None
 
     def flush(self) -> None:
-        for path in self._folder.glob(f"{self._base}.*.nbc"):
+        for path in cache_folder().glob(f"{self._base}.*.nbc"):
             path.unlink(missing_ok=True)
 
 
 class KernelCache(caching.FunctionCache):
-    """Numba's function cache over `cache_folder` and `_Files`."""
+    """Numba's function cache over `machine_code`."""
 
     _impl_class = _Implementation
 
     def __init__(self, py_func: Callable[..., Any]) -> None:
         super().__init__(py_func)
         module = py_func.__module__.removeprefix("fastcnn.kernels.")
-        self._cache_file: Any = _Files(
-            self._cache_path, f"{module}.{py_func.__qualname__}".replace("<locals>", "local")
-        )
+        self._cache_file: Any = _Files(f"{module}.{py_func.__qualname__}".replace("<locals>", "local"))
+
+    @property
+    def cache_path(self) -> str:
+        """The folder, as Numba shows it."""
+        return str(cache_folder())
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """Return what is kept of a signature; where that is nothing, Numba compiles next."""
+        found = super().load_overload(sig, target_context)
+        if found is None:
+            watch.begin()
+        return found
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        """Keep what Numba has compiled."""
+        watch.end()
+        super().save_overload(sig, data)

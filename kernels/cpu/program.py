@@ -195,6 +195,12 @@ def _native(launch: Launch) -> tuple[int, np.ndarray] | None:
     return entry_point(tuple(widths)), np.array([address, 0, *words], np.int64)
 
 
+def prepare(kernel: Any, arguments: tuple[Any, ...]) -> None:
+    """Compile what a launch needs, for a program too, and start nothing."""
+    kernel.compile(tuple(kernel.typeof_pyval(argument) for argument in arguments))
+    _native(Launch(kernel, arguments, False))
+
+
 def _all_words(kinds: Any, values: Any) -> list[int] | None:
     """Return the words of several arguments."""
     parts = [_words(kind, value) for kind, value in zip(kinds, values, strict=True)]

@@ -16,7 +16,7 @@ import numpy as np
 
 from fastcnn.kernels.cpu.compiler import config
 from fastcnn.kernels.cpu.helpers import Pool
-from fastcnn.kernels.cpu.workspace import keeps, rehearses
+from fastcnn.kernels.cpu.workspace import keeps, rehearse, rehearses
 
 Door = TypeVar("Door", bound=Callable[..., None])
 
@@ -97,6 +97,7 @@ def call_parallel(worth: bool, kernel: Any, *arguments: Any, packs: np.ndarray |
 def call_serial(kernel: Any, *arguments: Any, packs: np.ndarray | None = None) -> None:
     """Call a kernel that has no team; the rest as in `call_parallel`."""
     if rehearses():
+        rehearse(kernel, arguments)
         return
     kernel(*arguments)
     if _setting.launches is not None:

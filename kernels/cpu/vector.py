@@ -15,7 +15,8 @@ import numpy as np
 from llvmlite import ir
 from llvmlite.ir import Value
 
-from fastcnn.kernels.cpu.compiler import cache_folder, host, write_atomically
+from fastcnn.kernels.cpu.compiler import host, machine_code
+from fastcnn.kernels.cpu.compiling import watch
 
 Key = TypeVar("Key")
 Code = TypeVar("Code")
@@ -228,20 +229,26 @@ _engines: list[llvm.ExecutionEngine] = []  # the engines own the code, for as lo
 def load_functions(name: str, emit: Callable[[ir.Module], None]) -> Callable[[str], int]:
     """Return a look-up of addresses in the compiled module that `emit` writes, kept on disk under `name`."""
     machine = target_machine()
-    path = cache_folder() / f"{name}.o"
-    try:
-        code = path.read_bytes()
-    except OSError:
-        module = ir.Module()
-        emit(module)
-        compiled = llvm.parse_assembly(str(module))
-        compiled.triple = machine.triple
-        passes = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=2))
-        passes.getModulePassManager().run(compiled, passes)
-        code = machine.emit_object(compiled)
-        write_atomically(path, code)
+    code = machine_code.load(f"{name}.o")
+    if code is None:
+        watch.begin()
+        code = _compile(machine, emit)
+        watch.end()
+        machine_code.save(f"{name}.o", code)
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
     engine.add_object_file(llvm.ObjectFileRef.from_data(code))
     engine.finalize_object()
     _engines.append(engine)
     return engine.get_function_address
+
+
+def _compile(machine: llvm.TargetMachine, emit: Callable[[ir.Module], None]) -> bytes:
+    """Return the object code of the module that `emit` writes."""
+    module = ir.Module()
+    emit(module)
+    compiled = llvm.parse_assembly(str(module))
+    compiled.triple = machine.triple
+    passes = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=2))
+    passes.getModulePassManager().run(compiled, passes)
+    code: bytes = machine.emit_object(compiled)
+    return code

@@ -8,12 +8,15 @@ workspace can then be run by any thread, one at a time.
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
 Allocate: TypeAlias = Callable[[int, np.dtype], np.ndarray]
 """A maker of 1-D arrays that start on a cache line."""
+
+StandIn: TypeAlias = Callable[[Any, tuple[Any, ...]], None]
+"""What is called with a kernel and its arguments in place of the kernel."""
 
 LINE = 64  # bytes of a cache line; also the widest vector
 
@@ -29,10 +32,13 @@ def aligned_empty(elements: int, dtype: np.dtype) -> np.ndarray:
 class Workspace:
     """Buffers that one thread at a time works with, where more come from, and whether kernels run or only ask."""
 
-    def __init__(self, allocate: Allocate = aligned_empty, rehearses: bool = False) -> None:
+    def __init__(
+        self, allocate: Allocate = aligned_empty, rehearses: bool = False, stand_in: StandIn | None = None
+    ) -> None:
         self.held: dict[tuple[str, np.dtype], np.ndarray] = {}
         self.allocate = allocate
         self.rehearses = rehearses
+        self.stand_in = stand_in
         self.state = object()  # another one whenever a buffer takes the place of another
 
 
@@ -147,13 +153,20 @@ def rehearses() -> bool:
     return _current.workspace.rehearses
 
 
+def rehearse(kernel: Any, arguments: tuple[Any, ...]) -> None:
+    """Do what a rehearsal does in place of a launch."""
+    stand_in = _current.workspace.stand_in
+    if stand_in is not None:
+        stand_in(kernel, arguments)
+
+
 @contextmanager
-def rehearsal(allocate: Allocate) -> Iterator[None]:
+def rehearsal(allocate: Allocate, stand_in: StandIn | None = None) -> Iterator[None]:
     """Start no kernel that this thread calls, and count its scratch memory from none: `held_bytes` tells the sum.
 
-    `allocate` makes the buffers, which hardly anybody writes.
+    `allocate` makes the buffers, which hardly anybody writes; `stand_in` gets every launch.
     """
-    before = enter(Workspace(allocate, rehearses=True))
+    before = enter(Workspace(allocate, rehearses=True, stand_in=stand_in))
     try:
         yield
     finally:

@@ -1,16 +1,21 @@
 """The commands about this machine: `doctor` and `warmup`."""
 
 import os
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import fastcnn as fc
 from fastcnn import host
+from fastcnn.kernels.cpu import cache
 
 NAMES = ("python", "packages", "optional", "cpu", "threads", "cache", "kernels", "ceilings")
 
@@ -81,3 +86,88 @@ def test_commands_say_why_nothing_is_compiled(command: tuple[str, ...]) -> None:
     assert result.returncode == 1
     assert result.stderr.startswith('Error: the device "cpu" runs compiled kernels, and NUMBA_DISABLE_JIT')
     assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.usefixtures("quick_roofs")
+def test_doctor_names_damaged_kernels_until_they_are_mended(
+    run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    code = cache.Cache(lambda: "kernels")
+    monkeypatch.setenv("FASTCNN_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(host, "_machine_code", lambda: code)
+    for name in ("a.o", "b.nbc"):
+        code.save(name, b"machine code")
+    assert f"{tmp_path / 'kernels'}: 2 compiled kernels" in run("doctor").stdout
+    (tmp_path / "kernels/a.o").write_bytes(b"")
+    found = run("doctor")
+    assert found.exit_code == 1
+    assert f"1 file in {tmp_path / 'kernels'} cannot be used" in found.stdout
+    assert "(a.o): run `fastcnn warmup`" in found.stdout
+    assert "All is well" not in found.output
+    host.mend_cache()
+    assert "1 compiled kernel," in run("doctor").stdout
+
+
+def test_after_warmup_of_a_network_its_commands_compile_nothing(tmp_path: Path) -> None:
+    environment = os.environ | {"FASTCNN_CACHE_DIR": str(tmp_path / "cache")}
+
+    def compiled(*arguments: str) -> tuple[int, str]:
+        """Run a command; return how many files it leaves in the cache, and what it says on standard error."""
+        before = set((tmp_path / "cache").rglob("*"))
+        command = [sys.executable, "-c", "from fastcnn.cli.main import main; main()", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        return len(set((tmp_path / "cache").rglob("*")) - before), done.stderr
+
+    assert compiled("warmup", "lenet5", "--input-shape", "8x8x1", "--classes", "10")[0] > 50
+    quickly = ("--epochs", "1", "--out", "net.safetensors")
+    assert compiled("train", "lenet5", *quickly) == (0, "")
+    assert compiled("train", "lenet5", *quickly, "--optimizer", "adam", "--augment", "--batch-size", "77") == (0, "")
+    assert compiled("eval", "net.safetensors", "--batch-size", "100") == (0, "")
+    Image.fromarray(np.eye(8, dtype=np.uint8) * 255).save(tmp_path / "eight.png")
+    assert compiled("predict", "net.safetensors", "eight.png") == (0, "")
+    made, said = compiled("train", "lenet5", *quickly, "--threads", "1", "--optimizer", "rmsprop")
+    assert (made, said) == (0, "")
+    shutil.rmtree(tmp_path / "cache")
+    made, said = compiled("eval", "net.safetensors")
+    assert (made > 20, said) == (True, "Compiling kernels for this machine, once: later runs load them.\n")
+
+
+def test_what_is_compiled_is_told_on_standard_error_unless_only_errors_are_wanted(
+    run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fastcnn.kernels.cpu.compiling import watch
+
+    def fit(*arguments: object, **keywords: object) -> None:
+        watch.say("compiling")
+        raise fc.TrainingError("enough")
+
+    monkeypatch.setattr(fc.Trainer, "fit", fit)
+    assert run("train", "lenet5").stderr == "compiling\nError: enough\n"
+    assert run("train", "lenet5", "--quiet").stderr == "Error: enough\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--input-shape", "8x8x1"), "--input-shape and --classes go with the name of a network: give one."),
+        (("lenet6",), "did you mean lenet"),
+        (("lenet5", "--input-shape", "2x2x1"), "lenet5"),
+        (("autoencoder", "--classes", "3"), "autoencoder has no classes; leave out --classes."),
+    ],
+)
+def test_warmup_refuses_what_is_no_network(run: Callable[..., Any], arguments: tuple[str, ...], sentence: str) -> None:
+    result = run("warmup", *arguments)
+    assert result.exit_code in (1, 2)
+    assert sentence in result.stderr
+    assert "[1/" not in result.stdout
+
+
+def test_what_is_told_while_a_bar_is_drawn_stands_on_a_line_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    from fastcnn.cli.main import _to_stderr
+    from fastcnn.progress import Bar
+
+    with Bar(True, "epoch 1/1", 10):
+        _to_stderr("compiling")
+    lines = re.split(r"[\r\n]+", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().err))
+    assert "compiling" in [line.strip() for line in lines]

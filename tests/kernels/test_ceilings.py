@@ -57,3 +57,16 @@ def test_a_broken_entry_is_replaced(file):
         assert ceilings.kept(2) is None
         ceilings.keep(2, np.float32, Ceilings(50.0, 5.0))
         assert ceilings.kept(2) == (50, 5)
+
+
+def test_a_changed_digit_is_no_ceiling(file):
+    ceilings.keep(2, np.float32, Ceilings(100.0, 10.0))
+    file.write_text(file.read_text().replace("100.0", "900.0"))
+    assert ceilings.kept(2) is None
+    assert ceilings.keep(2, np.float32, Ceilings(90.0, 9.0)) == (90, 9)
+
+
+def test_a_folder_that_cannot_be_written_keeps_none(monkeypatch, tmp_path):
+    monkeypatch.setattr(ceilings, "cache_folder", lambda: tmp_path / "absent")
+    assert ceilings.keep(2, np.float32, Ceilings(100.0, 10.0)) == (100, 10)
+    assert ceilings.kept(2) is None

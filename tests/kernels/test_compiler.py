@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from fastcnn import kernels
+from fastcnn.kernels.cpu.cache import unsealed
 
 HELPER = '''"""A helper."""
 
@@ -50,6 +51,40 @@ activation.relu_forward(x, y)
 print(y.sum(dtype=float), sum(elementwise.apply_blocks.stats.cache_hits.values()))
 """
 
+PROGRAM = """
+import numpy as np
+from fastcnn.kernels.cpu import activation, program
+x, y = np.arange(-50_000, 50_000, dtype=np.float32), np.empty(100_000, np.float32)
+repeated = program.Program([(activation.relu_forward, (x, y))])
+for _ in range(3):
+    repeated.run()
+print(y.sum(dtype=float))
+"""
+
+WITHOUT_HOME = """
+import os, pwd
+def unknown(user):
+    raise KeyError(user)
+for name in ("HOME", "XDG_CACHE_HOME"):
+    os.environ.pop(name, None)
+pwd.getpwuid = unknown
+"""
+
+SMALL_FILES = """
+import resource
+resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+"""
+
+READ_ONLY = """
+import os, tempfile
+right = tempfile.TemporaryFile
+def refuse(dir, **keywords):
+    if str(dir).startswith(os.environ["FASTCNN_CACHE_DIR"]):
+        raise OSError(30, "Read-only file system")
+    return right(dir=dir, **keywords)
+tempfile.TemporaryFile = refuse
+"""
+
 
 @pytest.fixture
 def house(tmp_path):
@@ -69,6 +104,7 @@ def start(house, script):
         "PYTHONPATH": str(house.parent),
         "PYTHONDONTWRITEBYTECODE": "1",
         "FASTCNN_CACHE_DIR": str(house.parent / "cache"),
+        "XDG_CACHE_HOME": str(house.parent / "home"),
     }
     return subprocess.Popen(
         [sys.executable, "-c", script],
@@ -80,11 +116,18 @@ def start(house, script):
     )
 
 
-def finish(process):
-    """Return the numbers that the process printed."""
+def finish(process, warning=None):
+    """Return the numbers that the process printed; it gives this one warning, or none."""
     output, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
+    assert errors.count("Warning") == (warning is not None), errors
+    assert (warning or "") in errors
     return [float(word) for word in output.split()]
+
+
+def kept(house):
+    """Return the files of the cache."""
+    return sorted(path for path in (house.parent / "cache").rglob("*") if path.is_file())
 
 
 def test_an_edited_helper_in_another_file_is_noticed(house):
@@ -103,16 +146,67 @@ def test_two_processes_fill_one_cache_at_once(house):
     assert three[1] == 1, "the third process compiled again"
 
 
-def test_a_damaged_cache_file_is_compiled_again(house):
+def emptied(content):
+    return b""
+
+
+def halved(content):
+    return content[: len(content) // 2]
+
+
+def flipped(content):
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 4]) + content[middle + 1 :]
+
+
+@pytest.mark.parametrize("damage", [emptied, halved, flipped])
+def test_damaged_cache_files_of_every_kind_are_compiled_again(house, damage):
+    total = finish(start(house, PROGRAM))
+    files = kept(house)
+    assert {path.suffix for path in files} == {".nbc", ".o"}
+    for path in files:
+        path.write_bytes(damage(path.read_bytes()))
+    assert finish(start(house, PROGRAM)) == total
+    assert kept(house) == files
+    assert all(unsealed(path) for path in files)
+
+
+def test_a_damaged_cache_file_is_compiled_again_once(house):
     assert finish(start(house, SCALE)) == [2, 0, 1]
-    files = list((house.parent / "cache").rglob("*.nbc"))
-    assert files
-    for file in files:
-        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    for path in kept(house):
+        path.write_bytes(halved(path.read_bytes()))
     assert finish(start(house, SCALE)) == [2, 0, 1]
     assert finish(start(house, SCALE)) == [2, 1, 0]
 
 
 def test_a_cache_that_cannot_be_written_does_not_matter(house):
     (house.parent / "cache").write_text("a file where the folder should be")
-    assert finish(start(house, SCALE))[0] == 2
+    assert finish(start(house, SCALE), "cannot be made")[0] == 2
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the list of users and the limit are those of Unix")
+class TestOnUnix:
+    def test_a_user_without_a_home_keeps_kernels_where_he_says(self, house):
+        assert finish(start(house, WITHOUT_HOME + SCALE)) == [2, 0, 1]
+        assert finish(start(house, WITHOUT_HOME + SCALE)) == [2, 1, 0]
+
+    def test_a_folder_for_one_process_is_gone_with_it(self, house):
+        trap = f"import tempfile\ntempfile.tempdir = {str(house.parent)!r}\ndel os.environ['FASTCNN_CACHE_DIR']\n"
+        (house.parent / f"fastcnn-{os.geteuid()}").write_text("in the way")
+        before = set(house.parent.iterdir())
+        assert finish(start(house, WITHOUT_HOME + trap + SCALE), "no home folder and ")[0] == 2
+        assert set(house.parent.iterdir()) == before
+
+    def test_a_disk_that_is_full_is_told_once_and_keeps_no_part_of_a_file(self, house):
+        assert finish(start(house, SMALL_FILES + PROGRAM), "cannot be kept") == finish(start(house, PROGRAM))
+        assert all(unsealed(path) for path in kept(house))
+
+
+def test_a_cache_that_was_filled_and_is_read_only_is_read(house):
+    assert finish(start(house, SCALE)) == [2, 0, 1]
+    files = kept(house)
+    assert finish(start(house, READ_ONLY + SCALE)) == [2, 1, 0]
+    assert kept(house) == files
+    finish(start(house, READ_ONLY + PROGRAM), "Kernels are kept in")  # others than those that are there
+    assert kept(house) == files
+    assert list((house.parent / "home").rglob("*.o"))
