@@ -67,7 +67,7 @@ def _sum_records(records, row, total):
 
 @jit
 def _join(team, code, y, records, pitch, shift, eps, cuts, parts, mean, variance):
-    """Do `join`; where there are no sums, or they lost too much, read y."""
+    """Do `join`; where there are no sums, or they lost too much or left the range of the dtype, read y."""
     (_, L, C), centre, around, far = y.shape, mean[0], variance[0], records.shape[0] == 0
     if records.shape[0] > 0:
         _sum_records(records, FIRST * pitch, centre)
@@ -76,7 +76,7 @@ def _join(team, code, y, records, pitch, shift, eps, cuts, parts, mean, variance
         off = centre[k] / L
         squares = around[k] - off * centre[k]
         spread = max(squares, 0.0) / L if squares == squares else np.nan
-        far = far or off * off > FAR * FAR * (spread + eps)
+        far = far or not (off * off <= FAR * FAR * (spread + eps) < np.inf)
         centre[k], around[k] = np.float64(shift[k]) + off, spread
     if far:
         share(team, cuts[1], measure_chunk, (0, code, y, cuts, parts))
