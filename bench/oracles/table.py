@@ -22,7 +22,7 @@ EDGES = """
 
 - NaN passes forward. The gradient there is that of the piece which PyTorch's comparisons fail into, the same in every
   lane, room and fused kernel: dy for `ReLU`, `ReLU6`, `ELU` and `Hardswish` (so a NaN that a clip lets pass lets its
-  gradient pass, too), slope * dy for `LeakyReLU`, 0 for `Abs`, and NaN for the smooth ones. Max-pooling takes the first
+  gradient pass, too), slope * dy for `LeakyReLU`, 0 for `Abs`, and NaN for the smooth ones. Max-pooling takes the last
   NaN of a window for its maximum, and gives it the gradient.
 - Normalizations measure around a number of their input, in two passes, and again in float64 where a sum leaves the
   range of float32: what is constant gives 0 whatever its size, and deviations to 1e37 are normalized. In float64 a

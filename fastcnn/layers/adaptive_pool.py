@@ -68,7 +68,7 @@ class AdaptiveAvgPool(AdaptivePool):
 
 
 class AdaptiveMaxPool(AdaptivePool):
-    """Maximum of adaptive windows; the gradient goes to the first, and NaN wins.
+    """Maximum of adaptive windows; the gradient goes to the first, or to the last NaN, which wins.
 
     With `return_indices`, `forward` returns (y, indices), the flat positions of the maxima in the image, in int64.
     """

@@ -121,6 +121,8 @@ def _some_window_is_empty(size: int, window: int, stride: int, pad: int, dilatio
 class MaxPool(Pool):
     """Maximum of every window, with PyTorch's arguments; padding never wins, NaN always does.
 
+    The gradient goes to the first of equal maxima, and to the last NaN.
+
     With `return_indices`, `forward` returns (y, indices): in int64 and of y's shape, the flat position of each
     maximum among its image's pixels, (d * H + h) * W + w. On a node of a graph, the layer then makes two nodes, the
     second for `MaxUnpool`; its indices are numbers of the network's dtype.

@@ -247,7 +247,7 @@ class Upsample(Layer):
     def bind(self, backend: Backend, xs: Sequence[Array], y: Array, training: bool = True) -> Bound:
         """Return the calls."""
         resample, rank = backend.resample, xs[0].ndim - 2
-        how = (("nearest", False, 0.0),) * (3 - rank) + self._samplings(xs[0].shape[1:-1], y.shape[1:-1])
+        how = (("nearest", False, 0.0),) * (3 - rank) + self._samplings(xs[0].shape[1:-1], y.shape[1:-1], y.dtype)
 
         def backward(dy: Array, dxs: Sequence[Array | None], grads: Mapping[str, Array]) -> list[Call]:
             if dxs[0] is None:
@@ -256,7 +256,7 @@ class Upsample(Layer):
 
         return Bound(backward, [(resample.upsample_forward, (five_axes(xs[0]), how, five_axes(y)))])
 
-    def _samplings(self, image: Shape, output: Shape) -> tuple[tuple[str, bool, float], ...]:
+    def _samplings(self, image: Shape, output: Shape, dtype: np.dtype[Any]) -> tuple[tuple[str, bool, float], ...]:
         """Return how each axis is sampled.
 
         PyTorch takes the nearest pixels of small images by a loop of its own, in float32 whatever the dtype, which goes
@@ -266,7 +266,7 @@ class Upsample(Layer):
         if self.mode != "nearest":
             return tuple(("linear", bool(self.align_corners), scale) for scale in scales)
         is_small = len(image) == 2 and sum(output) <= SMALL_OUTPUT
-        mode = "nearest64" if self.dtype == np.float64 and not is_small else "nearest"
+        mode = "nearest64" if dtype == np.float64 and not is_small else "nearest"
         return tuple(
             (mode, False, 0.0 if is_small and outputs in (size, 2 * size) else scale)
             for size, outputs, scale in zip(image, output, scales, strict=True)

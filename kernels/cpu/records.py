@@ -26,6 +26,7 @@ Norm = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, float, 
 """A normalization: its input x, gamma, beta, mean and variance (1, K), eps, and between what it brings its output."""
 
 FAR = 4.0  # squares around a number so many deviations from the mean are 17 times those around the mean
+NO_SPREAD = 0.01  # of eps, added to the variance: less is nothing to the normalization, where nothing is off by more
 SMALL = 1 << 15  # elements: for fewer no second thread wakes
 
 
@@ -76,7 +77,7 @@ def _join(team, code, y, records, pitch, shift, eps, cuts, parts, mean, variance
         off = centre[k] / L
         squares = around[k] - off * centre[k]
         spread = max(squares, 0.0) / L if squares == squares else np.nan
-        far = far or not (off * off <= FAR * FAR * (spread + eps) < np.inf)
+        far = far or not (off * off <= FAR * FAR * (spread + NO_SPREAD * eps) < np.inf)
         centre[k], around[k] = np.float64(shift[k]) + off, spread
     if far:
         share(team, cuts[1], measure_chunk, (0, code, y, cuts, parts))
@@ -89,7 +90,7 @@ def join(
 ) -> None:  # fmt: skip
     """Fill the mean and biased variance (1, K), float64, of y (M, K), from records or, where there are none, from y.
 
-    A shift is far where it is off by more than FAR times the square root of the variance plus eps.
+    A shift is far where it is off by more than FAR times the square root of the variance and a small part of eps.
     """
     rows = y.reshape(1, -1, y.shape[-1])
     cuts, code = plan(rows)

@@ -5,7 +5,7 @@ column entry, column entries, value). What a segment meets is every pair of a *r
 (offset in elements, value): the tap's place is the sum of the offsets. Values are codes of taps that add up (MAX,
 PICK, PLACE_WINNERS), weights that multiply (WEIGH), or divisors that multiply (MEAN, EACH, PLACE).
 
-    MAX            out = the largest, its code to winner; the first of equals, NaN above all
+    MAX            out = the largest, its code to winner; the first of equals, the last NaN above all
     PICK           out = the sum of those whose winner is the code
     SUM, SIZES, NORM   out = the sum, the sum of absolute values, the root of the sum of squares
     TIMES, SIGNED      out = the sum times `own`, an array of the shape of out, or times its sign
@@ -217,7 +217,7 @@ class _Sweep:
             self.maximum_of_nans(at, vectors, mask)
 
     def maximum_of_nans(self, at: Value, vectors: int, mask: Value | None) -> None:
-        """Write maxima where a NaN is the largest, the first of them."""
+        """Write maxima where a NaN is the largest, the last of them."""
         f, b = self.f, self.f.b
         lowest = ir.Constant(f.vector, [float("-inf")] * self.lanes)
         first = self.spread_code(self.first_code(), self.code_type)
@@ -227,7 +227,7 @@ class _Sweep:
             here = self.spread_code(self.code(row, column), self.code_type)
             for v in range(vectors):
                 value = f.load(f.at(self.source, place, v), mask)
-                better = b.and_(b.fcmp_unordered(">", value, best[v]), b.fcmp_ordered("ord", best[v], best[v]))
+                better = b.or_(b.fcmp_ordered(">", value, best[v]), b.fcmp_unordered("uno", value, value))
                 best[v], winner[v] = b.select(better, value, best[v]), b.select(better, here, winner[v])
             return [*best, *winner]
 

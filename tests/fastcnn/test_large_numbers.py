@@ -168,3 +168,25 @@ def test_means_and_norms_whose_sums_overflow(device, dtype, channels):
     for pool, scale in pools:
         want = pool.forward(x).copy()
         np.testing.assert_allclose(pool.forward(x * scale) / scale, want, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["batch", "group", "layer, short rows", "layer, long rows"])
+@pytest.mark.parametrize("size", [1e20, 1e30, 1e36])
+def test_huge_gradients(kind, size):
+    rng = np.random.default_rng(9)
+    for shape in SHAPES:
+        x, dy = rng.normal(size=shape).astype("float32"), (size * (3 + rng.normal(size=shape))).astype("float32")
+        layer = LAYERS[kind](shape[1:])
+        layer.forward(x)
+        assert_near(layer.backward(dy) / size, truth(kind, shape[1:], x, dy)[1] / size, 1e-5)
+
+
+@pytest.mark.parametrize("value", [0.001, 0.005, 0.0123, 1 / 3])
+@pytest.mark.parametrize("window", [1, 3])
+def test_measured_convolution_of_many_small_constants(value, window):
+    conv = fc.Conv2d(16, 32, window, padding=window // 2)
+    net = fc.Sequential(conv, fc.BatchNorm2d(32), input_shape=(56, 56, 16))
+    conv.params["weight"][...] = 0
+    conv.params["bias"][...] = value
+    x = np.random.default_rng(10).normal(size=(8, 56, 56, 16)).astype("float32")
+    np.testing.assert_allclose(net.forward(x), 0, atol=1e-6)
