@@ -104,7 +104,9 @@ def gradient_chunk(task, thread, n, threads, code, x, dy, after, cuts, factors, 
     first = mirrored(task, chunks, threads) * pixels
     begin, count = (n * L + first) * C * x.itemsize, min(pixels, L - first) * C
     _, how, bounds = after
-    if any_above(exact[3], LARGE_BACK) or any_wide_sum(sums[0]):
+    # Behind constant statistics a NaN in x is none of the gradient's, and the fast loop multiplies it by 0.
+    spoiled = exact[5] and any_not_finite(sums[1])
+    if spoiled or any_above(exact[3], LARGE_BACK) or any_wide_sum(sums[0]):
         flat = x.reshape(-1), dy.reshape(-1), dx.reshape(-1), begin // x.itemsize, count // C, L
         gradient_wide(*flat, *exact, sums, how == BY_X, bounds[0], bounds[1])
         return

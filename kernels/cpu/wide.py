@@ -123,7 +123,8 @@ def gradient_wide(x, dy, dx, begin, pixels, L, gamma, beta, mean, variance, eps,
                 xhat, given = (np.float64(x[i]) - mean[g]) * inverse, np.float64(dy[i])
                 made = x.dtype.type(xhat * gamma[c] + beta[c])
                 given = 0.0 if by_x & ((made <= low) | (made >= high)) else given
-                dx[i] = (given * gamma[c] - plain - xhat * tilted) * inverse
+                taken = 0.0 if constant else plain + xhat * tilted
+                dx[i] = (given * gamma[c] - taken) * inverse
 
 
 @jit(inner=True)
