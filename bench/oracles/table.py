@@ -17,6 +17,22 @@ the rooms; "gradient" is the worst of all gradients by inputs and parameters.
 | --- | --- | --- | --- | --- | --- | --- |
 """
 
+EDGES = """
+## At the edges
+
+- NaN passes forward. The gradient there is that of the piece which PyTorch's comparisons fail into, the same in every
+  lane, room and fused kernel: dy for `ReLU`, `ReLU6`, `ELU` and `Hardswish` (so a NaN that a clip lets pass lets its
+  gradient pass, too), slope * dy for `LeakyReLU`, 0 for `Abs`, and NaN for the smooth ones. Max-pooling takes the last
+  NaN of a window for its maximum, and gives it the gradient.
+- Normalizations measure around a number of their input, in two passes, and again in float64 where a sum leaves the
+  range of float32: what is constant gives 0 whatever its size, and deviations to 1e37 are normalized. In float64 a
+  variance above 1e308 is infinite and what it divides 0, and so is a running variance above 3e38 in float32, as in
+  PyTorch. Means and Euclidean norms of windows hold where their sums would overflow.
+- `Upsample` takes the nearest pixels that PyTorch takes for a contiguous array of the same dtype. Its gradient is the
+  transpose of that; PyTorch's goes by the sizes alone, also where its way forward goes by the scale factor.
+- The batch may be empty, and no other axis.
+"""
+
 
 def row(operation: Operation) -> str:
     """Return one line of the table."""
@@ -33,3 +49,4 @@ def lines() -> Iterator[str]:
     for operations in collect().values():
         for operation in operations:
             yield row(operation)
+    yield EDGES.rstrip("\n")

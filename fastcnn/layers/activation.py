@@ -4,7 +4,8 @@
 
 Names, arguments and defaults are PyTorch's; `inplace` is taken and has no effect, since plans place arrays.
 The gradient is computed from the input or from the output, never from both. All functions hold for any finite input,
-and have their limits at infinity; NaN passes. `kernels/reference/activation.py` defines them.
+and have their limits at infinity; NaN passes, and with it the gradient as it is through ReLU, ReLU6, ELU and hardswish.
+`kernels/reference/activation.py` defines them, and what the others' gradients are there.
 """
 
 from __future__ import annotations

@@ -83,7 +83,7 @@ class AdaptiveAvgPool(AdaptivePool):
 
 
 class AdaptiveMaxPool(AdaptivePool):
-    """Maximum of adaptive windows; the gradient goes to the first, and NaN wins.
+    """Maximum of adaptive windows; the gradient goes to the first, or to the last NaN, which wins.
 
     Notes
     -----

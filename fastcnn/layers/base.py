@@ -222,6 +222,12 @@ class Layer(ChecksArguments, Described, ABC):
         if len(inputs) != self.arity and not (self.is_variadic and len(inputs) > self.arity):
             needed = f"{self.arity} or more" if self.is_variadic else str(self.arity)
             raise ShapeError(f"{self.label} got {len(inputs)} inputs, and needs {needed}: give it as many.")
+        for shape in inputs:
+            if 0 in shape:
+                raise ShapeError(
+                    f"{self.label} got an input of shape {tuple(shape)} after the batch axis, and needs axes of at "
+                    "least 1: only the batch may be empty, so leave out what holds nothing."
+                )
         return self.infer(*(tuple(shape) for shape in inputs))
 
     @abstractmethod

@@ -144,10 +144,10 @@ class MaxPool(Pool):
 
     Notes
     -----
-    Padding never wins, NaN always does; the gradient goes to the first maximum of a window. With `return_indices`,
-    `forward` returns (y, indices): in int64 and of y's shape, the flat position of each maximum among its image's
-    pixels, (d * H + h) * W + w. On a node of a graph, the layer then makes two nodes, the second for `MaxUnpool`; its
-    indices are numbers of the network's dtype.
+    Padding never wins, NaN always does; the gradient goes to the first of equal maxima, and to the last NaN. With
+    `return_indices`, `forward` returns (y, indices): in int64 and of y's shape, the flat position of each maximum among
+    its image's pixels, (d * H + h) * W + w. On a node of a graph, the layer then makes two nodes, the second for
+    `MaxUnpool`; its indices are numbers of the network's dtype.
 
     Parameters
     ----------

@@ -20,6 +20,7 @@ from fastcnn.shapes import IntOrAxes, compact, per_axis, whole
 
 RANKS = {"nearest": (1, 2, 3), "linear": (1,), "bilinear": (2,), "trilinear": (3,)}
 UNPADDED = ((0, 0),) * 3
+SMALL_OUTPUT = 128  # rows and columns of an image, together, up to which PyTorch takes the nearest pixels another way
 
 
 class MaxUnpool(Layer):
@@ -193,7 +194,10 @@ class Upsample(Layer):
     scale_factor
         Or how many times larger; the size is rounded down.
     mode
-        "nearest" for any rank, "linear", "bilinear" or "trilinear" for rank 1, 2 or 3.
+        "nearest" for any rank, "linear", "bilinear" or "trilinear" for rank 1, 2 or 3. Output o is nearest to pixel
+        floor(o / scale_factor), in arithmetic of the array's dtype; in images whose rows and columns are 128 or fewer
+        together, in float32, and those of the same or twice the size go by the sizes. The gradient is the transpose of
+        that, while PyTorch's goes by the sizes everywhere.
     align_corners
         In the linear modes: the corners' pixels keep their values, and positions stand between them.
 
@@ -275,9 +279,7 @@ class Upsample(Layer):
     def bind(self, backend: Backend, xs: Sequence[Array], y: Array, training: bool = True) -> Bound:
         """Return the calls."""
         resample, rank = backend.resample, xs[0].ndim - 2
-        mode = "nearest" if self.mode == "nearest" else "linear"
-        how = (("nearest", False, 0.0),) * (3 - rank)
-        how += tuple((mode, bool(self.align_corners), scale) for scale in self._scales(rank))
+        how = (("nearest", False, 0.0),) * (3 - rank) + self._samplings(xs[0].shape[1:-1], y.shape[1:-1], y.dtype)
 
         def backward(dy: Array, dxs: Sequence[Array | None], grads: Mapping[str, Array]) -> list[Call]:
             if dxs[0] is None:
@@ -285,6 +287,22 @@ class Upsample(Layer):
             return [(resample.upsample_backward_input, (five_axes(dy), how, five_axes(dxs[0])))]
 
         return Bound(backward, [(resample.upsample_forward, (five_axes(xs[0]), how, five_axes(y)))])
+
+    def _samplings(self, image: Shape, output: Shape, dtype: np.dtype[Any]) -> tuple[tuple[str, bool, float], ...]:
+        """Return how each axis is sampled.
+
+        PyTorch takes the nearest pixels of small images by a loop of its own, in float32 whatever the dtype, which goes
+        by the sizes alone where they agree or are doubled, whatever the scale factor was.
+        """
+        scales = self._scales(len(image))
+        if self.mode != "nearest":
+            return tuple(("linear", bool(self.align_corners), scale) for scale in scales)
+        is_small = len(image) == 2 and sum(output) <= SMALL_OUTPUT
+        mode = "nearest64" if dtype == np.float64 and not is_small else "nearest"
+        return tuple(
+            (mode, False, 0.0 if is_small and outputs in (size, 2 * size) else scale)
+            for size, outputs, scale in zip(image, output, scales, strict=True)
+        )
 
 
 def _is_scale(value: object) -> bool:

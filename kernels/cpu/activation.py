@@ -93,7 +93,7 @@ def relu_forward(x, y):
 
 @repeatable
 def relu_backward_input(y, dy, dx):
-    """Fill dx with dy where y > 0, else with 0."""
+    """Fill dx with 0 where y <= 0, else with dy."""
     apply_gradient(RELU, y, dy, dx)
 
 
@@ -105,7 +105,7 @@ def relu6_forward(x, y):
 
 @repeatable
 def relu6_backward_input(y, dy, dx):
-    """Fill dx with dy where 0 < y < 6, else with 0."""
+    """Fill dx with 0 where y <= 0 or y >= 6, else with dy."""
     apply_gradient(RELU6, y, dy, dx)
 
 

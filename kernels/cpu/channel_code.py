@@ -84,9 +84,9 @@ class _Wide(Rows):
         return b.select(b.fcmp_ordered(">", raised, high), high, raised)
 
     def within(self, dy: Value, value: Value, bounds: tuple[Value, Value]) -> Value:
-        """Return dy where a value lies between the bounds, else 0: the gradient of clip."""
+        """Return dy where a value lies between the bounds or is NaN, else 0: the gradient of clip."""
         b, (low, high) = self.f.b, bounds
-        inside = b.and_(b.fcmp_ordered(">", value, low), b.fcmp_ordered("<", value, high))
+        inside = b.and_(b.fcmp_unordered(">", value, low), b.fcmp_unordered("<", value, high))
         return b.select(inside, dy, self.f.zero)
 
     def emit_column_sums(self, terms, within: bool = False) -> None:

@@ -101,15 +101,6 @@ def set_factors(gamma, beta, eps, mean, variance, factors):
 
 
 @jit(inner=True, reorder=True)
-def sum_run(a, at, count):
-    """Return the sum of `count` elements from `at`."""
-    total = 0.0
-    for i in range(count):
-        total += a[np.uintp(at + i)]
-    return total
-
-
-@jit(inner=True, reorder=True)
 def sum_products(a, b, at, count):
     """Return the sum of `count` products from `at`."""
     total = 0.0

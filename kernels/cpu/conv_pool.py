@@ -52,7 +52,7 @@ def suits(batch: int, image: int, filters: int, taps: int) -> bool:
 
 @jit(inner=True)
 def _reduce_taps(z, taps, leader, y, winner):
-    """Fill y and winner (length,) from the convolution outputs z (taps, length): maximum, NaN first, cut at zero."""
+    """Fill y and winner (length,) from the convolution outputs z (taps, length): maximum or last NaN, cut at zero."""
     length = y.size
     for i in range(length):
         y[np.uintp(i)] = z[np.uintp(i)]
@@ -61,7 +61,7 @@ def _reduce_taps(z, taps, leader, y, winner):
         at = tap * length
         for i in range(length):
             v, best = z[np.uintp(at + i)], y[np.uintp(i)]
-            better = (v > best) | ((v != v) & (best == best))
+            better = (v > best) | (v != v)
             y[np.uintp(i)] = v if better else best
             leader[np.uintp(i)] = np.int32(tap) if better else leader[np.uintp(i)]
     for i in range(length):

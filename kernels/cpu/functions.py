@@ -1,7 +1,8 @@
 """The scalar functions of the activations and their gradients: f(x, a, b) and g(kept, dy, a, b), a `Pair` each.
 
 They have no branches, stand on `elementary.py`, and hold where exponentials would overflow; a factor that meets one
-which vanishes is kept finite by `within`, since infinity times 0 is no number.
+which vanishes is kept finite by `within`, since infinity times 0 is no number. What a gradient is at NaN is in
+`reference/activation.py`: the comparisons are written so that they fail into that piece, in vectors as in tails.
 """
 
 import math
@@ -40,8 +41,8 @@ def relu(x, a, b):
 
 @jit(inner=True)
 def relu_gradient(y, dy, a, b):
-    """Return dy where y > 0, else 0, also of a dy that is NaN."""
-    return dy if y > like(y, 0) else like(y, 0)
+    """Return 0 where y <= 0, also of a dy that is NaN, else dy."""
+    return like(y, 0) if y <= like(y, 0) else dy
 
 
 @jit(inner=True)
@@ -52,8 +53,8 @@ def relu6(x, a, b):
 
 @jit(inner=True)
 def relu6_gradient(y, dy, a, b):
-    """Return dy where 0 < y < 6, else 0."""
-    return dy if (y > like(y, 0)) & (y < like(y, 6)) else like(y, 0)
+    """Return 0 where y <= 0 or y >= 6, else dy."""
+    return like(y, 0) if (y <= like(y, 0)) | (y >= like(y, 6)) else dy
 
 
 @jit(inner=True)
@@ -90,7 +91,8 @@ def elu(x, alpha, b):
 @jit(inner=True)
 def elu_gradient(x, dy, alpha, b):
     """Return the gradient of `elu`, that of negative x at 0."""
-    return dy if x > like(x, 0) else dy * (alpha * exp(within(x, like(x, -FAR), like(x, 0))))
+    slope = alpha * exp(within(x, like(x, -FAR), like(x, 0)))
+    return dy * slope if x <= like(x, 0) else dy
 
 
 # Sigmoids and units weighed by one
@@ -180,10 +182,10 @@ def hardswish(x, a, b):
 
 @jit(inner=True)
 def hardswish_gradient(x, dy, a, b):
-    """Return the gradient of `hardswish`: 0 up to -3, 1 from 3 on."""
+    """Return the gradient of `hardswish`: 0 up to -3, 1 from 3 on, and of NaN."""
     between = x * like(x, 1 / 3) + like(x, 0.5)
-    slope = like(x, 0) if x <= like(x, -3) else between
-    return dy * (like(x, 1) if x >= like(x, 3) else slope)
+    slope = between if x < like(x, 3) else like(x, 1)
+    return dy * (like(x, 0) if x <= like(x, -3) else slope)
 
 
 # Smooth rectification
@@ -210,8 +212,8 @@ def absolute(x, a, b):
 
 @jit(inner=True)
 def absolute_gradient(x, dy, a, b):
-    """Return dy times the sign of x."""
-    sign = like(x, -1) if x < like(x, 0) else x
+    """Return dy times the sign of x, that of 0 and NaN being 0."""
+    sign = like(x, -1) if x < like(x, 0) else like(x, 0)
     return dy * (like(x, 1) if x > like(x, 0) else sign)
 
 

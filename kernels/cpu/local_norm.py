@@ -1,8 +1,8 @@
 """Normalization by neighbouring channels or pixels: the definition is in `reference/local_norm.py`.
 
 Local response takes a block of pixels at a time: their squares are laid out with zeros between the pixels, so that one
-loop over the whole block adds a tap of all windows, whatever the number of channels. Local contrast takes an image at
-a time: its means and deviations are planes (H, W), which a cache holds.
+loop over the whole block adds a tap of all windows, whatever the number of channels. A block whose squares leave
+float32's range is taken in float64, an element at a time. Local contrast is in `local_contrast.py`.
 """
 
 import math
@@ -10,11 +10,19 @@ import math
 import numpy as np
 
 from fastcnn.kernels.cpu.compiler import jit
+from fastcnn.kernels.cpu.local_contrast import local_contrast_backward_input, local_contrast_forward
 from fastcnn.kernels.cpu.tasks import share
 from fastcnn.kernels.cpu.threads import call_parallel, repeatable
 
+__all__ = [
+    "local_contrast_backward_input", "local_contrast_forward", "local_response_backward_input",
+    "local_response_forward",
+]  # fmt: skip
+
 BLOCK = 1 << 12  # elements of a block of pixels: its few buffers stay in L1 and L2
 SMALL = 1 << 14  # elements: for fewer no second thread wakes
+
+LARGE_SQUARES = 1e24  # more of them, to the power of -mu - 1, may leave float32's range
 
 THREE_QUARTERS, HALF, WHOLE, ANY = range(4)  # the powers -mu that roots and divisions give, and the others
 POWERS = {0.75: THREE_QUARTERS, 0.5: HALF, 1.0: WHOLE}
@@ -121,6 +129,47 @@ def square_sums(x, at, pixels, C, before, after, kappa, lam, padded, s):
     add_taps(padded, pixels * pitch, before + after + 1, x.dtype.type(kappa), x.dtype.type(lam), s)
 
 
+@jit(inner=True, reorder=True)
+def sum_up(s, count):
+    """Return the sum of some numbers."""
+    total = s.dtype.type(0)
+    for i in range(count):
+        total += s[np.uintp(i)]
+    return total
+
+
+@jit(inner=True)
+def wide_sum(x, at, c, C, window, numbers):
+    """Return kappa + lam * the sum of squares of a channel's window, in float64."""
+    (before, after, _), (kappa, lam, _), total = window, numbers, 0.0
+    for i in range(max(0, c - before), min(C, c + after + 1)):
+        total += np.float64(x[at + i]) * np.float64(x[at + i])
+    return kappa + lam * total
+
+
+@jit(inner=True)
+def respond_wide(x, at, pixels, C, window, numbers, y):
+    """Fill some pixels, an element at a time."""
+    for place in range(at, at + pixels * C, C):
+        for c in range(C):
+            y[place + c] = x[place + c] * wide_sum(x, place, c, C, window, numbers) ** -numbers[2]
+
+
+@jit(inner=True)
+def respond_back_wide(x, dy, at, pixels, C, window, numbers, dx):
+    """Fill some pixels of dx, an element at a time."""
+    (before, after, _), (_, lam, mu), sums = window, numbers, np.empty(C, np.float64)
+    for place in range(at, at + pixels * C, C):
+        for c in range(C):
+            sums[c] = wide_sum(x, place, c, C, window, numbers)
+        for i in range(C):
+            shared = 0.0
+            for c in range(max(0, i - after), min(C, i + before + 1)):
+                own = np.float64(x[place + c]) * sums[c] ** -mu / sums[c]
+                shared += np.float64(dy[place + c]) * own
+            dx[place + i] = dy[place + i] * sums[i] ** -mu - 2 * lam * mu * x[place + i] * shared
+
+
 @jit(inner=True)
 def respond(block, thread, x, C, window, numbers, how, y):
     """Fill a block of pixels."""
@@ -130,6 +179,9 @@ def respond(block, thread, x, C, window, numbers, how, y):
     buffers = np.empty((3, pixels * pitch + before + after), x.dtype)
     s, f = buffers[1], buffers[2]
     square_sums(x, at, pixels, C, before, after, kappa, lam, buffers[0], s)
+    if not sum_up(s, pixels * pitch) < LARGE_SQUARES:
+        respond_wide(x, at, pixels, C, window, numbers, y)
+        return
     power(s, pixels * pitch, how, mu, f)
     for p in range(pixels):
         source, row = at + p * C, p * pitch
@@ -165,6 +217,9 @@ def respond_back(block, thread, x, dy, C, window, numbers, how, dx):
     buffers = np.empty((4, pixels * pitch + before + after), x.dtype)
     padded, s, f, shared = buffers[0], buffers[1], buffers[2], buffers[3]
     square_sums(x, at, pixels, C, before, after, kappa, lam, padded, s)
+    if not sum_up(s, pixels * pitch) < LARGE_SQUARES:
+        respond_back_wide(x, dy, at, pixels, C, window, numbers, dx)
+        return
     power(s, pixels * pitch, how, mu, f)
     padded[:] = 0
     for p in range(pixels):
@@ -192,155 +247,3 @@ def local_response_backward_input(x, dy, before, after, kappa, lam, mu, dx):
     if x.size:
         settings = _settings(x.shape[1], before, after, kappa, lam, mu)
         call_parallel(x.size > SMALL, respond_all_back, x.reshape(-1), dy.reshape(-1), *settings, dx.reshape(-1))
-
-
-@jit(inner=True)
-def blur(plane, down, across, padded, half, out):
-    """Fill out (H, W) with the weighted means of plane: across (T, W) along rows, then down (H, T) along columns."""
-    (H, W), T = plane.shape, down.shape[1]
-    middle = T // 2
-    padded[:] = 0
-    for h in range(H):
-        for w in range(W):
-            padded[np.uintp(middle + w)] = plane[h, np.uintp(w)]
-        for w in range(W):
-            half[h, np.uintp(w)] = 0
-        for t in range(T):
-            for w in range(W):
-                half[h, np.uintp(w)] += across[t, np.uintp(w)] * padded[np.uintp(w + t)]
-    for h in range(H):
-        for w in range(W):
-            out[h, np.uintp(w)] = 0
-        for t in range(max(0, middle - h), min(T, H + middle - h)):
-            weight, source = down[h, t], h + t - middle
-            for w in range(W):
-                out[h, np.uintp(w)] += weight * half[source, np.uintp(w)]
-
-
-@jit(inner=True, reorder=True)
-def channel_sum(a, at, C):
-    """Return the sum of C elements from `at`."""
-    total = a.dtype.type(0)
-    for c in range(C):
-        total += a[np.uintp(at + c)]
-    return total
-
-
-@jit(inner=True, reorder=True)
-def channel_product(a, b, at, C):
-    """Return the sum of C products from `at`."""
-    total = a.dtype.type(0)
-    for c in range(C):
-        total += a[np.uintp(at + c)] * b[np.uintp(at + c)]
-    return total
-
-
-@jit(inner=True)
-def contrast_image(n, thread, x, C, down, across, subtract, divide, eps, y, deviation):
-    """Fill image n of y, and its plane of deviations."""
-    (_, H, W), kind, T = deviation.shape, x.dtype.type, down.shape[1]
-    pixels, planes, padded = H * W, np.empty((2, H, W), x.dtype), np.empty(W + T, x.dtype)
-    plane, half, spread, at = planes[0], planes[1], deviation[n], n * H * W * C
-    flat, part = spread.reshape(-1), plane.reshape(-1)
-    for p in range(pixels):
-        part[p] = channel_sum(x, at + p * C, C) / kind(C) if subtract else kind(0)
-    if subtract:
-        blur(plane, down, across, padded, half, spread)
-        for p in range(pixels):
-            for c in range(at + p * C, at + p * C + C):
-                y[c] = x[c] - flat[p]
-    else:
-        y[at : at + pixels * C] = x[at : at + pixels * C]
-    spread[:] = 0
-    if not divide:
-        return
-    for p in range(pixels):
-        part[p] = channel_product(y, y, at + p * C, C) / kind(C)
-    blur(plane, down, across, padded, half, spread)
-    total = 0.0
-    for p in range(pixels):
-        flat[p] = math.sqrt(flat[p])
-        total += flat[p]
-    average = max(total / pixels, eps) if total == total else total
-    for p in range(pixels):
-        inverse = kind(1) / max(flat[p], kind(average)) if flat[p] == flat[p] else flat[p]
-        for c in range(at + p * C, at + p * C + C):
-            y[c] *= inverse
-
-
-@jit
-def contrast_images(team, x, C, down, across, subtract, divide, eps, y, deviation):
-    """Do `local_contrast_forward`."""
-    share(team, deviation.shape[0], contrast_image, (x, C, down, across, subtract, divide, eps, y, deviation))
-
-
-def local_contrast_forward(x, weights_h, weights_w, subtract, divide, eps, y, deviation):
-    """Fill y (N, H, W, C), and deviation with D where it divides, else with 0."""
-    down, across = np.ascontiguousarray(weights_h, x.dtype), np.ascontiguousarray(weights_w.T, x.dtype)
-    how = x.shape[3], down, across, bool(subtract), bool(divide), float(eps)
-    if x.size:
-        call_parallel(x.size > SMALL, contrast_images, x.reshape(-1), *how, y.reshape(-1), deviation)
-
-
-@jit(inner=True)
-def contrast_image_back(n, thread, y, deviation, dy, C, down, across, subtract, divide, eps, dx):
-    """Fill image n of dx; down and across are the adjoint's weights."""
-    (_, H, W), kind, T = deviation.shape, y.dtype.type, down.shape[1]
-    pixels, planes, padded = H * W, np.empty((3, H, W), y.dtype), np.empty(W + T, y.dtype)
-    plane, half, blurred, at = planes[0], planes[1], planes[2], n * H * W * C
-    spread, part, shared = deviation[n].reshape(-1), plane.reshape(-1), blurred.reshape(-1)
-    dx[at : at + pixels * C] = dy[at : at + pixels * C]
-    if divide:
-        total, outside = 0.0, 0.0
-        for p in range(pixels):
-            total += spread[p]
-        average = kind(total / pixels)
-        least = max(average, kind(eps))
-        for p in range(pixels):
-            part[p] = -channel_product(y, dy, at + p * C, C) / max(spread[p], least)
-            if not spread[p] > least:
-                outside += part[p]
-                part[p] = 0
-        by_average = kind(outside / pixels) if average > kind(eps) else kind(0)
-        for p in range(pixels):
-            by_spread = part[p] + by_average
-            part[p] = by_spread / (kind(2) * spread[p]) if spread[p] > 0 else kind(0)
-        blur(plane, down, across, padded, half, blurred)
-        for p in range(pixels):
-            divisor = max(spread[p], least)
-            inverse, along = kind(1) / divisor, kind(2) / kind(C) * divisor * shared[p]
-            for c in range(at + p * C, at + p * C + C):
-                dx[c] = dy[c] * inverse + along * y[c]
-    if subtract:
-        for p in range(pixels):
-            part[p] = channel_sum(dx, at + p * C, C) / kind(C)
-        blur(plane, down, across, padded, half, blurred)
-        for p in range(pixels):
-            for c in range(at + p * C, at + p * C + C):
-                dx[c] -= shared[p]
-
-
-@jit
-def contrast_images_back(team, y, deviation, dy, C, down, across, subtract, divide, eps, dx):
-    """Do `local_contrast_backward_input`."""
-    how = C, down, across, subtract, divide, eps
-    share(team, deviation.shape[0], contrast_image_back, (y, deviation, dy, *how, dx))
-
-
-def adjoint(weights):
-    """Return the table (H, T) of the transposed mean: what pixel h gives to those around it."""
-    size, taps = weights.shape
-    padded = np.zeros((size + taps - 1, taps), weights.dtype)
-    padded[taps // 2 : taps // 2 + size] = weights
-    rows, tap = np.arange(size)[:, None], np.arange(taps)
-    return padded[rows + tap, taps - 1 - tap]
-
-
-def local_contrast_backward_input(y, deviation, dy, weights_h, weights_w, subtract, divide, eps, dx):
-    """Fill dx; where D is 0, so is its gradient."""
-    down = np.ascontiguousarray(adjoint(weights_h), y.dtype)
-    across = np.ascontiguousarray(adjoint(weights_w).T, y.dtype)
-    how = y.shape[3], down, across, bool(subtract), bool(divide), float(eps)
-    if y.size:
-        arrays = y.reshape(-1), deviation, dy.reshape(-1)
-        call_parallel(y.size > SMALL, contrast_images_back, *arrays, *how, dx.reshape(-1))

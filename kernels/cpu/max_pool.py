@@ -39,7 +39,7 @@ def _backward(axes, C, *geometry) -> tuple[int, Tables]:
 def max_pool_forward(x, window, stride, padding, dilation, y, winner):
     """Fill y with the maxima and winner with the tap (t * R + r) * S + s of the first maximum.
 
-    The first NaN of a window wins it. A window without a pixel of the image gives minus infinity
+    The last NaN of a window wins it, as in PyTorch. A window without a pixel of the image gives minus infinity
     and tap 0.
     """
     geometry = x.shape[1:4], y.shape[1:4], window, stride, padding, dilation

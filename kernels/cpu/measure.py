@@ -8,7 +8,7 @@ one for each block of pixels that one task finishes, so that what is added to it
     FIRST    += sum of y - shift                     or, on the way back,    += sum of g
     SECOND   += sum of (y - shift)^2                                         += sum of g * (x - shift)
     SCALE    |  on the way back, g = y where (x - shift) * SCALE + LIFT is strictly between
-    LIFT     |  two bounds, else 0: the outputs y are the gradient behind a clip, and x stands beside them
+    LIFT     |  two bounds or NaN, else 0: the outputs y are the gradient behind a clip, and x stands beside them
 
 The outputs need not be read again, and may go past the caches. Written on `VectorFunction`; `records.py` joins the
 records.
@@ -59,7 +59,7 @@ class Sums:
                             x = f.load(b.inttoptr(b.add(b.ptrtoint(place, i64), source), place.type), kept)
                             near = b.fsub(x, shift)
                             at = b.call(f.fma, [near, scale, lift])
-                            inside = b.and_(b.fcmp_ordered(">", at, low), b.fcmp_ordered("<", at, high))
+                            inside = b.and_(b.fcmp_unordered(">", at, low), b.fcmp_unordered("<", at, high))
                             inside = inside if kept is None else b.and_(inside, kept)
                             pairs.append((b.select(inside, value, f.zero), near))
                         self._add(row(FIRST, v), row(SECOND, v), mask, pairs)

@@ -8,9 +8,10 @@ The pixels of an image are cut into chunks. The first 1 / SAMPLE of a chunk's pi
 and all of them the exact sums around it, so that nothing cancels where the mean is large beside the deviation. Whatever
 the pixels are, where the mean of s out of n is off by d, these alone add s * d**2 or more to the squares around the
 true mean, so those around the rough mean are at most 1 + n / s times as large. The chunks' means and squares are joined
-in float64 (Chan, Golub, LeVeque 1983). Where there are images enough for all threads, one task takes an image through
-all steps; else threads share the steps of one image after the other. Chunks and their order depend on the shape alone,
-so both ways give the same bits.
+in float64 (Chan, Golub, LeVeque 1983), around the first of them, so that what is constant has no deviation whatever its
+size. Sums that leave the dtype's range are taken anew in float64 (`wide.py`). Where there are images enough for all
+threads, one task takes an image through all steps; else threads share the steps of one image after the other. Chunks
+and their order depend on the shape alone, so both ways give the same bits.
 
 What follows the normalization goes along: y = clip(normalized x + residual, low, high), a sum and ReLU or ReLU6 in one.
 
@@ -31,7 +32,6 @@ from fastcnn.kernels.cpu.channel_sums import (
     mirrored,
     set_factors,
     sum_chunk,
-    sum_run,
     widen,
     workspace,
 )
@@ -40,6 +40,7 @@ from fastcnn.kernels.cpu.norm_gradient import group_norm_backward
 from fastcnn.kernels.cpu.row_norm import apart, layer_norm_backward, layer_norm_forward
 from fastcnn.kernels.cpu.tasks import share
 from fastcnn.kernels.cpu.threads import call_parallel, call_serial, repeatable
+from fastcnn.kernels.cpu.wide import LARGE, any_above, is_finite, measure_wide, scale_wide
 from fastcnn.kernels.cpu.workspace import keep
 
 FOLDED = 64  # rows of a filter a task
@@ -73,9 +74,21 @@ def measure_chunk(task, thread, n, code, x, cuts, parts):
     fold(total, C, mean)
     fold(square, C, around)
     for c in range(C):
-        off = mean[c] / count
-        around[c] = max(around[c] - off * mean[c], 0.0) if around[c] == around[c] else np.nan
-        mean[c] = np.float64(shift[c]) + off
+        if is_finite(mean[c]) & is_finite(around[c]):
+            off = mean[c] / count
+            around[c] = max(around[c] - off * mean[c], 0.0)
+            mean[c] = np.float64(shift[c]) + off
+        else:
+            mean[c], around[c] = measure_wide(flat, at + c, count, C)
+
+
+@jit(inner=True, reorder=True)
+def join_means(centre, at, count):
+    """Return the mean of some channels' means, around the first: that of equal numbers is the number."""
+    first, total = centre[at], 0.0
+    for i in range(count):
+        total += apart(centre[np.uintp(at + i)], first)
+    return first + total / count
 
 
 @jit(inner=True, reorder=True)
@@ -93,11 +106,13 @@ def join_chunks(n, C, L, cuts, parts, mean, variance):
     """Fill the statistics of image n from those of its chunks."""
     (pixels, chunks, _), G = cuts, mean.shape[1]
     E, joined = C // G, np.zeros((2, C), np.float64)
-    centre, around = joined[0], joined[1]
-    for chunk in range(chunks):
+    centre, around, first = joined[0], joined[1], parts[n * chunks, 0]
+    for chunk in range(1, chunks):
         part, share_of = parts[n * chunks + chunk, 0], min(pixels, L - chunk * pixels) / L
         for c in range(C):
-            centre[np.uintp(c)] += share_of * part[np.uintp(c)]
+            centre[np.uintp(c)] += share_of * (part[np.uintp(c)] - first[np.uintp(c)])
+    for c in range(C):
+        centre[np.uintp(c)] += first[np.uintp(c)]
     for chunk in range(chunks):
         part, squares = parts[n * chunks + chunk, 0], parts[n * chunks + chunk, 1]
         count = float(min(pixels, L - chunk * pixels))
@@ -105,15 +120,20 @@ def join_chunks(n, C, L, cuts, parts, mean, variance):
             off = part[np.uintp(c)] - centre[np.uintp(c)]
             around[np.uintp(c)] += squares[np.uintp(c)] + count * off * off
     for g in range(G):
-        mean[n, g] = centre[g] if E == 1 else sum_run(centre, g * E, E) / E
+        mean[n, g] = centre[g] if E == 1 else join_means(centre, g * E, E)
         variance[n, g] = around[g] / L if E == 1 else join_channels(centre, around, g * E, E, mean[n, g], L) / (E * L)
 
 
 @jit(inner=True)
-def scale_chunk(task, thread, n, threads, code, x, cuts, factors, after, y):
+def scale_chunk(task, thread, n, threads, code, x, cuts, factors, exact, after, y):
     """Fill one chunk of image n of y; a thread's last chunk comes first, for its caches still hold the end of x."""
     (_, L, C), (pixels, chunks, W) = x.shape, cuts
     first = mirrored(task, chunks, threads) * pixels
+    if any_above(exact[3], LARGE):
+        (residual, adds, bounds), place = after, (n * L + first) * C
+        flat = x.reshape(-1), residual.reshape(-1), adds, y.reshape(-1)
+        scale_wide(*flat, place, min(pixels, L - first), *exact, bounds[0], bounds[1])
+        return
     begin, count = (n * L + first) * C * x.itemsize, min(pixels, L - first) * C
     (residual, adds, bounds), place = after, factors[n].ctypes.data
     made, added, limits = y.ctypes.data + begin, residual.ctypes.data + begin, bounds.ctypes.data
@@ -127,8 +147,9 @@ def normalize_image(n, thread, code, x, gamma, beta, eps, cuts, parts, mean, var
         measure_chunk(task, thread, n, code, x, cuts, parts)
     join_chunks(n, x.shape[2], x.shape[1], cuts, parts, mean, variance)
     set_factors(gamma, beta, eps, mean[n], variance[n], factors[n])
+    exact = gamma, beta, mean[n], variance[n], eps
     for task in range(cuts[1]):
-        scale_chunk(task, thread, n, 1, code, x, cuts, factors, after, y)
+        scale_chunk(task, thread, n, 1, code, x, cuts, factors, exact, after, y)
 
 
 @jit
@@ -142,14 +163,16 @@ def normalize(team, code, x, gamma, beta, eps, cuts, parts, mean, variance, fact
         share(team, cuts[1], measure_chunk, (n, code, x, cuts, parts))
         join_chunks(n, C, L, cuts, parts, mean, variance)
         set_factors(gamma, beta, eps, mean[n], variance[n], factors[n])
-        share(team, cuts[1], scale_chunk, (n, threads, code, x, cuts, factors, after, y))
+        exact = gamma, beta, mean[n], variance[n], eps
+        share(team, cuts[1], scale_chunk, (n, threads, code, x, cuts, factors, exact, after, y))
 
 
 @jit
 def scale_all(team, code, x, gamma, beta, eps, cuts, mean, variance, factors, after, y):
     """Do `fixed_norm_forward`."""
     set_factors(gamma, beta, eps, mean, variance, factors[0])
-    share(team, cuts[1], scale_chunk, (0, team[0], code, x, cuts, factors, after, y))
+    exact = gamma, beta, mean, variance, eps
+    share(team, cuts[1], scale_chunk, (0, team[0], code, x, cuts, factors, exact, after, y))
 
 
 def after_norm(x, residual, bounds):

@@ -19,6 +19,15 @@ from fastcnn.kernels.cpu.channel_sums import (
 from fastcnn.kernels.cpu.compiler import jit
 from fastcnn.kernels.cpu.tasks import share
 from fastcnn.kernels.cpu.threads import call_parallel, repeatable
+from fastcnn.kernels.cpu.wide import (
+    LARGE,
+    LARGE_BACK,
+    any_above,
+    any_not_finite,
+    any_wide_sum,
+    gradient_wide,
+    product_wide,
+)
 
 UNTOLD, BY_X, BY_Y = 0, 1, 2  # what tells which of dy the clip let pass: nothing (all), x, or y
 
@@ -27,7 +36,8 @@ UNTOLD, BY_X, BY_Y = 0, 1, 2  # what tells which of dy the clip let pass: nothin
 def mask_run(dy, y, at, count, low, high):
     """Set those of `count` elements of dy from `at` to 0 whose y lies at a bound."""
     for i in range(at, at + count):
-        dy[np.uintp(i)] = dy[np.uintp(i)] if low < y[np.uintp(i)] < high else dy.dtype.type(0)
+        is_cut = (y[np.uintp(i)] <= low) | (y[np.uintp(i)] >= high)
+        dy[np.uintp(i)] = dy.dtype.type(0) if is_cut else dy[np.uintp(i)]
 
 
 @jit(inner=True)
@@ -47,6 +57,13 @@ def measure_gradient(task, thread, n, code, x, dy, gamma, beta, mean, variance, 
     call_sums(sums, x.ctypes.data + begin, given, count, W, made, limits, total, along)
     fold(wide[3], C, part[0])
     fold(wide[4], C, part[1])
+    if any_not_finite(part[0]) or any_not_finite(part[1]) or any_above(variance[n], LARGE):
+        for c in range(C):
+            g = c // (C // mean.shape[1])
+            scale = gamma[c] / math.sqrt(variance[n, g] + eps)
+            affine, shift = (mean[n, g], scale, np.float64(beta[c])), x.dtype.type(mean[n, g])
+            flat = x.reshape(-1), dy.reshape(-1), at + c, count // C, C
+            part[0, c], part[1, c] = product_wide(*flat, affine, shift, how == BY_X, bounds[0], bounds[1])
 
 
 @jit(inner=True)
@@ -81,12 +98,18 @@ def join_gradient(n, thread, gamma, beta, mean, variance, eps, constant, L, cuts
 
 
 @jit(inner=True)
-def gradient_chunk(task, thread, n, threads, code, x, dy, after, cuts, factors, dx):
+def gradient_chunk(task, thread, n, threads, code, x, dy, after, cuts, factors, exact, sums, dx):
     """Fill one chunk of image n of dx, a thread's last one first."""
     (_, L, C), (pixels, chunks, W) = x.shape, cuts
     first = mirrored(task, chunks, threads) * pixels
     begin, count = (n * L + first) * C * x.itemsize, min(pixels, L - first) * C
     _, how, bounds = after
+    # Behind constant statistics a NaN in x is none of the gradient's, and the fast loop multiplies it by 0.
+    spoiled = exact[5] and any_not_finite(sums[1])
+    if spoiled or any_above(exact[3], LARGE_BACK) or any_wide_sum(sums[0]):
+        flat = x.reshape(-1), dy.reshape(-1), dx.reshape(-1), begin // x.itemsize, count // C, L
+        gradient_wide(*flat, *exact, sums, how == BY_X, bounds[0], bounds[1])
+        return
     gradient, limits = code.gradient_within if how == BY_X else code.gradient, bounds.ctypes.data
     given, out = dy.ctypes.data + begin, dx.ctypes.data + begin
     call_gradient(gradient, x.ctypes.data + begin, given, out, factors[n].ctypes.data, limits, count, W)
@@ -100,8 +123,9 @@ def gradient_image(
     for task in range(cuts[1]):
         measure_gradient(task, thread, n, code, x, dy, gamma, beta, mean, variance, eps, after, cuts, parts)
     join_gradient(n, thread, gamma, beta, mean, variance, eps, constant, x.shape[1], cuts, parts, factors)
+    exact, sums = (gamma, beta, mean[n], variance[n], eps, constant), parts[n * cuts[1]]
     for task in range(cuts[1] if wanted else 0):
-        gradient_chunk(task, thread, n, 1, code, x, dy, after, cuts, factors, dx)
+        gradient_chunk(task, thread, n, 1, code, x, dy, after, cuts, factors, exact, sums, dx)
 
 
 @jit
@@ -118,6 +142,7 @@ def normalize_backward(
     constant,
     wanted,
     summed,
+    given,
     after,
     cuts,
     parts,
@@ -126,9 +151,15 @@ def normalize_backward(
     dgamma,
     dbeta,
 ):
-    """Do `group_norm_backward`; with `summed` (of one image), its first part holds the sums already."""
+    """Do `group_norm_backward`; with `summed` (of one image), `given` are the sums, if they are finite."""
     (N, L, C), (pixels, chunks, W) = x.shape, cuts
-    how, joined = (gamma, beta, mean, variance, eps), (pixels, 1 if summed else chunks, W)
+    how = gamma, beta, mean, variance, eps
+    if summed:
+        if any_not_finite(given.reshape(-1)):
+            summed = False
+        else:
+            parts[0] = given
+    joined = pixels, 1 if summed else chunks, W
     if enough_images(N, team[0]):
         share(team, N, gradient_image, (code, x, dy, *how, constant, wanted, after, cuts, parts, factors, dx))
     else:
@@ -136,13 +167,14 @@ def normalize_backward(
             if not summed:
                 share(team, chunks, measure_gradient, (n, code, x, dy, *how, after, cuts, parts))
             join_gradient(n, 0, *how, constant, L, joined, parts, factors)
-            share(team, chunks if wanted else 0, gradient_chunk, (n, team[0], code, x, dy, after, cuts, factors, dx))
+            exact = gamma, beta, mean[n], variance[n], eps, constant
+            rest = after, cuts, factors, exact, parts[n * chunks], dx
+            share(team, chunks if wanted else 0, gradient_chunk, (n, team[0], code, x, dy, *rest))
     sums = np.zeros((2, C), np.float64)
     for n in range(N):
-        given, along = parts[n * chunks, 0], parts[n * chunks, 1]
-        for c in range(C):
-            sums[0, c] += given[c]
-            sums[1, c] += along[c]
+        for row in range(2):
+            for c in range(C):
+                sums[row, c] += parts[n * chunks, row, c]
     for c in range(C):
         dbeta[c] = sums[0, c]
         dgamma[c] = sums[1, c]
@@ -155,10 +187,10 @@ def group_norm_backward(
 ):  # fmt: skip
     """Fill dx (unless it is None), dgamma and dbeta; `constant` statistics do not depend on x.
 
-    Behind `bounds` the gradient is dy where they let the value pass: told by y, if it is given, and then left in dy,
-    which is the residual's gradient; else by x, with `beta`. `sums` (2, C), of a single image whose channels are groups
-    of their own, are those of the gradient behind the bounds and of it times x - shift, where somebody took them
-    already, as `gradient_sums` does; they are overwritten.
+    Behind `bounds` the gradient is dy where they let the value pass, as they do NaN: told by y, if it is given, and
+    then left in dy, which is the residual's gradient; else by x, with `beta`. `sums` (2, C), of a single image whose
+    channels are groups of their own, are those of the gradient behind the bounds and of it times x - shift, where
+    somebody took them already, as `gradient_sums` does; those that overflowed are taken anew.
     """
     (N, _, C), wanted = x.shape, dx is not None
     if x.size == 0:
@@ -166,11 +198,10 @@ def group_norm_backward(
         return
     cuts, code = plan(x, dy, dx) if wanted else plan(x, dy)
     parts, factors = workspace(N, cuts[1], C, cuts[2], x.dtype)
-    parts = parts if sums is None else sums.reshape(1, 2, C)
     told = BY_Y if y is not None else UNTOLD if beta is None else BY_X
     after = x if y is None else y.reshape(x.shape), told, np.array(bounds, x.dtype)
     how = gamma, gamma if beta is None else beta, mean, variance, float(eps), bool(constant), wanted
-    after = sums is not None, after
+    after = sums is not None, parts[0] if sums is None else sums, after
     out = dx if wanted else x, dgamma, dbeta
     call_parallel(x.size > SMALL, normalize_backward, code, x, dy, *how, *after, cuts, parts, factors, *out)
 

@@ -62,8 +62,8 @@ def emit_products(module: ir.Module, taps: int, channels: int, dtype: np.dtype, 
     for k in range(channels):
         best, leader = sums[k * taps], every(0)
         for tap, value in enumerate(sums[k * taps + 1 : (k + 1) * taps], 1):
-            # Greater, or the first NaN.
-            better = b.and_(b.fcmp_unordered(">", value, best), b.fcmp_ordered("ord", best, best))
+            # Greater, or a NaN.
+            better = b.or_(b.fcmp_ordered(">", value, best), b.fcmp_unordered("uno", value, value))
             best, leader = b.select(better, value, best), b.select(better, every(tap), leader)
         cut = b.fcmp_ordered("<=", best, f.zero)
         f.store(b.select(cut, f.zero, best), f.at(y, b.mul(y_pitch, i64(k))))

@@ -10,8 +10,6 @@ On the way back, of a gradient dx by what a normalization of x made, the sums of
 Records are joined in the order of their blocks, in float64.
 """
 
-import math
-
 import numpy as np
 
 from fastcnn.kernels.cpu.channel_code import plan
@@ -29,6 +27,7 @@ Norm = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, float, 
 """A normalization: its input x, gamma, beta, mean and variance (1, K), eps, and between what it brings its output."""
 
 FAR = 4.0  # squares around a number so many deviations from the mean are 17 times those around the mean
+NO_SPREAD = 0.01  # of eps, added to the variance: less is nothing to the normalization, where nothing is off by more
 SMALL = 1 << 15  # elements: for fewer no second thread wakes
 
 
@@ -70,7 +69,7 @@ def _sum_records(records, row, total):
 
 @jit
 def _join(team, code, y, records, pitch, shift, eps, cuts, parts, mean, variance):
-    """Do `join`; where there are no sums, or they lost too much, read y."""
+    """Do `join`; where there are no sums, or they lost too much or left the range of the dtype, read y."""
     (_, L, C), centre, around, far = y.shape, mean[0], variance[0], records.shape[0] == 0
     if records.shape[0] > 0:
         _sum_records(records, FIRST * pitch, centre)
@@ -78,8 +77,8 @@ def _join(team, code, y, records, pitch, shift, eps, cuts, parts, mean, variance
     for k in range(C if records.shape[0] > 0 else 0):
         off = centre[k] / L
         squares = around[k] - off * centre[k]
-        spread = max(squares, 0.0) / L
-        far = far or not (math.isfinite(squares) and off * off <= FAR * FAR * (spread + eps))
+        spread = max(squares, 0.0) / L if squares == squares else np.nan
+        far = far or not (off * off <= FAR * FAR * (spread + NO_SPREAD * eps) < np.inf)
         centre[k], around[k] = np.float64(shift[k]) + off, spread
     if far:
         share(team, cuts[1], measure_chunk, (0, code, y, cuts, parts))
@@ -92,7 +91,8 @@ def join(
 ) -> None:  # fmt: skip
     """Fill the mean and biased variance (1, K), float64, of y (M, K), from records or, where there are none, from y.
 
-    A shift is far where it is off by more than FAR times the square root of the variance plus eps, or not finite.
+    A shift is far where it is off by more than FAR times the square root of the variance and a small part of eps, or
+    where these are not finite.
     """
     rows = y.reshape(1, -1, y.shape[-1])
     cuts, code = plan(rows)

@@ -19,6 +19,14 @@ from fastcnn.kernels.cpu.row_code import row_code
 from fastcnn.kernels.cpu.short_rows import gradient_short, normalize_short
 from fastcnn.kernels.cpu.tasks import share
 from fastcnn.kernels.cpu.threads import call_parallel, repeatable
+from fastcnn.kernels.cpu.wide import (
+    LARGE,
+    gradient_row_wide,
+    is_finite,
+    is_wide_row,
+    measure_wide,
+    scale_row_wide,
+)
 from fastcnn.kernels.cpu.workspace import scratch
 
 PIECE = 1 << 12  # elements that are summed in the dtype of x
@@ -86,7 +94,10 @@ def measure_row(x, at, F, rough):
         square += q
     off = total / F
     around = square / F - off * off
-    return np.float64(shift) + off, max(around, 0.0) if around == around else np.nan
+    if is_finite(around):
+        return np.float64(shift) + off, max(around, 0.0)
+    mean, around = measure_wide(x, at, F, 1)
+    return mean, around / F
 
 
 @jit(inner=True)
@@ -114,6 +125,9 @@ def normalize_band(band, thread, x, gamma, beta, eps, rows, y, mean, variance):
     for m in range(first, stop):
         mean[m], variance[m] = measure_row(flat, m * F, F, mean[m])
     for m in range(first, stop):
+        if variance[m] > LARGE:
+            scale_row_wide(flat, m * F, F, mean[m], 1 / math.sqrt(variance[m] + eps), gamma, beta, out)
+            continue
         shift, scale, offset = row_factors(mean[m], variance[m], eps, x.dtype.type)
         scale_row(flat, m * F, F, shift, scale, offset, gamma, beta, 0, out)
 
@@ -194,6 +208,10 @@ def gradient_band(band, thread, x, dy, gamma, mean, variance, eps, rows, totals,
     for m in range(first, stop):
         totals[m, 0], totals[m, 1] = sum_row_gradient(flat, given, gamma, m * F, F, kind(mean[m]))
     for m in range(first, stop):
+        if is_wide_row(variance[m], totals[m, 0], totals[m, 1]):
+            rest = gamma, mean[m], variance[m], eps, out, sums[band, 0], sums[band, 1]
+            gradient_row_wide(flat, given, m * F, 0, F, F, *rest)
+            continue
         _, _, lift = row_factors(mean[m], variance[m], eps, kind)
         factors = gradient_factors(mean[m], variance[m], eps, totals[m, 0], totals[m, 1], F, kind)
         gradient_row(flat, given, m * F, F, factors, lift, gamma, 0, out, sums[band, 0], sums[band, 1])
@@ -215,6 +233,10 @@ def gradient_columns(piece, thread, x, dy, gamma, mean, variance, eps, totals, d
     flat, given, out = x.reshape(-1), dy.reshape(-1), dx.reshape(-1)
     sums[0, :, start : start + count] = 0
     for m in range(M):
+        if is_wide_row(variance[m], totals[m, 0], totals[m, 1]):
+            rest = gamma, mean[m], variance[m], eps, out, sums[0, 0], sums[0, 1]
+            gradient_row_wide(flat, given, m * F, start, start + count, F, *rest)
+            continue
         _, _, lift = row_factors(mean[m], variance[m], eps, kind)
         factors = gradient_factors(mean[m], variance[m], eps, totals[m, 0], totals[m, 1], F, kind)
         gradient_row(flat, given, m * F + start, count, factors, lift, gamma, start, out, sums[0, 0], sums[0, 1])

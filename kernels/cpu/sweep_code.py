@@ -5,7 +5,7 @@ column entry, column entries, value). What a segment meets is every pair of a *r
 (offset in elements, value): the tap's place is the sum of the offsets. Values are codes of taps that add up (MAX,
 PICK, PLACE_WINNERS), weights that multiply (WEIGH), or divisors that multiply (MEAN, EACH, PLACE).
 
-    MAX            out = the largest, its code to winner; the first of equals, NaN above all
+    MAX            out = the largest, its code to winner; the first of equals, the last NaN above all
     PICK           out = the sum of those whose winner is the code
     SUM, SIZES, NORM   out = the sum, the sum of absolute values, the root of the sum of squares
     TIMES, SIGNED      out = the sum times `own`, an array of the shape of out, or times its sign
@@ -15,11 +15,12 @@ PICK, PLACE_WINNERS), weights that multiply (WEIGH), or divisors that multiply (
     PLACE_WINNERS  the other way: an element goes to the tap that its winner names, 0 to the segment's other taps
     PLACE          an element over (the row's value * the segment's value) goes to all of its taps
 
-Sums go along a row of taps first, then over the rows: the order is fixed, and long sums lose less.
+MEAN and NORM hold where the sum itself would overflow. Sums go along a row of taps first, then over the rows: the order
+is fixed, and long sums lose less.
 """
 
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import lru_cache, partial, reduce
 
 import numpy as np
 from llvmlite import ir
@@ -38,6 +39,7 @@ LONG_SUMS = (
     8,
     4,
 )  # in sums, whose taps may be far apart: more of each page (measured on 7 x 7 pixels of 2048 channels)
+SMALLER = {4: 2.0**-70, 8: 2.0**-520}  # by bytes: times it, the sum of some dozen squares of any number is finite
 WORD = 8  # bytes of a table's number
 LINE = 64  # bytes of a cache line
 ENTRY, SEGMENT = 2, 5  # numbers of an entry and of a segment
@@ -215,7 +217,7 @@ class _Sweep:
             self.maximum_of_nans(at, vectors, mask)
 
     def maximum_of_nans(self, at: Value, vectors: int, mask: Value | None) -> None:
-        """Write maxima where a NaN is the largest, the first of them."""
+        """Write maxima where a NaN is the largest, the last of them."""
         f, b = self.f, self.f.b
         lowest = ir.Constant(f.vector, [float("-inf")] * self.lanes)
         first = self.spread_code(self.first_code(), self.code_type)
@@ -225,7 +227,7 @@ class _Sweep:
             here = self.spread_code(self.code(row, column), self.code_type)
             for v in range(vectors):
                 value = f.load(f.at(self.source, place, v), mask)
-                better = b.and_(b.fcmp_unordered(">", value, best[v]), b.fcmp_ordered("ord", best[v], best[v]))
+                better = b.or_(b.fcmp_ordered(">", value, best[v]), b.fcmp_unordered("uno", value, value))
                 best[v], winner[v] = b.select(better, value, best[v]), b.select(better, here, winner[v])
             return [*best, *winner]
 
@@ -246,13 +248,28 @@ class _Sweep:
             self.store_winner(code if code.type == narrow else self.f.b.trunc(code, narrow), place, v, mask)
 
     def total(self, at: Value, vectors: int, mask: Value | None) -> None:
+        """Write sums; means and norms whose sum is not finite are written once more, from smaller elements."""
+        values = self.write_totals(at, vectors, mask)
+        if self.mode not in (MEAN, NORM):
+            return
         f, b = self.f, self.f.b
+        size = self.call("fabs", reduce(b.fadd, values))
+        lost = b.fcmp_unordered(">=", size, ir.Constant(f.vector, [float("inf")] * self.lanes))
+        bits = b.bitcast(lost, ir.IntType(self.lanes))
+        with b.if_then(b.icmp_unsigned("!=", bits, ir.Constant(bits.type, 0)), likely=False):
+            self.write_totals(at, vectors, mask, SMALLER[f.size])
+
+    def write_totals(self, at: Value, vectors: int, mask: Value | None, smaller: float = 1.0) -> list[Value]:
+        """Write sums, of elements times a power of two that what is made of them is divided by; return the vectors."""
+        f, b = self.f, self.f.b
+        scale, back = (ir.Constant(f.vector, [n] * self.lanes) for n in (smaller, 1 / smaller))
 
         def tap(place: Value, row: Value, column: Value, sums: list[Value]) -> list[Value]:
             factor = self.factor(row, column) if self.mode in (EACH, WEIGH) else None
             code = self.spread_code(self.code(row, column), self.winner_type) if self.mode == PICK else None
             for v in range(vectors):
                 value = f.load(f.at(self.source, place, v), mask)
+                value = b.fmul(value, scale) if smaller != 1 else value
                 if self.mode == PICK:
                     mine = b.icmp_signed("==", self.load_winner(place, v, mask), code)
                     sums[v] = b.fadd(sums[v], b.select(mine, value, f.zero))
@@ -263,15 +280,18 @@ class _Sweep:
                     sums[v] = b.fadd(sums[v], self.call("fabs", value) if self.mode == SIZES else value)
             return sums
 
-        sums = self.each_tap(at, [f.zero] * vectors, tap, row_totals=True)
+        sums, made = self.each_tap(at, [f.zero] * vectors, tap, row_totals=True), []
         for v in range(vectors):
             value = b.fdiv(sums[v], self.divisor) if self.mode == MEAN else sums[v]
             value = self.call("sqrt", value) if self.mode == NORM else value
+            value = b.fmul(value, back) if smaller != 1 else value
             place = b.add(self.place, at)
             if self.mode in (TIMES, SIGNED):
                 own = f.load(f.at(self.own, place, v), mask)
                 value = b.fmul(value, own) if self.mode == TIMES else self.signed(value, own)
             self.store(value, place, v, mask)
+            made.append(value)
+        return made
 
     def signed(self, value: Value, own: Value) -> Value:
         """Return the value times the sign of `own`, 0 where that is 0."""

@@ -11,6 +11,11 @@
 A gradient takes x or y, whichever is cheaper: never both. ReLU's is 0 at 0. A NaN passes forward, y may be x, and
 dx may be dy. All hold for any finite x, and have their limits at infinity: exponentials are taken of negative numbers.
 
+At NaN a function of pieces has the slope of the piece that PyTorch's comparisons fail into, whatever stands beside it
+and whatever kernel it is part of; a smooth function has none:
+    1      ReLU, ReLU6, ELU, hardswish: dx = dy        slope    leaky ReLU
+    0      |x|                                         NaN      sigmoid, tanh, SiLU, GELU, softplus, soft |x|
+
 Sources: ELU, Clevert 2016; SiLU and GELU, Hendrycks and Gimpel 2016; hardswish, Howard 2019; softplus, Dugas 2001.
 """
 
@@ -94,8 +99,8 @@ def relu_forward(x: Array, y: Array) -> None:
 
 
 def relu_backward_input(y: Array, dy: Array, dx: Array) -> None:
-    """Fill dx with dy where y > 0, else with 0."""
-    dx[...] = np.where(y > 0, dy, 0)
+    """Fill dx with 0 where y <= 0, else with dy."""
+    dx[...] = np.where(y <= 0, 0, dy)
 
 
 def relu6_forward(x: Array, y: Array) -> None:
@@ -104,8 +109,8 @@ def relu6_forward(x: Array, y: Array) -> None:
 
 
 def relu6_backward_input(y: Array, dy: Array, dx: Array) -> None:
-    """Fill dx with dy where 0 < y < 6, else with 0."""
-    dx[...] = np.where((y > 0) & (y < RELU6_MOST), dy, 0)
+    """Fill dx with 0 where y <= 0 or y >= 6, else with dy."""
+    dx[...] = np.where((y <= 0) | (y >= RELU6_MOST), 0, dy)
 
 
 def leaky_relu_forward(x: Array, slope: float, y: Array) -> None:
@@ -124,8 +129,8 @@ def elu_forward(x: Array, alpha: float, y: Array) -> None:
 
 
 def elu_backward_input(x: Array, dy: Array, alpha: float, dx: Array) -> None:
-    """Fill dx with dy where x is positive, else with alpha * exp(x) * dy."""
-    dx[...] = dy * np.where(x > 0, 1, alpha * np.exp(np.minimum(x, 0)))
+    """Fill dx with alpha * exp(x) * dy where x <= 0, else with dy."""
+    dx[...] = dy * np.where(x <= 0, alpha * np.exp(np.minimum(x, 0)), 1)
 
 
 def sigmoid_forward(x: Array, y: Array) -> None:
@@ -189,8 +194,8 @@ def hardswish_forward(x: Array, y: Array) -> None:
 
 
 def hardswish_backward_input(x: Array, dy: Array, dx: Array) -> None:
-    """Fill dx with dy * (x / 3 + 1 / 2) between -3 and 3, below with 0 and above with dy."""
-    dx[...] = dy * np.where(x <= -3, 0, np.where(x >= 3, 1, x / 3 + 0.5))
+    """Fill dx with dy * (x / 3 + 1 / 2) between -3 and 3, below with 0 and else with dy."""
+    dx[...] = dy * np.where(x <= -3, 0, np.where(x < 3, x / 3 + 0.5, 1))
 
 
 def softplus_forward(x: Array, k: float, threshold: float, y: Array) -> None:
@@ -210,8 +215,8 @@ def abs_forward(x: Array, y: Array) -> None:
 
 
 def abs_backward_input(x: Array, dy: Array, dx: Array) -> None:
-    """Fill dx with dy * sign(x)."""
-    dx[...] = dy * np.sign(x)
+    """Fill dx with dy * sign(x), that of 0 and NaN being 0."""
+    dx[...] = dy * np.where(np.isnan(x), 0, np.sign(x))
 
 
 def soft_abs_forward(x: Array, k: float, y: Array) -> None:

@@ -129,7 +129,7 @@ def conv_measured_backward_input(
     x, gamma, beta, mean, variance, eps, (low, high) = norm
     x, given = x.reshape(-1, gamma.size), dx.reshape(-1, gamma.size)
     made = ((x - mean) / np.sqrt(variance + eps) * gamma + beta).astype(x.dtype)
-    passed = given * ((low < made) & (made < high))
+    passed = np.where((made <= low) | (made >= high), 0, given)
     sums[0] = passed.sum(0, dtype=np.float64)
     sums[1] = (passed * (x - mean.astype(x.dtype))).sum(0, dtype=np.float64)
 

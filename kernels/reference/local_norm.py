@@ -11,12 +11,16 @@ Local contrast, x and y (N, H, W, C), with G the mean by Gaussian weights over a
     y = v / max(D, mean of D, eps)  (divide)     D = sqrt(G v^2), deviation (N, H, W)
 
 The weights come as tables (H, T) and (W, T), T odd: row h holds the weights of pixels h - T // 2 to h + T // 2, which
-sum to 1 over those inside the image. Sources: Krizhevsky 2012; Jarrett, Kavukcuoglu, Ranzato, LeCun 2009.
+sum to 1 over those inside the image. Means are taken around a number that the image has in common, its mean nearest to
+0 (0 where they have both signs): of a flat image nothing is left, however bright it is. Sources: Krizhevsky 2012;
+Jarrett, Kavukcuoglu, Ranzato, LeCun 2009.
 """
 
 import numpy as np
 
 from fastcnn.kernels.reference.taps import Array
+
+SMALL_FACTOR = 2.0**-600  # the squares of all float64 times it are finite
 
 
 def _window_sums(a: Array, before: int, after: int) -> Array:
@@ -59,6 +63,14 @@ def _blur(planes: Array, down: Array, across: Array) -> Array:
     return blurred
 
 
+def _deviation(v: Array, down: Array, across: Array) -> Array:
+    """Return sqrt(G v^2), of smaller numbers where squares overflow."""
+    squares = _blur(np.square(v).mean(3), down, across)
+    small = _blur(np.square(v * SMALL_FACTOR).mean(3), down, across)
+    deviation: Array = np.where(squares < np.inf, np.sqrt(squares), np.sqrt(small) / SMALL_FACTOR)
+    return deviation
+
+
 def local_contrast_forward(
     x: Array,
     weights_h: Array,
@@ -72,10 +84,13 @@ def local_contrast_forward(
     """Fill y (N, H, W, C), and deviation with D where it divides, else with 0."""
     down, across, v = _matrix(weights_h), _matrix(weights_w), x.astype(np.float64)
     deviation[...] = 0
-    if subtract:
-        v = v - _blur(v.mean(3), down, across)[..., None]
+    if subtract and v.size:
+        means = v[..., 0] + (v - v[..., :1]).mean(3)
+        low, high = (end((1, 2), keepdims=True) for end in (means.min, means.max))
+        shift = np.where(low > 0, low, np.where(high < 0, high, 0))
+        v = (v - shift[..., None]) - _blur(means - shift, down, across)[..., None]
     if divide:
-        spread = np.sqrt(_blur(np.square(v).mean(3), down, across))
+        spread = _deviation(v, down, across)
         deviation[...] = spread
         v = v / np.maximum(np.maximum(spread, spread.mean((1, 2), keepdims=True)), eps)[..., None]
     y[...] = v

@@ -38,11 +38,18 @@ def _groups(x: Array, groups: int) -> Array:
 
 
 def measure(x: Array, axes: tuple[int, ...], mean: Statistics, variance: Statistics) -> None:
-    """Fill mean and biased variance over some axes; both are 0 where there is nothing to measure."""
-    count = int(np.prod([x.shape[axis] for axis in axes]))
-    centre = x.sum(axes, keepdims=True) / max(count, 1)
-    mean[...] = centre.reshape(mean.shape)
-    variance[...] = (np.square(x - centre).sum(axes) / max(count, 1)).reshape(variance.shape)
+    """Fill mean and biased variance over some axes; both are 0 where there is nothing to measure.
+
+    They are taken around the first number, so that what is constant has no deviation, however large it is.
+    """
+    if x.size == 0:
+        mean[...], variance[...] = 0, 0
+        return
+    first = x[tuple(slice(0, 1) if axis in axes else slice(None) for axis in range(x.ndim))]
+    off = x - first
+    rest = off.mean(axes, keepdims=True)
+    mean[...] = (first + rest).reshape(mean.shape)
+    variance[...] = np.square(off - rest).mean(axes).reshape(variance.shape)
 
 
 def group_norm_forward(
@@ -94,20 +101,20 @@ def group_norm_backward(
 ) -> None:
     """Fill dx (unless it is None), dgamma and dbeta; `constant` statistics do not depend on x.
 
-    Behind `bounds` the gradient is dy where they let the value pass: told by y, if it is given, and then left in dy,
-    which is the residual's gradient; else by x, with `beta`. `sums` (2, C), of a single image whose channels are groups
-    of their own, are those of the gradient behind the bounds and of it times x - shift, where somebody took them
-    already: what follows from sums follows from these.
+    Behind `bounds` the gradient is dy where they let the value pass, as they do NaN: told by y, if it is given, and
+    then left in dy, which is the residual's gradient; else by x, with `beta`. `sums` (2, C), of a single image whose
+    channels are groups of their own, are those of the gradient behind the bounds and of it times x - shift, where
+    somebody took them already: what follows from sums follows from these.
     """
     deviation = np.sqrt(variance + eps)[:, None, :, None]
     xhat = (_groups(x, groups) - mean[:, None, :, None]) / deviation
     low, high = bounds
     if y is not None:
         own = y.reshape(x.shape)
-        dy *= (low < own) & (own < high)
+        dy[(own <= low) | (own >= high)] = 0
     elif beta is not None:
         own = (xhat.reshape(x.shape) * gamma + beta).astype(x.dtype)
-        dy = dy * ((low < own) & (own < high))
+        dy = np.where((own <= low) | (own >= high), 0, dy)
     given, along = dy.sum(1, dtype=np.float64), (dy * xhat.reshape(x.shape)).sum(1)
     if sums is not None:
         off = mean - mean.astype(x.dtype)

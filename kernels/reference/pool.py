@@ -51,7 +51,7 @@ def max_pool_forward(
 ) -> None:
     """Fill y with the maxima and winner with the tap (t * R + r) * S + s of the first maximum.
 
-    The first NaN of a window wins it. A window without a pixel of the image gives minus infinity
+    The last NaN of a window wins it, as in PyTorch. A window without a pixel of the image gives minus infinity
     and tap 0.
     """
     output = y.shape[1:4]
@@ -63,7 +63,7 @@ def max_pool_forward(
     for index, tap in enumerate(each_tap(window)):
         pixels = tap_view(padded, tap, output, stride, dilation)
         here = tap_view(real, tap, output, stride, dilation)
-        better = here & (~found | (pixels > y) | (np.isnan(pixels) & ~np.isnan(y)))
+        better = here & (~found | (pixels > y) | np.isnan(pixels))
         y[better] = pixels[better]
         winner[better] = index
         found |= here
@@ -168,9 +168,11 @@ def adaptive_max_pool_forward(x: Array, y: Array, winner: npt.NDArray[np.integer
         pixels = x[:, *box]
         size = pixels.shape[1:4]
         flat = pixels.reshape(N, prod(size), C)
-        first = flat.argmax(1)  # of equals, and of NaNs, the first
-        winner[:, o, p, q] = np.ravel_multi_index(np.unravel_index(first, size), largest)
-        y[:, o, p, q] = np.take_along_axis(flat, first[:, np.newaxis], 1)[:, 0]
+        lost = np.isnan(flat)
+        last = lost.shape[1] - 1 - lost[:, ::-1].argmax(1)
+        tap = np.where(lost.any(1), last, flat.argmax(1))  # of equals the first, of NaNs the last
+        winner[:, o, p, q] = np.ravel_multi_index(np.unravel_index(tap, size), largest)
+        y[:, o, p, q] = np.take_along_axis(flat, tap[:, np.newaxis], 1)[:, 0]
 
 
 def adaptive_max_pool_backward_input(dy: Array, winner: npt.NDArray[np.integer], dx: Array) -> None:

@@ -33,27 +33,29 @@ def gaussian_weights(taps: int, sigma: float) -> npt.NDArray[np.float64]:
     return weights
 
 
-Sampling = tuple[str, bool, float]  # "nearest" or "linear"; align_corners; enlargement, or 0: outputs over pixels
+Sampling = tuple[str, bool, float]  # "nearest", "nearest64" or "linear"; align_corners; enlargement, or 0: by sizes
 
 
 def samples(size: int, outputs: int, how: Sampling) -> list[list[tuple[int, float]]]:
     """Return the (pixel, weight) pairs that each output of an axis is the sum of, as PyTorch's interpolation does.
 
-    nearest    pixel floor(o / scale), in float32
+    nearest    pixel floor(o / scale), in float32; nearest64 computes o / scale in float64, and only rounds it so
     linear     between the two pixels about (o + 1/2) / scale - 1/2; with align_corners, about
                o * (size - 1) / (outputs - 1)
 
     >>> samples(2, 4, ("nearest", False, 0.0))
     [[(0, 1.0)], [(0, 1.0)], [(1, 1.0)], [(1, 1.0)]]
+    >>> samples(3, 3, ("nearest", False, 1.1))
+    [[(0, 1.0)], [(0, 1.0)], [(1, 1.0)]]
     >>> samples(2, 3, ("linear", True, 0.0))
     [[(0, 1.0)], [(0, 0.5), (1, 0.5)], [(1, 1.0)]]
     """
     mode, align_corners, scale = how
-    if mode == "nearest":
-        if outputs in (size, 2 * size):
-            return [[(o * size // outputs, 1.0)] for o in range(outputs)]
-        near = np.float32(1 / scale) if scale else np.float32(size) / np.float32(outputs)
-        return [[(min(int(np.float32(o) * near), size - 1), 1.0)] for o in range(outputs)]
+    if mode != "linear":
+        number = np.dtype(np.float64 if mode == "nearest64" else np.float32)
+        near = np.array(1 / scale if scale else size / max(outputs, 1), number)
+        places = (np.arange(outputs).astype(number) * near).astype(np.float32)
+        return [[(min(int(place), size - 1), 1.0)] for place in places]
     if size == outputs:
         return [[(o, 1.0)] for o in range(outputs)]
     found = []

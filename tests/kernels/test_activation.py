@@ -40,7 +40,7 @@ def test_zero_infinity_and_nan(room, fill, dtype, copies):
     np.testing.assert_array_equal(y, want)
     ones = np.ones_like(x)
     dx = fill(room.activation.relu_backward_input, x, ones, shapes=[x.shape], dtype=dtype)
-    np.testing.assert_array_equal(dx, np.repeat(np.array([0, 0, 0, 0, 0, 1, 1], dtype), copies))
+    np.testing.assert_array_equal(dx, np.repeat(np.array([1, 0, 0, 0, 0, 1, 1], dtype), copies))
 
 
 def test_gradient_of_a_cut_element_is_zero_even_where_dy_is_nan(room, fill, dtype):

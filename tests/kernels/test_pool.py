@@ -252,14 +252,14 @@ def test_first_maximum_wins(room, fill, fit, C):
 
 
 @pytest.mark.parametrize("C", [1, 5, 16, 40])
-def test_first_nan_wins(room, fill, fit, C):
+def test_last_nan_wins(room, fill, fit, C):
     geometry = fit((1, 2, 2), (1, 2, 2), ONE, NONE, ONE)
     for taps in itertools.product([np.nan, -np.inf, np.inf, 1.0], repeat=4):
         x = np.repeat(np.array(taps), C).reshape(1, 1, 2, 2, C)
         y, winner, _ = maximum(room.pool, fill, x, geometry, np.ones((1, 1, 1, 1, C)))
         lost = np.isnan(taps)
         assert np.isnan(y).all() == lost.any()
-        assert (winner == (lost.argmax() if lost.any() else np.argmax(taps))).all()
+        assert (winner == (3 - lost[::-1].argmax() if lost.any() else np.argmax(taps))).all()
 
 
 def test_padding_never_wins(room, fill, fit):
