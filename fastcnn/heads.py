@@ -31,9 +31,11 @@ class Batch:
 
     plan: Plan
     heads: list[Head]
+    losses: Sequence[tuple[Loss, float]]
 
     def __post_init__(self) -> None:
         backend = self.plan.backend
+        self._changes = [loss.changes for loss, _ in self.losses]
         losses, self._loss = (backend.zeros((size,), DOUBLE) for size in (len(self.heads), 1))
         forward: list[Call] = []
         for i, head in enumerate(self.heads):
@@ -43,8 +45,10 @@ class Batch:
         self._forward, self._backward = (backend.program.Program(calls) for calls in (forward, back))
         self.step = TrainingStep(self.plan, [*forward, (backend.guard.stop_unless_finite, (self._loss,)), *back])
 
-    def takes(self, targets: list[Array]) -> bool:
-        """Say whether targets are of the kind that the losses are bound to: labels, or numbers of these shapes."""
+    def takes(self, losses: Sequence[tuple[Loss, float]], targets: list[Array]) -> bool:
+        """Say whether the losses are as they were bound, and targets of the kind that they are bound to."""
+        if losses is not self.losses or [loss.changes for loss, _ in losses] != self._changes:
+            return False
         pairs = [(head.targets, given) for head, given in zip(self.heads, targets, strict=True)]
         return all((own.dtype, own.shape[1:]) == (given.dtype, given.shape[1:]) for own, given in pairs)
 
@@ -102,7 +106,7 @@ def bind_heads(
     for (loss, weight), y, t, dy in zip(losses, plan.outputs, targets, gradients, strict=True):
         own = backend.zeros((plan.batch, *t.shape[1:]), t.dtype)
         heads.append(Head(loss.bind(backend, y, own, dy), own, weight))
-    return Batch(plan, heads)
+    return Batch(plan, heads, losses)
 
 
 def losses_by_output(net: Graph, loss: Loss | MultiTask) -> list[tuple[Loss, float]]:

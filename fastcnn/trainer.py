@@ -112,10 +112,8 @@ class Trainer(ChecksArguments, Checked):
         clip_value: float | None = None,
         augment: Augmentations | None = None,
     ) -> None:
-        for given, kind, what in ((net, Graph, "net"), (loss, Loss | MultiTask, "loss")):
-            if not isinstance(given, kind):
-                name = getattr(kind, "__name__", "Loss")
-                raise ArgumentError(f"Trainer got {what}={given!r}: give a {name}, as Trainer(net, loss, optimizer).")
+        if not isinstance(net, Graph):
+            raise ArgumentError(f"Trainer got net={net!r}: give a Graph, as Trainer(net, loss, optimizer).")
         self.optimizer = optimizer
         self.schedule = schedule
         net.check_complete()
@@ -125,20 +123,33 @@ class Trainer(ChecksArguments, Checked):
                 f"augment was given for a network of {len(net.inputs)} inputs: it moves the images of one; "
                 "move yours before training."
             )
-        self._losses = losses_by_output(net, loss)
-        self.net = net if device is None else net.to(device)
+        self.net = net
         self.loss = loss
+        if device is not None:
+            net.to(device)
         self.progress = progress
         self.clip_norm, self.clip_value = clip_norm, clip_value
         self.epoch = 0
         self.steps = 0
-        for (single, _), shape in zip(self._losses, net.output_shapes, strict=True):
-            single.check_output(shape)
         net.draw_missing(seed)
         self._shuffle = np.random.default_rng((seed, SHUFFLE_STREAM))
         generator = np.random.default_rng((seed, AUGMENT_STREAM))
         self._mover = None if augment is None else Mover(augment, net.input_shapes[0], net.dtype, generator)
         self._batches: dict[Plan, Batch] = {}
+
+    @property
+    def loss(self) -> Loss | MultiTask:
+        """What to lower; another one counts from the next step."""
+        return self._loss
+
+    @loss.setter
+    def loss(self, loss: Loss | MultiTask) -> None:
+        if not isinstance(loss, Loss | MultiTask):
+            raise ArgumentError(f"Trainer got loss={loss!r}: give a Loss, as Trainer(net, loss, optimizer).")
+        losses = losses_by_output(self.net, loss)
+        for (single, _), shape in zip(losses, self.net.output_shapes, strict=True):
+            single.check_output(shape)
+        self._loss, self._losses = loss, losses
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy, or a pickle, takes along: all but the arrays of steps."""
@@ -303,9 +314,11 @@ class Trainer(ChecksArguments, Checked):
         """Return what a step of this batch size touches; `targets` show the shapes of one image's targets."""
         plan = self.net.plan_on(held.store, held.stream, size, training, "parameters" if training else "nothing")
         batch = self._batches.get(plan)
-        if batch is None or not batch.takes(targets):
+        if batch is None or not batch.takes(self._losses, targets):
             for dropped in [other for other in list(self._batches) if not self.net.keeps(other)]:
                 self._batches.pop(dropped, None)
+            for (loss, _), shape in zip(self._losses, self.net.output_shapes, strict=True):
+                loss.check_output(shape)
             batch = self._batches[plan] = bind_heads(plan.backend, plan, self._losses, targets, training)
         return batch
 

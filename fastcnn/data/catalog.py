@@ -130,7 +130,6 @@ def names() -> tuple[str, ...]:
 def load(name: str, folder: str | Path | None = None, *, remap_labels: bool = False) -> tuple[Dataset, Dataset]:
     """Return the training and the test part of a data set, by its name or from one's own folder.
 
-
     Parameters
     ----------
     name

@@ -103,7 +103,12 @@ def remap_labels(
 ) -> tuple[tuple[str, ...], *tuple[NDArray[np.int64], ...]]:
     """Number the labels that occur from 0 on, in their order, and return the classes' names and all labels anew.
 
-    The names are the labels of the training part, the first; the others' are among them.
+    Parameters
+    ----------
+    train
+        Labels (N,), whole numbers: those that occur become the names.
+    *others
+        Labels (N,) of other parts, which are among them.
 
     Raises
     ------

@@ -8,8 +8,9 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 from functools import cached_property
+from itertools import count
 from math import prod
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -17,11 +18,18 @@ from numpy.typing import ArrayLike
 from fastcnn.arguments import ChecksArguments
 from fastcnn.arrays import FLOATS, Array, Shape, as_float, wider
 from fastcnn.backend import Backend, Call, check_device, get
+from fastcnn.checked import Check, Checked, one_of
 from fastcnn.docstrings import Described
 from fastcnn.errors import ArgumentError, ShapeError
 from fastcnn.representation import Written
 
 REDUCTIONS = ("mean", "sum")
+
+
+def _device(value: Any, name: str) -> str:
+    return check_device(value)
+
+
 DOUBLE = np.dtype(np.float64)
 
 
@@ -95,8 +103,14 @@ class BoundLoss(ABC):
         return None
 
 
-class Loss(ChecksArguments, Written, Described, ABC):
+_changes = count(1)
+
+
+class Loss(ChecksArguments, Checked, Written, Described, ABC):
     """The base of losses of one output.
+
+    All arguments are attributes, too: what is assigned to them counts from the next call, or is refused as by the
+    constructor.
 
     Parameters
     ----------
@@ -115,21 +129,30 @@ class Loss(ChecksArguments, Written, Described, ABC):
         If outputs do not have the axes described.
     """
 
+    checks: ClassVar[dict[str, Check]] = {"reduction": one_of(*REDUCTIONS), "device": _device}
+
     classifies = False
     """Whether outputs choose classes, so that there is an accuracy."""
 
     def __init__(self, *, reduction: str = "mean", device: str = "cpu") -> None:
-        if reduction not in REDUCTIONS:
-            raise ArgumentError(f"reduction={reduction!r} was given: choose 'mean' or 'sum'.")
         self.reduction = reduction
-        self.device = check_device(device)
+        self.device = device
         self._thread = _OfThread()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        self.__dict__["_changes"] = next(_changes)
+
+    @property
+    def changes(self) -> int:
+        """Another number whenever an argument was assigned: what was bound before serves no longer."""
+        return self.__dict__["_changes"]
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_thread"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state, _thread=_OfThread())
+        vars(self).update(state, _thread=_OfThread(), _changes=next(_changes))
 
     @property
     def label(self) -> str:
@@ -191,13 +214,14 @@ class _OfThread(threading.local):
 
 
 def class_weights(weight: ArrayLike, name: str) -> Array:
-    """Return factors of classes as a float64 array (K,), or refuse them."""
+    """Return factors of classes as a float64 array (K,) that stays as it is, or refuse them."""
     try:
         weights = np.atleast_1d(np.array(weight, np.float64))
     except (TypeError, ValueError):
         weights = np.empty((0, 0))
     if weights.ndim != 1 or not weights.size or not (np.isfinite(weights) & (weights >= 0)).all():
         raise ArgumentError(f"{name}={weight!r} was given: give a finite number >= 0 for each class.")
+    weights.flags.writeable = False  # another array is noticed where it is assigned; other numbers in it are not
     return weights
 
 

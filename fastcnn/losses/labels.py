@@ -6,6 +6,7 @@ scores (N, K) or (N, H, W, K), of any number of axes   labels (N,) or (N, H, W),
 from __future__ import annotations
 
 from abc import abstractmethod
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,11 @@ from numpy.typing import ArrayLike
 
 from fastcnn.arrays import Array, Shape
 from fastcnn.backend import Backend, Call
+from fastcnn.checked import optional
 from fastcnn.errors import ArgumentError, DataError, ShapeError
 from fastcnn.losses.base import DOUBLE, BoundLoss, Loss, as_rows, class_weights
 from fastcnn.losses.probabilities import BoundProbabilities, check_probabilities
-from fastcnn.shapes import number
+from fastcnn.shapes import is_int, number
 
 LABEL = np.dtype(np.int64)
 
@@ -105,6 +107,18 @@ class BoundHinge(BoundRows):
         return [(self.kernels.hinge_backward, arguments)]
 
 
+def _index(value: Any, name: str) -> int:
+    if not is_int(value):
+        raise ArgumentError(f"{name}={value!r} was given: give a whole number, the label to ignore.")
+    return int(value)
+
+
+def _power(value: Any, name: str) -> int:
+    if value not in (1, 2):
+        raise ArgumentError(f"{name}={value!r} was given: the hinge takes the power 1 or 2.")
+    return int(value)
+
+
 class LabelLoss(Loss):
     """The base of losses whose targets name a class for every image, or for every pixel of an output (H, W, K).
 
@@ -119,6 +133,7 @@ class LabelLoss(Loss):
         Scores (N, ..., K), and labels (N, ...), whole numbers from 0 to K - 1.
     """
 
+    checks = Loss.checks | {"weight": optional(class_weights)}
     classifies = True
     ignore_index: int | None = None
     weights_mean = True  # a mean divides by the weights of the labels, not by their number
@@ -126,7 +141,7 @@ class LabelLoss(Loss):
 
     def __init__(self, weight: ArrayLike | None, reduction: str, device: str) -> None:
         super().__init__(reduction=reduction, device=device)
-        self.weight = None if weight is None else class_weights(weight, "weight")
+        self.weight: Any = weight
 
     def classes(self, shape: Shape) -> int | None:
         """Return K."""
@@ -222,6 +237,7 @@ class CrossEntropy(LabelLoss):
     1.063262
     """
 
+    checks = LabelLoss.checks | {"ignore_index": _index, "label_smoothing": partial(number, low=0, high=1)}
     takes_probabilities = True
 
     def __init__(
@@ -235,7 +251,7 @@ class CrossEntropy(LabelLoss):
     ) -> None:
         super().__init__(weight, reduction, device)
         self.ignore_index = ignore_index
-        self.label_smoothing = number(label_smoothing, "label_smoothing", 0, 1)
+        self.label_smoothing = label_smoothing
 
     def check_targets(self, targets: ArrayLike, images: int, shape: Shape, dtype: np.dtype[Any] = DOUBLE) -> Array:
         """Return labels as int64, those to ignore as K, or probabilities in this dtype; refuse what is neither."""
@@ -301,6 +317,7 @@ class Hinge(LabelLoss):
     (0.0, 0.75)
     """
 
+    checks = LabelLoss.checks | {"p": _power, "margin": number}
     weights_mean = False
 
     def __init__(
@@ -313,10 +330,8 @@ class Hinge(LabelLoss):
         device: str = "cpu",
     ) -> None:
         super().__init__(weight, reduction, device)
-        if p not in (1, 2):
-            raise ArgumentError(f"p={p!r} was given: the hinge takes the power 1 or 2.")
-        self.p = int(p)
-        self.margin = number(margin, "margin")
+        self.p = p
+        self.margin = margin
 
     def bind(self, backend: Backend, y: Array, t: Array, dy: Array) -> BoundLoss:
         """Return the loss on fixed arrays."""

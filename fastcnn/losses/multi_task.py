@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
 from fastcnn.arguments import ChecksArguments
@@ -45,16 +47,25 @@ class MultiTask(ChecksArguments):
     def __init__(self, heads: Losses) -> None:
         if not isinstance(heads, Mapping) or not heads:
             raise ArgumentError(f"MultiTask got {heads!r}: give {{head: (loss, weight)}}, a head for each output.")
-        self.heads: dict[str, tuple[Loss, float]] = {}
+        found: dict[str, tuple[Loss, float]] = {}
         for name, entry in heads.items():
             if not isinstance(entry, tuple | list) or len(entry) != 2 or not isinstance(entry[0], Loss):
                 raise ArgumentError(f"MultiTask got {entry!r} for head {name!r}: give (loss, weight).")
-            self.heads[str(name)] = (entry[0], number(entry[1], f"the weight of head {name!r}", 0))
-        self._as_dict = False
-        self._is_ready = False
+            found[str(name)] = (entry[0], number(entry[1], f"the weight of head {name!r}", 0))
+        self._start(found)
+
+    def _start(self, heads: dict[str, tuple[Loss, float]]) -> None:
+        self.heads = MappingProxyType(heads)  # other heads are another loss
+        self._thread = _OfThread()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return dict(self.heads)
+
+    def __setstate__(self, heads: dict[str, Any]) -> None:
+        self._start(heads)
 
     def __repr__(self) -> str:
-        return written_call(type(self), {"heads": self.heads})
+        return written_call(type(self), {"heads": dict(self.heads)})
 
     def select(self, values: Any, what: str, names: Sequence[str] | None = None) -> list[Any]:
         """Return {head: value}, or a tuple in the order of `names` (by default the heads), as a list in that order."""
@@ -79,16 +90,23 @@ class MultiTask(ChecksArguments):
         y, t
             {head: outputs} and {head: targets}, or tuples in the order of the heads.
         """
-        self._as_dict, self._is_ready = isinstance(y, Mapping), False
+        self._thread.is_ready = False
         outputs, targets = self.select(y, "outputs"), self.select(t, "targets")
         entries = zip(self.heads.values(), outputs, targets, strict=True)
         total = sum(weight * loss.forward(output, target) for (loss, weight), output, target in entries)
-        self._is_ready = True
+        self._thread.as_dict, self._thread.is_ready = isinstance(y, Mapping), True
         return float(total)
 
     def backward(self) -> Any:
         """Return the gradients of the last `forward` by its outputs: a dict where it was given one, else a tuple."""
-        if not self._is_ready:
+        if not self._thread.is_ready:
             raise ArgumentError("MultiTask cannot go backward yet: call its forward first.")
         gradients = {name: weight * loss.backward() for name, (loss, weight) in self.heads.items()}
-        return gradients if self._as_dict else tuple(gradients.values())
+        return gradients if self._thread.as_dict else tuple(gradients.values())
+
+
+class _OfThread(threading.local):
+    """Whether a thread has gone forward, and with dicts."""
+
+    as_dict = False
+    is_ready = False

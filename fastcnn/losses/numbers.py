@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import ArrayLike
 
 from fastcnn.arrays import Array, Shape
 from fastcnn.backend import Backend, Call
+from fastcnn.checked import optional
 from fastcnn.errors import DataError, ShapeError
 from fastcnn.losses.base import DOUBLE, BoundLoss, Loss, as_rows, class_weights
 from fastcnn.shapes import number
@@ -136,9 +138,11 @@ class SmoothL1(NumberLoss):
     1.3125
     """
 
+    checks = NumberLoss.checks | {"beta": partial(number, low=0)}
+
     def __init__(self, reduction: str = "mean", beta: float = 1.0, *, device: str = "cpu") -> None:
         super().__init__(reduction=reduction, device=device)
-        self.beta = number(beta, "beta", 0)
+        self.beta = beta
 
     def bind(self, backend: Backend, y: Array, t: Array, dy: Array) -> BoundLoss:
         """Return the loss on fixed arrays."""
@@ -171,11 +175,12 @@ class BinaryCrossEntropy(NumberLoss):
     0.346574
     """
 
+    checks = NumberLoss.checks | {"pos_weight": optional(class_weights)}
     classifies = True
 
     def __init__(self, pos_weight: ArrayLike | None = None, reduction: str = "mean", *, device: str = "cpu") -> None:
         super().__init__(reduction=reduction, device=device)
-        self.pos_weight = None if pos_weight is None else class_weights(pos_weight, "pos_weight")
+        self.pos_weight: Any = pos_weight
 
     def check_output(self, shape: Shape) -> None:
         """Refuse outputs whose last axis does not have as many elements as the weights."""

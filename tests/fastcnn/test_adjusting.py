@@ -183,3 +183,39 @@ def test_arguments_of_a_loss_count_from_the_next_step(device):
     assert trainer.step(X, LABELS) == pytest.approx(expected, rel=1e-5)
     assert trainer.evaluate((X, LABELS)).loss == pytest.approx(expected, rel=1e-5)
     assert abs(expected - before) > 1e-3
+    trainer.loss = fc.Hinge()
+    expected = fc.Hinge(device=device).forward(net.predict(X), LABELS)
+    assert trainer.step(X, LABELS) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("loss", "name", "value"),
+    [
+        (fc.CrossEntropy(), "label_smoothing", 2.0), (fc.CrossEntropy(), "label_smoothing", float("nan")),
+        (fc.CrossEntropy(), "weight", [-1.0, 1.0]), (fc.CrossEntropy(), "ignore_index", 0.5),
+        (fc.CrossEntropy(), "reduction", "none"), (fc.Hinge(), "p", 3), (fc.Hinge(), "margin", float("inf")),
+        (fc.SmoothL1(), "beta", -1), (fc.BinaryCrossEntropy(), "pos_weight", "many"), (fc.L1(), "device", "tpu"),
+    ],
+    ids=lambda v: v if isinstance(v, str) else "",
+)  # fmt: skip
+def test_what_a_loss_refuses_is_refused_later(loss, name, value):
+    before = getattr(loss, name)
+    with pytest.raises((fc.ArgumentError, fc.BackendError), match=name):
+        setattr(loss, name, value)
+    assert getattr(loss, name) == before
+    with pytest.raises(fc.ArgumentError):
+        fc.Trainer(fc.Sequential(fc.Linear(2, 2), input_shape=(2,)), fc.L1(), fc.SGD()).loss = "L1"
+
+
+def test_weights_of_a_loss_are_replaced_as_a_whole():
+    loss = fc.CrossEntropy(weight=[1.0, 2.0, 3.0])
+    with pytest.raises(ValueError, match="read-only"):
+        loss.weight[0] = 5
+    net = fc.Sequential(fc.Flatten(), fc.Linear(100, 3), input_shape=(5, 5, 4))
+    trainer = fc.Trainer(net, loss, fc.SGD(0.0))
+    before = trainer.step(X, LABELS)
+    loss.weight = [3.0, 2.0, 1.0]
+    assert trainer.step(X, LABELS) != before
+    loss.weight = [1.0, 2.0]
+    with pytest.raises(fc.ShapeError, match="2"):
+        trainer.step(X, LABELS)
