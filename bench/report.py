@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import math
 import sys
 from collections.abc import Mapping
@@ -235,11 +234,6 @@ def show_slowest(report: Report, console: Console, even_if_faster: bool) -> None
         times = number(row.median_ms), number(row.peer_median_ms), number(row.ratio)
         made.add_row(row.descriptor, row.pass_name, row.algorithm, *times)
     console.print(made)
-
-
-def as_json(report: Report) -> str:
-    """Return the report as JSON text."""
-    return json.dumps(report.as_dict(), indent=2) + "\n"
 
 
 def as_csv(report: Report | Profile) -> str:

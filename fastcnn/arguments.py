@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from functools import wraps
-from inspect import Parameter, signature
-from typing import Any, TypeVar
+from inspect import Parameter, Signature, signature
+from typing import Any, TypeVar, cast
 
 from fastcnn.errors import SignatureError
 
 Class = TypeVar("Class", bound=type)
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 TELLING = bool | int | float | str | None
 LONGEST = 40  # characters of a value in a sentence
@@ -50,7 +51,7 @@ def _checked(init: Callable[..., None], owner: type) -> Callable[..., None]:
         except TypeError:
             made = type(self)
             label = made.__name__ if made.__init__ is checked else owner.__name__
-            problem = _problem(init, label, (self, *args), keywords)
+            problem = _problem(_without_self(init), label, args, keywords)
             if problem is None:
                 raise  # another function's fault
             raise SignatureError(problem) from None
@@ -58,16 +59,44 @@ def _checked(init: Callable[..., None], owner: type) -> Callable[..., None]:
     return checked
 
 
-def _problem(init: Callable[..., None], label: str, args: Sequence[Any], keywords: Mapping[str, Any]) -> str | None:
-    """Return what is wrong with arguments of a constructor, the object first; None if it takes them."""
+def checks_arguments(function: Function) -> Function:
+    """Let a function refuse arguments that it does not take by a SignatureError, as `check_arguments` lets a class.
+
+    >>> @checks_arguments
+    ... def cube(size: int = 1) -> None: ...
+    >>> cube(edge=3)
+    Traceback (most recent call last):
+        ...
+    fastcnn.errors.SignatureError: cube does not take edge=3: it takes size.
+    """
+
+    @wraps(function)
+    def checked(*args: Any, **keywords: Any) -> Any:
+        try:
+            return function(*args, **keywords)
+        except TypeError:
+            problem = _problem(signature(function), function.__name__, args, keywords)
+            if problem is None:
+                raise  # another function's fault
+            raise SignatureError(problem) from None
+
+    return cast(Function, checked)
+
+
+def _without_self(init: Callable[..., None]) -> Signature:
     found = signature(init)
+    return found.replace(parameters=list(found.parameters.values())[1:])
+
+
+def _problem(found: Signature, label: str, args: Sequence[Any], keywords: Mapping[str, Any]) -> str | None:
+    """Return what is wrong with arguments; None if the signature takes them."""
     try:
         found.bind(*args, **keywords)
     except TypeError as error:
         reason = str(error)
     else:
         return None
-    parameters = list(found.parameters.values())[1:]
+    parameters = list(found.parameters.values())
     names = [p.name for p in parameters if p.kind is not Parameter.VAR_POSITIONAL]
     takes = f"it takes {_listed(names)}" if names else "it takes none"
     unknown = [name for name in keywords if name not in names]
@@ -76,13 +105,13 @@ def _problem(init: Callable[..., None], label: str, args: Sequence[Any], keyword
         near = get_close_matches(unknown[0], names, n=1)
         return f"{label} does not take {given}: " + (f"did you mean {near[0]}? I{takes[1:]}." if near else f"{takes}.")
     needed = [p.name for p in parameters if p.default is Parameter.empty and p.name in names]
-    missing = [name for name in needed[len(args) - 1 :] if name not in keywords]
+    missing = [name for name in needed[len(args) :] if name not in keywords]
     if missing:
         return f"{label} was not given {_listed(missing)}: {takes}."
     placed = [p.name for p in parameters if p.kind is Parameter.POSITIONAL_OR_KEYWORD]
-    if len(args) - 1 > len(placed):
+    if len(args) > len(placed):
         by_name = f", and {_listed(names[len(placed) :])} by name only" if len(names) > len(placed) else ""
-        return f"{label} was given {len(args) - 1} arguments, and takes at most {len(placed)}{by_name}: {takes}."
+        return f"{label} was given {len(args)} arguments, and takes at most {len(placed)}{by_name}: {takes}."
     return f"{label}: {reason}; {takes}."
 
 

@@ -7,6 +7,7 @@ cache folder; what a folder lacks is downloaded into it and checked.
 
 import difflib
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -213,7 +214,11 @@ def _place(name: str, folder: str | Path | None) -> Path:
         return Path(root) / name
     import pooch
 
-    return Path(os.environ.get("FASTCNN_CACHE_DIR") or pooch.os_cache("fastcnn")) / "data" / name
+    cache = Path(os.environ.get("FASTCNN_CACHE_DIR") or pooch.os_cache("fastcnn"))
+    with suppress(OSError):  # told where something is to be written
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        cache.mkdir(mode=0o700, exist_ok=True)  # machine code is kept there, too: only in folders closed to others
+    return cache / "data" / name
 
 
 def _find_idx(folder: Path, stem: str) -> Path | None:

@@ -11,6 +11,7 @@ parameters (Krizhevsky 2014). First weights are He's, not the paper's normal one
 
 from collections.abc import Sequence
 
+from fastcnn.arguments import checks_arguments
 from fastcnn.graph import Graph
 from fastcnn.layers import Conv2d, Dropout, LocalResponseNorm, MaxPool2d, ReLU
 from fastcnn.models.common import classifier, image_input, pooled
@@ -21,6 +22,7 @@ LEAST = 67  # pixels of an image that leave one for the last pool
 POOLED, HIDDEN, DROPPED = 6, 4096, 0.5
 
 
+@checks_arguments
 def alexnet(classes: int = 1000, input_shape: Sequence[int] = (227, 227, 3), groups: int = 2) -> Graph:
     """Return AlexNet, for images of 67x67 pixels or more.
 

@@ -7,6 +7,7 @@ unet           scores of classes at every pixel               Ronneberger, Fisch
 
 from collections.abc import Sequence
 
+from fastcnn.arguments import checks_arguments
 from fastcnn.graph import Graph
 from fastcnn.layers import (
     AdaptiveAvgPool2d,
@@ -27,6 +28,7 @@ CORNERS = 4  # numbers of a box
 HALVINGS = 3
 
 
+@checks_arguments
 def box_detector(classes: int = 10, input_shape: Sequence[int] = (64, 64, 1), width: int = 32) -> Graph:
     """Return a network of two outputs: "class", logits (classes,), and "box", four numbers, such as corners.
 
@@ -51,6 +53,7 @@ def box_detector(classes: int = 10, input_shape: Sequence[int] = (64, 64, 1), wi
     return Graph(image, [Linear(8 * width, n, name=head)(x) for head, n in (("class", classes), ("box", CORNERS))])
 
 
+@checks_arguments
 def autoencoder(input_shape: Sequence[int] = (32, 32, 3), code: int = 64, width: int = 16) -> Graph:
     """Return a network that narrows an image to `code` numbers and enlarges them to an image of the same shape.
 
@@ -84,6 +87,7 @@ def autoencoder(input_shape: Sequence[int] = (32, 32, 3), code: int = 64, width:
     return Graph(image, x)
 
 
+@checks_arguments
 def unet(classes: int = 2, input_shape: Sequence[int] = (64, 64, 1), width: int = 16) -> Graph:
     """Return a network of logits (H, W, classes), for images of 8x8 pixels or more.
 

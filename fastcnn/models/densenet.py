@@ -5,6 +5,7 @@ Source: Huang, Liu, van der Maaten, Weinberger 2017; the layers' names are torch
 
 from collections.abc import Sequence
 
+from fastcnn.arguments import checks_arguments
 from fastcnn.graph import Graph
 from fastcnn.layers import AvgPool2d, BatchNorm2d, Concat, Conv2d, MaxPool2d, ReLU
 from fastcnn.models.common import classifier, conv_norm, image_input, pooled
@@ -16,6 +17,7 @@ BLOCKS = (6, 12, 24, 16)
 LEAST = 29
 
 
+@checks_arguments
 def densenet121(classes: int = 1000, input_shape: Sequence[int] = (224, 224, 3)) -> Graph:
     """Return DenseNet-121, for images of 29x29 pixels or more.
 

@@ -6,6 +6,7 @@ instead of brightness normalization, 3x3 filters where the paper has 5x5 ones, n
 
 from collections.abc import Sequence
 
+from fastcnn.arguments import checks_arguments
 from fastcnn.graph import Graph
 from fastcnn.initializers import TruncatedNormal
 from fastcnn.layers import Concat, Dropout, MaxPool2d, ReLU
@@ -25,6 +26,7 @@ EPSILON = 1e-3
 DROPPED = 0.4  # the paper's
 
 
+@checks_arguments
 def googlenet(classes: int = 1000, input_shape: Sequence[int] = (224, 224, 3)) -> Graph:
     """Return GoogLeNet, for images of 15x15 pixels or more.
 

@@ -6,6 +6,7 @@ lenet    20 and 50 filters 5x5, 500, K        its wider descendant
 
 from collections.abc import Sequence
 
+from fastcnn.arguments import checks_arguments
 from fastcnn.arrays import Shape
 from fastcnn.layers import Conv2d, Flatten, Layer, Linear, MaxPool2d, ReLU
 from fastcnn.models.common import image_shape
@@ -19,6 +20,7 @@ POOL = 2
 LENET5_IMAGE = 32
 
 
+@checks_arguments
 def lenet5(classes: int = 10, input_shape: Sequence[int] = (28, 28, 1)) -> Sequential:
     """Return LeNet-5.
 
@@ -40,6 +42,7 @@ def lenet5(classes: int = 10, input_shape: Sequence[int] = (28, 28, 1)) -> Seque
     return _with_head(trunk, (120, 84, classes), shape)
 
 
+@checks_arguments
 def lenet(classes: int = 10, input_shape: Sequence[int] = (28, 28, 1)) -> Sequential:
     """Return the LeNet of 20 and 50 filters, whose convolutions keep the image's size.
 

@@ -9,6 +9,7 @@ A width multiplier scales the channels of every layer. mobilenet_v2 has torchvis
 
 from collections.abc import Sequence
 
+from fastcnn.arguments import checks_arguments
 from fastcnn.graph import Graph
 from fastcnn.initializers import Normal
 from fastcnn.layers import Dropout, ReLU6
@@ -45,6 +46,7 @@ def _conv(x: Node, width: int, size: int, names: tuple[str, str], stride: int = 
     return ReLU6()(conv_norm(x, width, size, names, stride, groups))
 
 
+@checks_arguments
 def mobilenet_v1(classes: int = 1000, input_shape: Sequence[int] = (224, 224, 3), width: float = 1.0) -> Graph:
     """Return MobileNet, for images of any size.
 
@@ -74,6 +76,7 @@ def _inverted(x: Node, channels: int, expansion: int, stride: int, name: str) ->
     return x + y if x.shape == y.shape else y
 
 
+@checks_arguments
 def mobilenet_v2(classes: int = 1000, input_shape: Sequence[int] = (224, 224, 3), width: float = 1.0) -> Graph:
     """Return MobileNetV2, for images of any size.
 

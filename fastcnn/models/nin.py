@@ -5,6 +5,7 @@ Source: Lin, Chen, Yan 2014, the network for CIFAR-10; the layers' names are tho
 
 from collections.abc import Sequence
 
+from fastcnn.arguments import checks_arguments
 from fastcnn.graph import Graph
 from fastcnn.layers import AvgPool2d, Conv2d, Dropout, MaxPool2d, ReLU
 from fastcnn.models.common import image_input, pooled
@@ -14,6 +15,7 @@ DROPPED = 0.5
 LEAST = 4  # pixels of an image that leave two for the second pool
 
 
+@checks_arguments
 def nin(classes: int = 10, input_shape: Sequence[int] = (32, 32, 3)) -> Graph:
     """Return Network in Network, for images of 4x4 pixels or more.
 

@@ -11,6 +11,7 @@ convolution; those for CIFAR drop every other pixel and add channels of zeros, w
 
 from collections.abc import Callable, Sequence
 
+from fastcnn.arguments import checks_arguments
 from fastcnn.graph import Graph
 from fastcnn.layers import MaxPool2d, PadChannels, ReLU, Subsample
 from fastcnn.models.common import classifier, conv_norm, image_input, pooled
@@ -70,6 +71,7 @@ def _cifar(depth: int, classes: int, input_shape: Sequence[int]) -> Graph:
     return Graph(image, classifier(pooled(x), classes, "fc"))
 
 
+@checks_arguments
 def resnet18(classes: int = 1000, input_shape: Sequence[int] = (224, 224, 3)) -> Graph:
     """Return ResNet-18, for images of any size.
 
@@ -79,6 +81,7 @@ def resnet18(classes: int = 1000, input_shape: Sequence[int] = (224, 224, 3)) ->
     return _imagenet("resnet18", _basic, (2, 2, 2, 2), classes, input_shape)
 
 
+@checks_arguments
 def resnet34(classes: int = 1000, input_shape: Sequence[int] = (224, 224, 3)) -> Graph:
     """Return ResNet-34, for images of any size.
 
@@ -88,6 +91,7 @@ def resnet34(classes: int = 1000, input_shape: Sequence[int] = (224, 224, 3)) ->
     return _imagenet("resnet34", _basic, (3, 4, 6, 3), classes, input_shape)
 
 
+@checks_arguments
 def resnet50(classes: int = 1000, input_shape: Sequence[int] = (224, 224, 3)) -> Graph:
     """Return ResNet-50, for images of any size.
 
@@ -97,6 +101,7 @@ def resnet50(classes: int = 1000, input_shape: Sequence[int] = (224, 224, 3)) ->
     return _imagenet("resnet50", _bottleneck, (3, 4, 6, 3), classes, input_shape)
 
 
+@checks_arguments
 def resnet101(classes: int = 1000, input_shape: Sequence[int] = (224, 224, 3)) -> Graph:
     """Return ResNet-101, for images of any size.
 
@@ -106,6 +111,7 @@ def resnet101(classes: int = 1000, input_shape: Sequence[int] = (224, 224, 3)) -
     return _imagenet("resnet101", _bottleneck, (3, 4, 23, 3), classes, input_shape)
 
 
+@checks_arguments
 def resnet152(classes: int = 1000, input_shape: Sequence[int] = (224, 224, 3)) -> Graph:
     """Return ResNet-152, for images of any size.
 
@@ -115,6 +121,7 @@ def resnet152(classes: int = 1000, input_shape: Sequence[int] = (224, 224, 3)) -
     return _imagenet("resnet152", _bottleneck, (3, 8, 36, 3), classes, input_shape)
 
 
+@checks_arguments
 def resnet20(classes: int = 10, input_shape: Sequence[int] = (32, 32, 3)) -> Graph:
     """Return the ResNet of 20 layers for CIFAR, for images of any size.
 
@@ -124,6 +131,7 @@ def resnet20(classes: int = 10, input_shape: Sequence[int] = (32, 32, 3)) -> Gra
     return _cifar(20, classes, input_shape)
 
 
+@checks_arguments
 def resnet56(classes: int = 10, input_shape: Sequence[int] = (32, 32, 3)) -> Graph:
     """Return the ResNet of 56 layers for CIFAR, for images of any size.
 
@@ -133,6 +141,7 @@ def resnet56(classes: int = 10, input_shape: Sequence[int] = (32, 32, 3)) -> Gra
     return _cifar(56, classes, input_shape)
 
 
+@checks_arguments
 def resnet110(classes: int = 10, input_shape: Sequence[int] = (32, 32, 3)) -> Graph:
     """Return the ResNet of 110 layers for CIFAR, for images of any size.
 

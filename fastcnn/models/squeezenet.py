@@ -9,6 +9,7 @@ last convolution over the image.
 
 from collections.abc import Sequence
 
+from fastcnn.arguments import checks_arguments
 from fastcnn.errors import ArgumentError
 from fastcnn.graph import Graph
 from fastcnn.initializers import Normal
@@ -29,6 +30,7 @@ EXPANSION = 4  # of the squeezed channels, on either side
 DROPPED = 0.5
 
 
+@checks_arguments
 def squeezenet(classes: int = 1000, input_shape: Sequence[int] = (224, 224, 3), version: str = "1.0") -> Graph:
     """Return SqueezeNet, for images of 21x21 pixels (version "1.1": 17x17) or more.
 

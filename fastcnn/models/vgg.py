@@ -9,6 +9,7 @@ pixels, they are averaged to so many. First weights of the fully connected layer
 from collections.abc import Sequence
 from itertools import pairwise
 
+from fastcnn.arguments import checks_arguments
 from fastcnn.graph import Graph
 from fastcnn.initializers import Normal
 from fastcnn.layers import BatchNorm2d, Conv2d, Dropout, Layer, Linear, MaxPool2d, ReLU
@@ -41,6 +42,7 @@ def _vgg(layers: int, with_norm: bool, classes: int, input_shape: Sequence[int])
     return Graph(image, chain(x, head, "classifier"))
 
 
+@checks_arguments
 def vgg11(classes: int = 1000, input_shape: Sequence[int] = (224, 224, 3)) -> Graph:
     """Return VGG-11, for images of 32x32 pixels or more.
 
@@ -50,6 +52,7 @@ def vgg11(classes: int = 1000, input_shape: Sequence[int] = (224, 224, 3)) -> Gr
     return _vgg(11, False, classes, input_shape)
 
 
+@checks_arguments
 def vgg11_bn(classes: int = 1000, input_shape: Sequence[int] = (224, 224, 3)) -> Graph:
     """Return VGG-11 with batch normalization, for images of 32x32 pixels or more.
 
@@ -59,6 +62,7 @@ def vgg11_bn(classes: int = 1000, input_shape: Sequence[int] = (224, 224, 3)) ->
     return _vgg(11, True, classes, input_shape)
 
 
+@checks_arguments
 def vgg13(classes: int = 1000, input_shape: Sequence[int] = (224, 224, 3)) -> Graph:
     """Return VGG-13, for images of 32x32 pixels or more.
 
@@ -68,6 +72,7 @@ def vgg13(classes: int = 1000, input_shape: Sequence[int] = (224, 224, 3)) -> Gr
     return _vgg(13, False, classes, input_shape)
 
 
+@checks_arguments
 def vgg13_bn(classes: int = 1000, input_shape: Sequence[int] = (224, 224, 3)) -> Graph:
     """Return VGG-13 with batch normalization, for images of 32x32 pixels or more.
 
@@ -77,6 +82,7 @@ def vgg13_bn(classes: int = 1000, input_shape: Sequence[int] = (224, 224, 3)) ->
     return _vgg(13, True, classes, input_shape)
 
 
+@checks_arguments
 def vgg16(classes: int = 1000, input_shape: Sequence[int] = (224, 224, 3)) -> Graph:
     """Return VGG-16, for images of 32x32 pixels or more.
 
@@ -86,6 +92,7 @@ def vgg16(classes: int = 1000, input_shape: Sequence[int] = (224, 224, 3)) -> Gr
     return _vgg(16, False, classes, input_shape)
 
 
+@checks_arguments
 def vgg16_bn(classes: int = 1000, input_shape: Sequence[int] = (224, 224, 3)) -> Graph:
     """Return VGG-16 with batch normalization, for images of 32x32 pixels or more.
 
@@ -95,6 +102,7 @@ def vgg16_bn(classes: int = 1000, input_shape: Sequence[int] = (224, 224, 3)) ->
     return _vgg(16, True, classes, input_shape)
 
 
+@checks_arguments
 def vgg19(classes: int = 1000, input_shape: Sequence[int] = (224, 224, 3)) -> Graph:
     """Return VGG-19, for images of 32x32 pixels or more.
 
@@ -104,6 +112,7 @@ def vgg19(classes: int = 1000, input_shape: Sequence[int] = (224, 224, 3)) -> Gr
     return _vgg(19, False, classes, input_shape)
 
 
+@checks_arguments
 def vgg19_bn(classes: int = 1000, input_shape: Sequence[int] = (224, 224, 3)) -> Graph:
     """Return VGG-19 with batch normalization, for images of 32x32 pixels or more.
 

@@ -10,6 +10,7 @@ pixels (9,760 parameters); images are padded by zeros, where the paper has -1; s
 
 from collections.abc import Sequence
 
+from fastcnn.arguments import checks_arguments
 from fastcnn.graph import Graph
 from fastcnn.initializers import HeNormal
 from fastcnn.layers import Concat, Conv2d, Flatten, Linear, Tanh
@@ -22,6 +23,7 @@ HIDDEN = 30
 UNIT_GAIN = HeNormal(1.0)  # keeps the variance of a signal through tanh near 0
 
 
+@checks_arguments
 def zipcode1989(classes: int = 10, input_shape: Sequence[int] = (16, 16, 1)) -> Graph:
     """Return the zip code network, for images of any size.
 
