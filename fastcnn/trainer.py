@@ -114,17 +114,17 @@ class Trainer(ChecksArguments, Checked):
     ) -> None:
         if not isinstance(net, Graph):
             raise ArgumentError(f"Trainer got net={net!r}: give a Graph, as Trainer(net, loss, optimizer).")
+        net.check_complete()
+        self.net = net
+        self.loss = loss
         self.optimizer = optimizer
         self.schedule = schedule
-        net.check_complete()
         check_momentum(schedule, optimizer)
         if augment is not None and len(net.inputs) != 1:
             raise ArgumentError(
                 f"augment was given for a network of {len(net.inputs)} inputs: it moves the images of one; "
                 "move yours before training."
             )
-        self.net = net
-        self.loss = loss
         if device is not None:
             net.to(device)
         self.progress = progress
