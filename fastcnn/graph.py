@@ -97,6 +97,7 @@ class Graph(Structure):
         self._seen, self._modes = -1, 0  # what `Layer.changes` and the modes were when the store was looked at
         self._training_plans = Plans(get(self.device))
         self._plans: weakref.WeakKeyDictionary[Stream, Plans] = weakref.WeakKeyDictionary()
+        self._plans_mutex = threading.Lock()  # for threads that meet a stream for the first time
         self._thread = _OfThread()
         within: dict[Graph, bool] = {}
         for layer in self.layers:
@@ -108,7 +109,17 @@ class Graph(Structure):
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy, or a pickle, takes along: all but the places in memory; nodes by their numbers."""
-        dropped = ("_store", "_moved", "_seen", "_modes", "_training_plans", "_plans", "_thread", "_known_modes")
+        dropped = (
+            "_store",
+            "_moved",
+            "_seen",
+            "_modes",
+            "_training_plans",
+            "_plans",
+            "_thread",
+            "_known_modes",
+            "_plans_mutex",
+        )
         state = {name: value for name, value in vars(self).items() if name not in dropped}
         return state | nodes_state(self)
 
@@ -329,15 +340,18 @@ class Graph(Structure):
         """Return the plan for a stream that this thread holds; see `plan`."""
         plans = self._training_plans if returns != "nothing" else self._plans.get(stream)
         if plans is None:
-            with claims:
-                plans = self._plans[stream] = Plans(store.backend)
+            plans = Plans(store.backend)
+            with self._plans_mutex:
+                self._plans[stream] = plans
         ends = tuple(self.outputs if outputs is None else outputs)
         key = batch, training, returns, self.fuse, self._modes, ends
         return plans.get(key) or plans.add(key, partial(self._new_plan, store, key))
 
     def keeps(self, plan: Plan) -> bool:
         """Say whether a plan is one of those that the network would return again."""
-        return any(plan in plans for plans in (self._training_plans, *list(self._plans.values())))
+        with self._plans_mutex:
+            held = [self._training_plans, *self._plans.values()]
+        return any(plan in plans for plans in held)
 
     def _new_plan(self, store: Store, key: Any, arena: Any) -> Plan:
         batch, training, returns, fuse, _, ends = key

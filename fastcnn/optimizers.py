@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import partial
+from threading import RLock
 from typing import Any, ClassVar
 from weakref import WeakKeyDictionary, ref
 
@@ -75,6 +76,8 @@ class Optimizer(ChecksArguments, Checked, Written, Described, ABC):
         self.weight_decay = weight_decay
         self.decay_bias = decay_bias
         self._waiting: WeakKeyDictionary[object, dict[str, Array]] = WeakKeyDictionary()
+        self.lock = RLock()
+        """Held by whoever takes a step: networks that share an optimizer take turns."""
         self.state = {}
 
     @property
@@ -99,10 +102,10 @@ class Optimizer(ChecksArguments, Checked, Written, Described, ABC):
         self._network = ref(network)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name not in ("_network", "_waiting")}
+        return {name: value for name, value in self.__dict__.items() if name not in ("_network", "_waiting", "lock")}
 
     def __setstate__(self, attributes: dict[str, Any]) -> None:
-        self.__dict__.update(attributes, _waiting=WeakKeyDictionary())
+        self.__dict__.update(attributes, _waiting=WeakKeyDictionary(), lock=RLock())
 
     def __copy__(self) -> Optimizer:
         twin = type(self).__new__(type(self))

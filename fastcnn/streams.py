@@ -62,7 +62,8 @@ class Streams:
     def _reset(self) -> None:
         self._mutex = threading.Lock()
         self._idle: list[Stream] = []
-        self._open = 0
+        self._streams: WeakSet[Stream] = WeakSet()  # one that an interrupt has lost is none any more
+        self._is_crowded = False  # whether there may be more than the limit
         self._queue: deque[_Waiter] = deque()
 
     def next(self) -> Stream:
@@ -86,7 +87,7 @@ class Streams:
         if stream.before is not None:
             self._enter(stream.before)
             stream.before = None
-        if self._queue or self._open > self._limit:
+        if self._queue or self._is_crowded:
             with self._mutex:
                 self._return(stream)
         else:
@@ -96,15 +97,17 @@ class Streams:
         with self._mutex:
             with suppress(IndexError):
                 return self._idle.pop()
-            if self._open < self._limit:
+            if len(self._streams) < self._limit:
                 return self._another()
             waiter = _Waiter()
             self._queue.append(waiter)
         return self._wait(waiter)
 
     def _another(self) -> Stream:
-        self._open += 1
-        return Stream(self._make())
+        stream = Stream(self._make())
+        self._streams.add(stream)
+        self._is_crowded = len(self._streams) > self._limit
+        return stream
 
     def _return(self, stream: Stream) -> None:
         now = monotonic() if self._queue else 0.0
@@ -112,8 +115,9 @@ class Streams:
             waiter = self._queue.popleft()
             waiter.stream, stream.since = stream, now
             waiter.gate.release()
-        elif self._open > self._limit and not self._queue:
-            self._open -= 1  # nobody needs it any more
+        elif len(self._streams) > self._limit and not self._queue:
+            self._streams.remove(stream)  # nobody needs it any more
+            self._is_crowded = len(self._streams) > self._limit
         else:
             self._idle.append(stream)
 

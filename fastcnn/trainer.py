@@ -369,9 +369,11 @@ class Trainer(ChecksArguments, Checked):
 
     def _train_batch(self, batch: Batch) -> float:
         self.steps += 1
-        self.optimizer.turn_to(self.net)
+        optimizer = self.optimizer
         try:
-            batch.step.run(self.optimizer, self.clip_value, self.clip_norm)
+            with optimizer.lock:
+                optimizer.turn_to(self.net)
+                batch.step.run(optimizer, self.clip_value, self.clip_norm)
         except batch.plan.backend.guard.GuardError:
             raise self._not_finite(batch) from None
         return batch.loss

@@ -203,6 +203,48 @@ def test_steps_of_several_threads_come_one_after_the_other():
     assert net[1].state["num_batches_tracked"][0] == 20 * THREADS
 
 
+def test_networks_that_share_an_optimizer_take_turns():
+    optimizer, (x,) = fc.Adam(0.01), batches(1, 4)
+    labels = np.array([0, 1, 2, 3])
+    trainers = [fc.Trainer(network(), fc.CrossEntropy(), optimizer) for _ in range(2)]
+    alone = fc.Trainer(network(), fc.CrossEntropy(), fc.Adam(0.01))
+
+    def work(i):
+        for _ in range(30):
+            trainers[i].step(x, labels)
+
+    in_threads(work, 2)
+    for _ in range(30):
+        alone.step(x, labels)
+    for trainer in trainers:
+        np.testing.assert_array_equal(trainer.net.predict(x), alone.net.predict(x))
+
+
+def test_a_stream_that_is_lost_leaves_its_place():
+    streams = get("reference").streams
+    lost = [streams.take() for _ in range(streams._limit)]
+    lost.clear()
+    begin = time.monotonic()
+    streams.give(streams.take())
+    assert time.monotonic() - begin < 0.04
+
+
+def test_networks_that_claim_shared_layers_from_each_other_do_not_wait_for_good():
+    """A prediction that meets a stream for the first time, while another network takes its layers over."""
+    net, (x,) = network(), batches(1, 2)
+    expected = net.predict(x)
+
+    def work(i):
+        for k in range(30):
+            if i % 2:
+                others = fc.Sequential(*net.chain, fc.Linear(5, 2, name=f"more{i}"), input_shape=(8, 8, 2))
+                others.predict(x)
+            else:
+                np.testing.assert_array_equal(net.predict(x, batch_size=1 + k % 2), expected)
+
+    in_threads(work, 6)
+
+
 def test_loading_waits_for_predictions(tmp_path):
     nets = [network(), network()]
     nets[1].initialize(1)
@@ -228,7 +270,7 @@ def test_as_many_streams_as_cores_serve_short_calls():
     net, xs = network(), batches(12)
     streams = get("cpu").streams
     all_right(lambda i: net.predict(xs[i]), [net.predict(x) for x in xs], 12, 100)
-    assert len(streams._idle) == streams._open <= streams._limit
+    assert len(streams._idle) == len(streams._streams) <= streams._limit
     assert len(net._plans) <= streams._limit
 
 
@@ -241,7 +283,7 @@ def test_a_thread_that_waits_long_gets_a_stream_of_its_own():
     assert more not in held
     for stream in (more, *held):
         streams.give(stream)
-    assert len(streams._idle) == streams._open == streams._limit
+    assert len(streams._idle) == len(streams._streams) == streams._limit
 
 
 def test_a_released_stream_goes_to_the_thread_that_waits():
@@ -256,4 +298,4 @@ def test_a_released_stream_goes_to_the_thread_that_waits():
     assert got == [held[0]]
     for stream in held:
         streams.give(stream)
-    assert len(streams._idle) == streams._open
+    assert len(streams._idle) == len(streams._streams)
