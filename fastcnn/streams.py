@@ -17,7 +17,7 @@ from time import monotonic
 from typing import Any
 from weakref import WeakSet
 
-SLICE = 0.002  # seconds after which a stream goes to the next thread that waits
+SLICE = 0.005  # seconds after which a stream goes to the next thread that waits; so long Python lets a thread run, too
 PATIENCE = 0.05  # seconds after which a thread that waits gets another stream
 
 
@@ -37,6 +37,7 @@ class _Waiter:
 
     def __init__(self) -> None:
         self.stream: Stream | None = None
+        self.pause = SLICE
         self.gate = threading.Lock()
         self.gate.acquire()
 
@@ -87,11 +88,11 @@ class Streams:
         if stream.before is not None:
             self._enter(stream.before)
             stream.before = None
-        if self._queue or self._is_crowded:
+        if self._is_crowded or (self._queue and monotonic() - stream.since >= SLICE):
             with self._mutex:
                 self._return(stream)
         else:
-            self._idle.append(stream)  # who begins to wait now, will look
+            self._idle.append(stream)  # those who wait look for it now and then
 
     def _take_another(self) -> Stream:
         with self._mutex:
@@ -101,6 +102,7 @@ class Streams:
                 return self._another()
             waiter = _Waiter()
             self._queue.append(waiter)
+            waiter.pause = self._turn(waiter)
         return self._wait(waiter)
 
     def _another(self) -> Stream:
@@ -110,22 +112,25 @@ class Streams:
         return stream
 
     def _return(self, stream: Stream) -> None:
-        now = monotonic() if self._queue else 0.0
-        if self._queue and now - stream.since >= SLICE:
+        if self._queue:
             waiter = self._queue.popleft()
-            waiter.stream, stream.since = stream, now
+            waiter.stream, stream.since = stream, monotonic()
             waiter.gate.release()
-        elif len(self._streams) > self._limit and not self._queue:
+        elif len(self._streams) > self._limit:
             self._streams.remove(stream)  # nobody needs it any more
             self._is_crowded = len(self._streams) > self._limit
         else:
             self._idle.append(stream)
 
+    def _turn(self, waiter: _Waiter) -> float:
+        """Return in how many seconds it may be a waiter's turn, so that few look in vain."""
+        return min(SLICE * (1 + self._queue.index(waiter)), PATIENCE)
+
     def _wait(self, waiter: _Waiter) -> Stream:
         """Wait for a stream that is handed over, for one that nobody came back for, or for the end of patience."""
         end = monotonic() + PATIENCE
         try:
-            while not waiter.gate.acquire(timeout=SLICE):
+            while not waiter.gate.acquire(timeout=waiter.pause):
                 with self._mutex:
                     if waiter.stream is not None:
                         break
@@ -137,6 +142,7 @@ class Streams:
                         self._queue.remove(waiter)
                         waiter.stream.since = monotonic()
                         break
+                    waiter.pause = self._turn(waiter)
         except BaseException:  # an interrupt
             with self._mutex:
                 if waiter.stream is not None:
