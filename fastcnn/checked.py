@@ -42,7 +42,7 @@ def _checked(name: str, check: Check) -> property:
     def assign(owner: object, value: Any) -> None:
         setattr(owner, f"_{name}", check(value, name))
 
-    return property(attrgetter(f"_{name}"), assign)
+    return property(attrgetter(f"_{name}"), assign, doc=f"The argument `{name}`, which may be assigned.")
 
 
 def truth(value: Any, name: str) -> bool:

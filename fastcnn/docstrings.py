@@ -26,22 +26,8 @@ class Described:
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
         if cls.__dict__.get("__doc__"):
-            cls.__doc__ = _Completed(cls.__doc__ or "")  # type: ignore[assignment]
-
-
-class _Completed:
-    """A docstring that is completed when somebody reads it: importing the package need not wait for that."""
-
-    def __init__(self, own: str) -> None:
-        self.own = own
-        self.whole: str | None = None
-
-    def __get__(self, instance: object, owner: type) -> str:
-        if self.whole is None:
-            kind = next(base for base in owner.__mro__ if base.__dict__.get("__doc__") is self)
-            bases = [base.__doc__ for base in kind.__mro__[1:] if base not in (Described, object)]
-            self.whole = completed(self.own, bases, kind.__init__, getattr(kind, "rank", None))  # type: ignore[misc]
-        return self.whole
+            bases = [base.__doc__ for base in cls.__mro__[1:] if base not in (Described, object)]
+            cls.__doc__ = completed(cls.__doc__ or "", bases, cls.__init__, getattr(cls, "rank", None))
 
 
 def describe(function: Anything, *shared: str) -> Anything:

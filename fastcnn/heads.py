@@ -49,8 +49,11 @@ class Batch:
         """Say whether the losses are as they were bound, and targets of the kind that they are bound to."""
         if losses is not self.losses or [loss.changes for loss, _ in losses] != self._changes:
             return False
-        pairs = [(head.targets, given) for head, given in zip(self.heads, targets, strict=True)]
-        return all((own.dtype, own.shape[1:]) == (given.dtype, given.shape[1:]) for own, given in pairs)
+        for head, given in zip(self.heads, targets, strict=True):
+            own = head.targets
+            if own.dtype != given.dtype or own.shape[1:] != given.shape[1:]:
+                return False
+        return True
 
     @property
     def loss(self) -> float:

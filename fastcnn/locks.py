@@ -80,6 +80,10 @@ class SharedLock:
                 return
             while me in self._readers:  # left behind by an interrupt: whoever reads does not ask to write
                 self._readers.remove(me)
+            self._closed = True
+            if self._writer is None and not self._queue and not self._readers:
+                self._writer, self._depth = me, 1
+                return
             waiter = self._enqueue(reads=False)
         if not waiter.is_in:
             self._wait(waiter)

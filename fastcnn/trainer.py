@@ -242,9 +242,10 @@ class Trainer(ChecksArguments, Checked):
             Images and their targets.
         """
         images, targets = self._check((x, y), "batch")
-        self._check_learns()
         with self.net.changing() as held:
             batch = self._batch(held, len(images[0]), targets, training=True)
+            if not batch.plan.trained:
+                self._check_learns()
             batch.plan.load(images)
             for given, head in zip(targets, batch.heads, strict=True):
                 batch.plan.backend.copy(given, head.targets)

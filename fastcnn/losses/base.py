@@ -131,6 +131,9 @@ class Loss(ChecksArguments, Checked, Written, Described, ABC):
 
     checks: ClassVar[dict[str, Check]] = {"reduction": one_of(*REDUCTIONS), "device": _device}
 
+    changes: int
+    """Another number whenever an argument was assigned: what was bound before serves no longer."""
+
     classifies = False
     """Whether outputs choose classes, so that there is an accuracy."""
 
@@ -141,18 +144,13 @@ class Loss(ChecksArguments, Checked, Written, Described, ABC):
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
-        self.__dict__["_changes"] = next(_changes)
-
-    @property
-    def changes(self) -> int:
-        """Another number whenever an argument was assigned: what was bound before serves no longer."""
-        return self.__dict__["_changes"]
+        self.__dict__["changes"] = next(_changes)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_thread"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state, _thread=_OfThread(), _changes=next(_changes))
+        vars(self).update(state, _thread=_OfThread(), changes=next(_changes))
 
     @property
     def label(self) -> str:

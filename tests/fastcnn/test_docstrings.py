@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import pydoc
 import re
 from types import ModuleType
 
@@ -77,6 +78,16 @@ def test_every_argument_is_explained_once(name):
     assert not missing, f"{name} does not explain {', '.join(missing)}"
     assert doc.count("Parameters\n----------") <= 1
     assert "*image" not in doc or not hasattr(thing, "rank")
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_help_shows_what_is_explained(name):
+    """As `help` finds it, which does not look where `inspect` does."""
+    shown = pydoc.render_doc(PUBLIC[name], renderer=pydoc.plaintext)
+    lines = [line.lstrip(" |") for line in shown.splitlines()]
+    for line in inspect.getdoc(PUBLIC[name]).splitlines():
+        assert line.strip() in lines
+    assert "attrgetter" not in shown
 
 
 @pytest.mark.parametrize("name", [name for name, thing in PUBLIC.items() if hasattr(thing, "output_shape")])
