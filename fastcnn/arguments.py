@@ -60,7 +60,7 @@ def _checked(init: Callable[..., None], owner: type) -> Callable[..., None]:
 
 
 def checks_arguments(function: Function) -> Function:
-    """Let a function refuse arguments that it does not take by a SignatureError, as `check_arguments` lets a class.
+    """Let a function or method refuse arguments that it does not take by a SignatureError.
 
     >>> @checks_arguments
     ... def cube(size: int = 1) -> None: ...
@@ -75,7 +75,10 @@ def checks_arguments(function: Function) -> Function:
         try:
             return function(*args, **keywords)
         except TypeError:
-            problem = _problem(signature(function), function.__name__, args, keywords)
+            found, given = signature(function), args
+            if next(iter(found.parameters), "") == "self":
+                found, given = _without_self(function), args[1:]
+            problem = _problem(found, function.__name__, given, keywords)
             if problem is None:
                 raise  # another function's fault
             raise SignatureError(problem) from None

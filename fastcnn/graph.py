@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
+from fastcnn.arguments import checks_arguments
 from fastcnn.arrays import Array, as_float, float_dtype
 from fastcnn.backend import check_device, get
 from fastcnn.copies import nodes_state, set_nodes
@@ -128,6 +129,7 @@ class Graph(Structure):
         set_nodes(self)
         self._start()
 
+    @checks_arguments
     def memory(
         self,
         batch_size: int = 128,
@@ -479,6 +481,7 @@ class Graph(Structure):
         self.check_complete()
         return check_inputs(xs, self.input_names, self.input_shapes)
 
+    @checks_arguments
     def load_parameters(self, path: str | PathLike[str], strict: bool = True) -> Loaded:
         """Fill parameters and states by name from a safetensors file, and return what matched and what did not.
 
@@ -495,6 +498,7 @@ class Graph(Structure):
 
         return load_parameters(self, path, strict)
 
+    @checks_arguments
     def save(self, path: str | PathLike[str], metadata: dict[str, Any] | None = None) -> None:
         """Write the network to a safetensors file.
 

@@ -148,3 +148,22 @@ def test_models_refuse_what_they_do_not_take(name):
 def test_errors_inside_a_model_are_its_own():
     with pytest.raises(fc.ArgumentError, match="classes"):
         fc.models.lenet5(classes="ten")
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (
+            lambda net, trainer: trainer.fit(None, epoch=2),
+            r"^fit does not take epoch=2: did you mean epochs\? It takes train, ",
+        ),
+        (lambda net, trainer: trainer.fit(), r"^fit was not given train: it takes train, "),
+        (lambda net, trainer: trainer.evaluate(None, verbose=True), "^evaluate does not take verbose=True: "),
+        (lambda net, trainer: net.memory(4, train=False), "^memory does not take train=False: did you mean training"),
+        (lambda net, trainer: net.save(), "^save was not given path: "),
+    ],
+)
+def test_methods_refuse_what_they_do_not_take(call, sentence):
+    net = fc.Sequential(fc.Linear(2, 2), input_shape=(2,))
+    with pytest.raises(fc.SignatureError, match=sentence):
+        call(net, fc.Trainer(net, fc.CrossEntropy(), fc.SGD()))
