@@ -126,11 +126,16 @@ def check_metadata(metadata: Any) -> dict[str, Any]:
         elif isinstance(value, list | tuple):
             waiting += ((inner, depth + 1) for inner in value)
     try:
-        json.dumps(metadata, allow_nan=False)
+        length = len(json.dumps(metadata, allow_nan=False))
     except (TypeError, ValueError) as error:
         raise ArgumentError(
             f"metadata cannot be written as JSON ({error}): use dicts, lists, strings and numbers."
         ) from None
+    if length > LONGEST_JSON // 2:  # the other half is the network's
+        raise ArgumentError(
+            f"metadata has {length:,} characters as JSON, and {LONGEST_JSON // 2:,} are kept: put what is long into a "
+            "file of its own."
+        )
     return metadata
 
 

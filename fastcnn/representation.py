@@ -8,6 +8,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+LONGEST_LIST = 32  # numbers of an array that are written out: a line or two
+
 
 class Written:
     """The base of classes whose attributes have their constructor's names."""
@@ -42,11 +44,15 @@ def written_call(kind: type, values: Mapping[str, Any], shown: Collection[str] =
 
 
 def written(value: Any) -> str:
-    """Return an argument as it is given: arrays as lists, NumPy's numbers as Python's.
+    """Return an argument as it is given: arrays as lists, long ones as their shapes, NumPy's numbers as Python's.
 
     >>> written(np.array([1.0, 2.0])), written(np.float64(0.5)), written(np.dtype("float32"))
     ('[1.0, 2.0]', '0.5', "'float32'")
+    >>> written(np.ones(1000))
+    '<array (1000,) float64>'
     """
+    if isinstance(value, np.ndarray) and value.size > LONGEST_LIST:
+        return f"<array {value.shape} {value.dtype}>"
     if isinstance(value, np.ndarray | np.generic):
         return repr(value.tolist())
     return repr(value.name) if isinstance(value, np.dtype) else repr(value)

@@ -4,6 +4,7 @@ Hidden names start with a dot: ".git", ".ipynb_checkpoints", ".DS_Store", and th
 "0.png" on disks of others. The names below are left by file managers, network storage, archivers and file systems.
 """
 
+import re
 from pathlib import Path
 
 from fastcnn.errors import DataError
@@ -13,15 +14,18 @@ SIDE_NAMES = frozenset(
         # macOS
         "__macosx", "icon\r", "network trash folder", "temporary items",
         # Windows
-        "thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "$recycle.bin", "recycler",
-        "system volume information", "found.000",
-        # Linux, and Python
-        "lost+found", "__pycache__",
+        "thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "$recycle.bin", "recycler", "recycled",
+        "system volume information",
+        # Linux, Android, Python, and version control
+        "lost+found", "lost.dir", "__pycache__", "cvs",
         # network storage
-        "@eadir", "@recycle", "@recently-snapshot", "@tmp", "#recycle", "#snapshot",
+        "@eadir", "@recycle", "@recently-snapshot", "@sharebin", "@tmp", "@__thumb", "#recycle", "#snapshot",
+        "~snapshot",
     }
 )  # fmt: skip
 """Names in small letters, as some systems write them in capitals and some do not."""
+
+NUMBERED = re.compile(r"found\.\d{3}")  # what Windows recovers of damaged disks
 
 
 def is_side_name(name: str) -> bool:
@@ -30,7 +34,7 @@ def is_side_name(name: str) -> bool:
     >>> [is_side_name(name) for name in ("cat", ".git", "._0.png", "Thumbs.db", "@eaDir", "@")]
     [False, True, True, True, True, False]
     """
-    return name.startswith(".") or name.lower() in SIDE_NAMES
+    return name.startswith(".") or name.lower() in SIDE_NAMES or bool(NUMBERED.fullmatch(name.lower()))
 
 
 def entries(folder: Path) -> list[Path]:

@@ -54,8 +54,10 @@ class Normalization:
         Raises
         ------
         DataError
-            If there is no pixel, or one is NaN, infinity or too large to square.
+            If there is no array of pixels, or one is NaN, infinity or too large to square.
         """
+        if not isinstance(images, np.ndarray) or images.dtype.kind not in "biuf":
+            raise DataError(f"Images are a NumPy array of numbers (N, H, W, C), not {_kind(images)}; convert them.")
         if images.ndim < 2 or not images.size:
             raise DataError(f"Images of shape {images.shape} have no pixels to normalize by; give (N, H, W, C).")
         # Around a pixel's values, what does not vary is exactly 0, and little cancels elsewhere.
@@ -108,7 +110,7 @@ class Normalization:
         Raises
         ------
         CheckpointError
-            If the entries are not one finite number a channel, the standard deviations above 0.
+            If the entries are not one finite number of float32 a channel, the standard deviations above 0.
         """
         mean = metadata.get("mean", [0.0] * channels)
         std = metadata.get("std", [1.0] * channels)
@@ -116,12 +118,19 @@ class Normalization:
             values = np.array([mean, std], dtype=np.float64)
         except (TypeError, ValueError):
             values = np.empty(0)
-        if values.shape != (2, channels) or not np.isfinite(values).all() or not (values[1] > 0).all():
+        with np.errstate(over="ignore"):
+            applied = values.astype(np.float32)  # as `apply` takes them
+        if applied.shape != (2, channels) or not np.isfinite(applied).all() or not (applied[1] > 0).all():
             raise CheckpointError(
                 f"The model file's normalization (mean {mean}, std {std}) does not fit a network "
                 f"of {channels} channels; save the model again."
             )
         return cls(tuple(values[0].tolist()), tuple(values[1].tolist()))
+
+
+def _kind(images: object) -> str:
+    """Return what stands in the place of images, for a sentence."""
+    return f"one of {images.dtype}" if isinstance(images, np.ndarray) else f"a {type(images).__name__}"
 
 
 def _blocks(images: NDArray[Any]) -> Iterator[NDArray[Any]]:

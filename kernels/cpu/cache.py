@@ -113,6 +113,8 @@ def _flaw_of_both(root: Path, name: str, may_be_link: bool) -> str:
             flaw = f"cannot be made ({_words(error)})"
         if flaw:
             return f"{path} {flaw}"
+    if not os.access(root / name, os.R_OK | os.X_OK):
+        return f"{root / name} cannot be read (its owner lets others by chmod -R go=rX)"
     return ""
 
 

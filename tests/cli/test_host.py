@@ -119,7 +119,7 @@ def test_after_warmup_of_a_network_its_commands_compile_nothing(tmp_path: Path) 
         assert done.returncode == 0, done.stderr
         return len(set((tmp_path / "cache").rglob("*")) - before), done.stderr
 
-    assert compiled("warmup", "lenet5", "--input-shape", "8x8x1", "--classes", "10")[0] > 50
+    assert compiled("warmup", "lenet5")[0] > 50
     quickly = ("--epochs", "1", "--out", "net.safetensors")
     assert compiled("train", "lenet5", *quickly) == (0, "")
     assert compiled("train", "lenet5", *quickly, "--optimizer", "adam", "--augment", "--batch-size", "77") == (0, "")
@@ -127,6 +127,8 @@ def test_after_warmup_of_a_network_its_commands_compile_nothing(tmp_path: Path) 
     Image.fromarray(np.eye(8, dtype=np.uint8) * 255).save(tmp_path / "eight.png")
     assert compiled("predict", "net.safetensors", "eight.png") == (0, "")
     made, said = compiled("train", "lenet5", *quickly, "--threads", "1", "--optimizer", "rmsprop")
+    assert (made, said) == (0, "")
+    made, said = compiled("bench", "--model", "lenet5", "--batch", "3", "--seconds", "0", "--repeats", "1")
     assert (made, said) == (0, "")
     shutil.rmtree(tmp_path / "cache")
     made, said = compiled("eval", "net.safetensors")

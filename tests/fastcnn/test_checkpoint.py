@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 import fastcnn as fc
-from fastcnn.checkpoint import describe
+from fastcnn.checkpoint import LONGEST_JSON, describe
 
 
 def every_layer() -> fc.Graph:
@@ -106,6 +106,12 @@ def test_metadata_must_be_json(path):
     for metadata in ({"x": np.ones(2)}, {"x": float("nan")}):
         with pytest.raises(fc.ArgumentError, match=r"JSON"):
             fc.models.lenet5().to("reference").save(path, metadata=metadata)
+    assert not path.exists()
+
+
+def test_metadata_too_long_to_be_read_is_refused_as_such(path):
+    with pytest.raises(fc.ArgumentError, match=r"^metadata has .* characters as JSON"):
+        fc.models.lenet5().to("reference").save(path, metadata={"log": "x" * (LONGEST_JSON // 2)})
     assert not path.exists()
 
 

@@ -14,7 +14,17 @@ from fastcnn.data.catalog import from_folder, load
 from fastcnn.data.folders import SIDE_NAMES, entries, is_side_name
 from fastcnn.errors import DataError
 
-SIDE_FOLDERS = (".ipynb_checkpoints", ".git", "@eaDir", "__MACOSX", "lost+found", "$RECYCLE.BIN", "#recycle")
+SIDE_FOLDERS = (
+    ".ipynb_checkpoints",
+    ".git",
+    "@eaDir",
+    "__MACOSX",
+    "lost+found",
+    "$RECYCLE.BIN",
+    "#recycle",
+    "FOUND.017",
+    "CVS",
+)
 
 
 def picture(path: Path, value: int = 0) -> None:
@@ -106,6 +116,8 @@ def test_names_of_side_files_in_any_letters(name: str, random: object) -> None:
     assert not is_side_name("a " + name)
 
 
-@pytest.mark.parametrize("name", ["@", "$", "#", "~", "_", "0", "a.b", "cat ", "eaDir", "git"])
+@pytest.mark.parametrize(
+    "name", ["@", "$", "#", "~", "_", "0", "a.b", "cat ", "eaDir", "git", "found.1", "found.0000", "lost.direction"]
+)
 def test_names_of_classes(name: str) -> None:
     assert not is_side_name(name)

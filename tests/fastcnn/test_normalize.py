@@ -13,7 +13,7 @@ from PIL import Image
 
 from fastcnn.data import Normalization, cifar, images, normalize
 from fastcnn.data.catalog import from_folder
-from fastcnn.errors import DataError
+from fastcnn.errors import CheckpointError, DataError
 
 MEBIBYTE = 1 << 20
 
@@ -139,3 +139,15 @@ def test_cifar_records_are_copied_once(tmp_path: Path) -> None:
 
     assert peak(read) < 2.25 * 1000 * cifar.RECORD
     assert found[0].flags.c_contiguous
+
+
+@pytest.mark.parametrize("images", [[[1.0]], None, np.full((2, 2, 1), "a"), np.ones((2, 2, 1), complex)])
+def test_what_is_no_array_of_numbers_is_refused(images: Any) -> None:
+    with pytest.raises(DataError, match=r"^Images are a NumPy array of numbers \(N, H, W, C\), not "):
+        Normalization.fit(images)
+
+
+@pytest.mark.parametrize(("mean", "std"), [(0.0, 1e-300), (0.0, 1e300), (1e300, 1.0)])
+def test_numbers_that_float32_does_not_hold_are_no_normalization(mean: float, std: float) -> None:
+    with pytest.raises(CheckpointError, match="does not fit a network"):
+        Normalization.from_metadata({"mean": [mean], "std": [std]}, 1)

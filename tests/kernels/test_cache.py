@@ -183,6 +183,17 @@ def test_a_folder_that_others_filled_is_read_and_new_code_goes_to_ones_own(place
     assert (code.load("a.o"), code.kept()[::2]) == (DATA, (2, []))
 
 
+@needs_owners
+def test_a_folder_that_only_its_owner_reads_is_told_as_such(place, chosen, monkeypatch):
+    Cache(lambda: NAME).save("a.o", DATA)
+    right = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: chosen not in Path(path).parents and right(path, mode))
+    code = Cache(lambda: NAME)
+    with pytest.warns(RuntimeWarning, match=r"chosen.* cannot be read \(its owner lets others by chmod"):
+        assert code.load("a.o") is None
+    assert code.places.read == (place / "home/.cache/fastcnn" / NAME,)
+
+
 def test_with_no_folder_at_all_nothing_is_kept(place, monkeypatch):
     monkeypatch.setattr(Path, "home", no_home)
     monkeypatch.setattr(tempfile, "tempdir", str(place / "absent" / "file"))
