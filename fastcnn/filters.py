@@ -21,14 +21,14 @@ Source: Gonzalez and Woods, Digital Image Processing, chapter 3.
 """
 
 from collections.abc import Sequence
-from math import ceil, isfinite
+from math import ceil
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from fastcnn.arrays import Array
 from fastcnn.errors import ArgumentError
-from fastcnn.shapes import IntOrAxes, per_axis, whole
+from fastcnn.shapes import IntOrAxes, is_number, per_axis, whole
 
 # A Gaussian is cut where it has fallen to 1% of its height.
 DEVIATIONS = 3
@@ -67,8 +67,7 @@ def gaussian(sigma: float, size: int | Sequence[int] | None = None, channels: in
     >>> gaussian(1.0, size=3)[:, :, 0, 0].round(3).tolist()
     [[0.075, 0.124, 0.075], [0.124, 0.204, 0.124], [0.075, 0.124, 0.075]]
     """
-    real = isinstance(sigma, int | float | np.number) and not isinstance(sigma, bool)
-    if not real or not isfinite(sigma) or sigma <= 0:
+    if not is_number(sigma) or sigma <= 0:
         raise ArgumentError(f"sigma={sigma!r} was given: give a number of pixels > 0.")
     rows, columns = per_axis(2 * ceil(DEVIATIONS * sigma) + 1 if size is None else size, 2, 1, "size")
     return _weight(np.multiply.outer(_bell(rows, float(sigma)), _bell(columns, float(sigma))), channels)
