@@ -1,4 +1,4 @@
-"""Constructors that refuse in a sentence what they do not take, as arguments of PyTorch that are not here."""
+"""Constructors and functions that refuse in a sentence what they do not take, as arguments of PyTorch not here."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def _checked(init: Callable[..., None], owner: type) -> Callable[..., None]:
 
 
 def checks_arguments(function: Function) -> Function:
-    """Let a function refuse arguments that it does not take by a SignatureError, as `check_arguments` lets a class.
+    """Let a function, or a method, refuse what it does not take by a SignatureError, as `check_arguments` lets a class.
 
     >>> @checks_arguments
     ... def cube(size: int = 1) -> None: ...
@@ -81,7 +81,10 @@ def checks_arguments(function: Function) -> Function:
         try:
             return function(*args, **keywords)
         except TypeError:
-            problem = _problem(signature(function), function.__name__, args, keywords)
+            found, given = signature(function), args
+            if "self" in found.parameters:
+                found, given = _without_self(function), args[1:]
+            problem = _problem(found, function.__name__, given, keywords)
             if problem is None:
                 raise  # another function's fault
             raise SignatureError(problem) from None
@@ -89,8 +92,8 @@ def checks_arguments(function: Function) -> Function:
     return cast(Function, checked)
 
 
-def _without_self(init: Callable[..., None]) -> Signature:
-    found = signature(init)
+def _without_self(method: Callable[..., Any]) -> Signature:
+    found = signature(method)
     return found.replace(parameters=list(found.parameters.values())[1:])
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
+from fastcnn.arguments import checks_arguments
 from fastcnn.arrays import Array, as_float, float_dtype
 from fastcnn.backend import check_device, get
 from fastcnn.copies import nodes_state, set_nodes
@@ -384,6 +385,7 @@ class Graph(Structure):
             plan.backward()
             return _single([plan.backend.to_host(dx) for dx in plan.input_gradients])
 
+    @checks_arguments
     def predict(self, *xs: Inputs, batch_size: int = 256) -> Any:
         """Return the outputs for any number of inputs, computed in batches.
 
@@ -404,6 +406,7 @@ class Graph(Structure):
         """
         return _single(self._values(self.outputs, self.check_inputs(*xs), batch_size))
 
+    @checks_arguments
     def activations(self, x: Any, *names: str, batch_size: int = 256) -> Any:
         """Return what some layers put out in prediction, for any number of inputs, computed in batches.
 
@@ -465,6 +468,7 @@ class Graph(Structure):
         self.check_complete()
         return check_inputs(xs, self.input_names, self.input_shapes)
 
+    @checks_arguments
     def load_parameters(self, path: str | PathLike[str], strict: bool = True) -> Loaded:
         """Fill parameters and states by name from a safetensors file, and return what matched and what did not.
 
@@ -481,6 +485,7 @@ class Graph(Structure):
 
         return load_parameters(self, path, strict)
 
+    @checks_arguments
     def save(self, path: str | PathLike[str], metadata: dict[str, Any] | None = None) -> None:
         """Write the network to a safetensors file.
 

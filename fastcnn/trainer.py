@@ -14,7 +14,7 @@ from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 
-from fastcnn.arguments import ChecksArguments
+from fastcnn.arguments import ChecksArguments, checks_arguments
 from fastcnn.arrays import Array
 from fastcnn.augment import Augmentations, Mover
 from fastcnn.checked import Check, Checked, optional
@@ -155,6 +155,7 @@ class Trainer(ChecksArguments, Checked):
         """Return what a copy, or a pickle, takes along: all but the arrays of steps."""
         return vars(self) | {"_batches": {}}
 
+    @checks_arguments
     def fit(
         self,
         train: LabelledImages,
@@ -250,6 +251,7 @@ class Trainer(ChecksArguments, Checked):
                 batch.plan.backend.copy(given, head.targets)
             return self._train_batch(batch)
 
+    @checks_arguments
     def evaluate(self, data: LabelledImages, batch_size: int = 256) -> Evaluation:
         """Return mean loss and accuracy over some data; no accuracy, None, where the loss has no classes.
 
@@ -265,6 +267,7 @@ class Trainer(ChecksArguments, Checked):
         self._check_batches("evaluation data", targets, batch_size, training=False)
         return self._evaluate(images, targets, batch_size)
 
+    @checks_arguments
     def predict(self, images: Any, batch_size: int = 256) -> Any:
         """Return the outputs (N, ...) for any number of images: logits (N, K) of a classifier.
 
