@@ -18,7 +18,7 @@ from fastcnn.arguments import check_arguments
 from fastcnn.arrays import Array, Shape
 from fastcnn.errors import ArgumentError
 from fastcnn.representation import Written
-from fastcnn.shapes import number
+from fastcnn.shapes import is_number
 
 Fans: TypeAlias = tuple[int, int]
 
@@ -61,8 +61,10 @@ class _OfNumbers(Initializer):
     def __post_init__(self) -> None:
         for field in fields(self):  # type: ignore[arg-type]  # those derived from it are dataclasses
             value, name = getattr(self, field.name), field.name
-            if not (name in self.may_be_infinite and isinstance(value, float) and isinf(value)):
-                number(value, name, 0 if name in self.from_zero else None)
+            is_end = name in self.may_be_infinite and isinstance(value, float) and isinf(value)
+            if not is_end and (not is_number(value) or (name in self.from_zero and value < 0)):
+                limit = " >= 0" if name in self.from_zero else ""
+                raise ArgumentError(f"{name}={value!r} was given: it must be a finite number{limit}.")
 
 
 @check_arguments

@@ -1,6 +1,7 @@
 """Values of arguments: what is no number that a float holds, or an array for one value, is refused in a sentence."""
 
 import inspect
+from decimal import Decimal
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import fastcnn as fc
 from fastcnn import initializers
 from fastcnn.layers import LAYERS
 
-NO_NUMBERS = [float("nan"), 10**400, -(10**400), "1", None, [1.0], True, 1j, np.array([0.5, 0.5])]
+NO_NUMBERS = [float("nan"), 10**400, -(10**400), "1", None, [1.0], True, 1j, np.array([0.5, 0.5]), b"1"]
 
 LEADING = {
     "num_features": 4, "num_groups": 2, "num_channels": 4, "normalized_shape": 4, "in_channels": 4, "out_channels": 4,
@@ -78,6 +79,7 @@ def test_numbers_at_the_ends_are_taken(rule):
         lambda: initializers.HeUniform(gain=-1.0),
         lambda: initializers.Uniform(1.0, -1.0),
         lambda: initializers.TruncatedNormal(low=float("nan")),
+        lambda: initializers.TruncatedNormal(mean=Decimal("0.5")),
     ],
 )
 def test_initializers_refuse_what_they_cannot_draw(make):
