@@ -1,4 +1,4 @@
-"""Constructors that refuse in a sentence what they do not take, as arguments of PyTorch that are not here."""
+"""Constructors and functions that refuse in a sentence what they do not take, as arguments of PyTorch not here."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from functools import wraps
 from inspect import Parameter, Signature, signature
 from typing import Any, TypeVar, cast
 
+import numpy as np
+
 from fastcnn.errors import SignatureError
 
 Class = TypeVar("Class", bound=type)
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 TELLING = bool | int | float | str | None
+NO_TRUTH = "truth value of an array"  # what NumPy says where an array is taken for one value
 LONGEST = 40  # characters of a value in a sentence
 
 
@@ -48,19 +51,22 @@ def _checked(init: Callable[..., None], owner: type) -> Callable[..., None]:
     def checked(self: Any, *args: Any, **keywords: Any) -> None:
         try:
             init(self, *args, **keywords)
-        except TypeError:
+        except (TypeError, ValueError) as error:
             made = type(self)
             label = made.__name__ if made.__init__ is checked else owner.__name__
-            problem = _problem(_without_self(init), label, args, keywords)
+            if isinstance(error, TypeError):
+                problem = _problem(_without_self(init), label, args, keywords)
+            else:
+                problem = _arrays(_without_self(init), made.__name__, args, keywords, error)
             if problem is None:
-                raise  # another function's fault
+                raise  # of a value, or another function's fault
             raise SignatureError(problem) from None
 
     return checked
 
 
 def checks_arguments(function: Function) -> Function:
-    """Let a function or method refuse arguments that it does not take by a SignatureError.
+    """Let a function, or a method, refuse what it does not take by a SignatureError, as `check_arguments` lets a class.
 
     >>> @checks_arguments
     ... def cube(size: int = 1) -> None: ...
@@ -86,8 +92,8 @@ def checks_arguments(function: Function) -> Function:
     return cast(Function, checked)
 
 
-def _without_self(init: Callable[..., None]) -> Signature:
-    found = signature(init)
+def _without_self(method: Callable[..., Any]) -> Signature:
+    found = signature(method)
     return found.replace(parameters=list(found.parameters.values())[1:])
 
 
@@ -116,6 +122,15 @@ def _problem(found: Signature, label: str, args: Sequence[Any], keywords: Mappin
         by_name = f", and {_listed(names[len(placed) :])} by name only" if len(names) > len(placed) else ""
         return f"{label} was given {len(args)} arguments, and takes at most {len(placed)}{by_name}: {takes}."
     return f"{label}: {reason}; {takes}."
+
+
+def _arrays(
+    found: Signature, label: str, args: Sequence[Any], keywords: Mapping[str, Any], error: ValueError
+) -> str | None:
+    """Return which arguments are arrays, if an error says that one of them was taken for one value; else None."""
+    given = found.bind(*args, **keywords).arguments if NO_TRUTH in str(error) else {}
+    names = [name for name, value in given.items() if isinstance(value, np.ndarray)]
+    return f"{label} was given an array as {_listed(names)}, and takes one value: give that." if names else None
 
 
 def _short(value: Any) -> str:

@@ -28,6 +28,7 @@ from typing import Any
 
 import numpy as np
 
+from fastcnn.arguments import checks_arguments
 from fastcnn.arrays import Array, Shape, float_dtype
 from fastcnn.backend import check_device
 from fastcnn.chains import DEEPEST_JSON, build_chain, describe_chain
@@ -57,6 +58,7 @@ OTHER_LAYOUT = (
 TENSOR_DTYPES = {"F32": np.dtype(np.float32), "F64": np.dtype(np.float64)}
 
 
+@checks_arguments
 def save(net: Graph, path: str | PathLike[str], metadata: dict[str, Any] | None = None) -> None:
     """Write a network to a file, which then holds either all of it or what it held before.
 
@@ -158,6 +160,7 @@ def _description(net: Graph, metadata: dict[str, Any]) -> str:
     return text
 
 
+@checks_arguments
 def load(path: str | PathLike[str], device: str = "cpu") -> Graph:
     """Return the network in a file that `save` wrote, on a device.
 

@@ -13,7 +13,7 @@ class ArgumentError(FastcnnError, ValueError):
 
 
 class SignatureError(ArgumentError, TypeError):
-    """Arguments under names, or in a number, that a constructor does not take."""
+    """Arguments under names, or in a number, that a constructor or function does not take."""
 
 
 class ShapeError(FastcnnError, ValueError):

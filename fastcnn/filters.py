@@ -21,19 +21,21 @@ Source: Gonzalez and Woods, Digital Image Processing, chapter 3.
 """
 
 from collections.abc import Sequence
-from math import ceil, isfinite
+from math import ceil
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from fastcnn.arguments import checks_arguments
 from fastcnn.arrays import Array
 from fastcnn.errors import ArgumentError
-from fastcnn.shapes import IntOrAxes, per_axis, whole
+from fastcnn.shapes import IntOrAxes, is_number, per_axis, whole
 
 # A Gaussian is cut where it has fallen to 1% of its height.
 DEVIATIONS = 3
 
 
+@checks_arguments
 def box(size: IntOrAxes, channels: int = 1) -> Array:
     """Return the mean of a window of `size` pixels, as float64.
 
@@ -51,6 +53,7 @@ def box(size: IntOrAxes, channels: int = 1) -> Array:
     return _weight(np.full((R, S), 1 / (R * S)), channels)
 
 
+@checks_arguments
 def gaussian(sigma: float, size: int | Sequence[int] | None = None, channels: int = 1) -> Array:
     """Return a Gaussian of `sigma` pixels that sums to 1, as float64.
 
@@ -67,8 +70,7 @@ def gaussian(sigma: float, size: int | Sequence[int] | None = None, channels: in
     >>> gaussian(1.0, size=3)[:, :, 0, 0].round(3).tolist()
     [[0.075, 0.124, 0.075], [0.124, 0.204, 0.124], [0.075, 0.124, 0.075]]
     """
-    real = isinstance(sigma, int | float | np.number) and not isinstance(sigma, bool)
-    if not real or not isfinite(sigma) or sigma <= 0:
+    if not is_number(sigma) or sigma <= 0:
         raise ArgumentError(f"sigma={sigma!r} was given: give a number of pixels > 0.")
     rows, columns = per_axis(2 * ceil(DEVIATIONS * sigma) + 1 if size is None else size, 2, 1, "size")
     return _weight(np.multiply.outer(_bell(rows, float(sigma)), _bell(columns, float(sigma))), channels)
@@ -82,6 +84,7 @@ def _bell(size: int, sigma: float) -> Array:
     return values
 
 
+@checks_arguments
 def sobel_x(channels: int = 1) -> Array:
     """Return the derivative along a row, smoothed along the column: 8 times the slope per pixel, as float64.
 
@@ -96,6 +99,7 @@ def sobel_x(channels: int = 1) -> Array:
     return _weight(np.multiply.outer([1, 2, 1], [-1, 0, 1]), channels)
 
 
+@checks_arguments
 def sobel_y(channels: int = 1) -> Array:
     """Return the derivative along a column, smoothed along the row: 8 times the slope per pixel, as float64.
 
@@ -110,6 +114,7 @@ def sobel_y(channels: int = 1) -> Array:
     return _weight(np.multiply.outer([-1, 0, 1], [1, 2, 1]), channels)
 
 
+@checks_arguments
 def laplacian(channels: int = 1) -> Array:
     """Return the sum of the second derivatives, from the four neighbours, as float64.
 
@@ -124,6 +129,7 @@ def laplacian(channels: int = 1) -> Array:
     return _weight([[0, 1, 0], [1, -4, 1], [0, 1, 0]], channels)
 
 
+@checks_arguments
 def sharpen(channels: int = 1) -> Array:
     """Return the pixel less the Laplacian, which sums to 1, as float64.
 

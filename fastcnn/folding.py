@@ -6,6 +6,7 @@ with s = gamma / sqrt(var + eps), a factor for every output channel
 
 import numpy as np
 
+from fastcnn.arguments import checks_arguments
 from fastcnn.arrays import Array
 from fastcnn.backend import get
 from fastcnn.errors import ArgumentError, ShapeError
@@ -18,6 +19,7 @@ from fastcnn.parameters import Store
 Foldable = Conv | ConvTranspose | Linear
 
 
+@checks_arguments
 def fold(layer: Foldable, norm: BatchNorm) -> Foldable:
     """Return a new layer that does in prediction what `layer` with `norm` after it does: nothing is left to normalize.
 

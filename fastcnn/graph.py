@@ -400,6 +400,7 @@ class Graph(Structure):
             plan.backward()
             return _single([plan.backend.to_host(dx) for dx in plan.input_gradients])
 
+    @checks_arguments
     def predict(self, *xs: Inputs, batch_size: int = 256) -> Any:
         """Return the outputs for any number of inputs, computed in batches.
 
@@ -420,6 +421,7 @@ class Graph(Structure):
         """
         return _single(self._values(self.outputs, self.check_inputs(*xs), batch_size))
 
+    @checks_arguments
     def activations(self, x: Any, *names: str, batch_size: int = 256) -> Any:
         """Return what some layers put out in prediction, for any number of inputs, computed in batches.
 

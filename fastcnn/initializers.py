@@ -8,9 +8,9 @@ Sources: Glorot and Bengio 2010 (Xavier), He et al. 2015, Saxe et al. 2014 (orth
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from math import erf, prod, sqrt
-from typing import TypeAlias
+from dataclasses import dataclass, fields
+from math import erf, isinf, prod, sqrt
+from typing import ClassVar, TypeAlias
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from fastcnn.arguments import check_arguments
 from fastcnn.arrays import Array, Shape
 from fastcnn.errors import ArgumentError
 from fastcnn.representation import Written
+from fastcnn.shapes import is_number
 
 Fans: TypeAlias = tuple[int, int]
 
@@ -51,9 +52,24 @@ class Initializer(Written, ABC):
         """Return the first values of a parameter."""
 
 
+class _OfNumbers(Initializer):
+    """A rule whose arguments are finite numbers, and refused as it is made where they are not."""
+
+    from_zero: ClassVar[tuple[str, ...]] = ()
+    may_be_infinite: ClassVar[tuple[str, ...]] = ()
+
+    def __post_init__(self) -> None:
+        for field in fields(self):  # type: ignore[arg-type]  # those derived from it are dataclasses
+            value, name = getattr(self, field.name), field.name
+            is_end = name in self.may_be_infinite and isinstance(value, float) and isinf(value)
+            if not is_end and (not is_number(value) or (name in self.from_zero and value < 0)):
+                limit = " >= 0" if name in self.from_zero else ""
+                raise ArgumentError(f"{name}={value!r} was given: it must be a finite number{limit}.")
+
+
 @check_arguments
 @dataclass(frozen=True)
-class Constant(Initializer):
+class Constant(_OfNumbers):
     """Every element has one value.
 
     Parameters
@@ -94,7 +110,7 @@ class Ones(Initializer):
 
 @check_arguments
 @dataclass(frozen=True)
-class Normal(Initializer):
+class Normal(_OfNumbers):
     """Independent draws from a normal distribution.
 
     Parameters
@@ -105,6 +121,7 @@ class Normal(Initializer):
 
     mean: float = 0.0
     std: float = 0.01
+    from_zero = ("std",)
 
     def __call__(self, shape: Shape, generator: np.random.Generator, fan: Fans | None = None) -> Array:
         """Return the draws."""
@@ -113,7 +130,7 @@ class Normal(Initializer):
 
 @check_arguments
 @dataclass(frozen=True)
-class TruncatedNormal(Initializer):
+class TruncatedNormal(_OfNumbers):
     """Independent draws from a normal distribution, those outside [low, high] drawn again.
 
     Parameters
@@ -132,8 +149,10 @@ class TruncatedNormal(Initializer):
     std: float = 1.0
     low: float = -2.0
     high: float = 2.0
+    from_zero, may_be_infinite = ("std",), ("low", "high")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         a, b = ((end - self.mean) / (self.std * sqrt(2.0)) if self.std > 0 else 0.0 for end in (self.low, self.high))
         if not (erf(b) - erf(a)) / 2 >= LEAST_SHARE:
             raise ArgumentError(
@@ -151,17 +170,22 @@ class TruncatedNormal(Initializer):
 
 @check_arguments
 @dataclass(frozen=True)
-class Uniform(Initializer):
+class Uniform(_OfNumbers):
     """Independent draws from [low, high).
 
     Parameters
     ----------
     low, high
-        The ends.
+        The ends, of which low is not above high.
     """
 
     low: float = -0.05
     high: float = 0.05
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.low > self.high:
+            raise ArgumentError(f"{self!r} was given: low must not be above high.")
 
     def __call__(self, shape: Shape, generator: np.random.Generator, fan: Fans | None = None) -> Array:
         """Return the draws."""
@@ -191,16 +215,17 @@ class XavierUniform(Initializer):
 
 @check_arguments
 @dataclass(frozen=True)
-class HeNormal(Initializer):
+class HeNormal(_OfNumbers):
     """Normal with variance gain^2 / fan-in (He et al. 2015): the default of convolution and linear layers.
 
     Parameters
     ----------
     gain
-        The default, the root of 2, keeps the variance of a signal through ReLU.
+        A number from 0 up: the default, the root of 2, keeps the variance of a signal through ReLU.
     """
 
     gain: float = RELU_GAIN
+    from_zero = ("gain",)
 
     def __call__(self, shape: Shape, generator: np.random.Generator, fan: Fans | None = None) -> Array:
         """Return the draws."""
@@ -209,16 +234,17 @@ class HeNormal(Initializer):
 
 @check_arguments
 @dataclass(frozen=True)
-class HeUniform(Initializer):
+class HeUniform(_OfNumbers):
     """Uniform with variance gain^2 / fan-in (He et al. 2015).
 
     Parameters
     ----------
     gain
-        The default, the root of 2, keeps the variance of a signal through ReLU.
+        A number from 0 up: the default, the root of 2, keeps the variance of a signal through ReLU.
     """
 
     gain: float = RELU_GAIN
+    from_zero = ("gain",)
 
     def __call__(self, shape: Shape, generator: np.random.Generator, fan: Fans | None = None) -> Array:
         """Return the draws."""
@@ -228,7 +254,7 @@ class HeUniform(Initializer):
 
 @check_arguments
 @dataclass(frozen=True)
-class Orthogonal(Initializer):
+class Orthogonal(_OfNumbers):
     """A weight seen as a (fan-in, K) matrix with orthonormal columns (or rows, if K is larger) (Saxe et al. 2014).
 
     Parameters

@@ -5,12 +5,14 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
+from fastcnn.arguments import checks_arguments
 from fastcnn.arrays import Array
 from fastcnn.errors import ArgumentError, DataError
 from fastcnn.graph import Graph
 from fastcnn.layers.batch_norm import ChannelNorm
 
 
+@checks_arguments
 def estimate_population_statistics(net: Graph, batches: Iterable[ArrayLike | tuple[ArrayLike, ...]]) -> Graph:
     """Replace all running statistics of a network by averages over training batches, and return the network.
 

@@ -8,7 +8,8 @@ transposed = (size - 1) * stride + dilation * (window - 1) + 1 - before - after 
 
 from collections.abc import Sequence
 from math import isfinite
-from typing import Any, TypeAlias
+from numbers import Real
+from typing import Any, TypeAlias, TypeGuard
 
 import numpy as np
 
@@ -23,6 +24,18 @@ Padding: TypeAlias = int | str | Sequence[int] | Sequence[Sequence[int]]
 def is_int(value: object) -> bool:
     """Say whether a value is a whole number (a bool is not)."""
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Say whether a value is a finite number that a float holds (a bool is none).
+
+    >>> is_number(0.5), is_number(True), is_number(float("nan")), is_number(10**400)
+    (True, False, False, False)
+    """
+    try:
+        return isinstance(value, Real) and not isinstance(value, bool) and isfinite(value)
+    except OverflowError:  # an int beyond all floats
+        return False
 
 
 def whole(value: object, minimum: int, name: str) -> int:

@@ -14,11 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from fastcnn.arguments import checks_arguments
 from fastcnn.arrays import Array, Shape, as_float
 from fastcnn.errors import ShapeError
 from fastcnn.shapes import IntOrAxes, Padding, output_size, padding_pairs, per_axis, whole
 
 
+@checks_arguments
 def conv_matrix(
     weight: ArrayLike,
     input_shape: Sequence[int],

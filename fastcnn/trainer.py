@@ -268,6 +268,7 @@ class Trainer(ChecksArguments, Checked):
         self._check_batches("evaluation data", targets, batch_size, training=False)
         return self._evaluate(images, targets, batch_size)
 
+    @checks_arguments
     def predict(self, images: Any, batch_size: int = 256) -> Any:
         """Return the outputs (N, ...) for any number of images: logits (N, K) of a classifier.
 

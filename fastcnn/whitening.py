@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike
 from fastcnn.arguments import ChecksArguments
 from fastcnn.arrays import Array, Shape, as_float
 from fastcnn.errors import ArgumentError, DataError, ShapeError
+from fastcnn.shapes import is_number
 
 KINDS = ("zca", "pca")
 
@@ -52,7 +53,7 @@ class Whitening(ChecksArguments):
     def __init__(self, kind: str = "zca", eps: float = 0.0) -> None:
         if kind not in KINDS:
             raise ArgumentError(f"kind={kind!r} was given: choose one of {', '.join(KINDS)}.")
-        if isinstance(eps, bool) or not isinstance(eps, int | float | np.number) or not 0 <= float(eps) < np.inf:
+        if not is_number(eps) or eps < 0:
             raise ArgumentError(f"eps={eps!r} was given: it must be a number >= 0.")
         self.kind, self.eps = kind, float(eps)
         self.mean = self.weight = None

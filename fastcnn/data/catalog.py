@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from fastcnn.arguments import checks_arguments
 from fastcnn.data import cifar, idx, images
 from fastcnn.data.dataset import Dataset, check_labels, remap_labels, scaled
 from fastcnn.data.digits import digits
@@ -64,6 +65,7 @@ FASHION_CLASSES = (
 MOST_CLASSES = 256  # of labels that are bytes
 
 
+@checks_arguments
 def mnist(folder: str | Path | None = None) -> tuple[Dataset, Dataset]:
     """Return MNIST's 60,000 training and 10,000 test images of shape (28, 28, 1).
 
@@ -83,6 +85,7 @@ def mnist(folder: str | Path | None = None) -> tuple[Dataset, Dataset]:
     return _idx_parts(_idx_files(place, MNIST_MD5, MNIST_MIRRORS), "mnist", DIGIT_CLASSES)
 
 
+@checks_arguments
 def fashion(folder: str | Path | None = None) -> tuple[Dataset, Dataset]:
     """Return Fashion-MNIST's 60,000 training and 10,000 test images of shape (28, 28, 1).
 
@@ -98,6 +101,7 @@ def fashion(folder: str | Path | None = None) -> tuple[Dataset, Dataset]:
     return _idx_parts(_idx_files(place, FASHION_MD5, FASHION_MIRRORS), "fashion", FASHION_CLASSES)
 
 
+@checks_arguments
 def cifar10(folder: str | Path | None = None) -> tuple[Dataset, Dataset]:
     """Return CIFAR-10's training and test images of shape (32, 32, 3), as many as the files hold.
 
@@ -128,6 +132,7 @@ def names() -> tuple[str, ...]:
     return ("digits", *NAMED)
 
 
+@checks_arguments
 def load(name: str, folder: str | Path | None = None, *, remap_labels: bool = False) -> tuple[Dataset, Dataset]:
     """Return the training and the test part of a data set, by its name or from one's own folder.
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fastcnn.arguments import check_arguments
+from fastcnn.arguments import check_arguments, checks_arguments
 from fastcnn.errors import DataError
 
 WHITE = 255  # the largest value of a byte
@@ -98,6 +98,7 @@ def check_labels(labels: NDArray[np.integer], classes: int, where: str, hint: st
         )
 
 
+@checks_arguments
 def remap_labels(
     train: NDArray[np.integer], *others: NDArray[np.integer]
 ) -> tuple[tuple[str, ...], *tuple[NDArray[np.int64], ...]]:

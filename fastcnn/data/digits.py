@@ -10,6 +10,7 @@ from importlib.resources import files
 
 import numpy as np
 
+from fastcnn.arguments import checks_arguments
 from fastcnn.data.dataset import Dataset, scaled
 
 TEST_EVERY = 5
@@ -17,6 +18,7 @@ LARGEST_PIXEL = 16  # a cell has 4x4 dots
 CLASSES = tuple(str(digit) for digit in range(10))
 
 
+@checks_arguments
 def digits() -> tuple[Dataset, Dataset]:
     """Return the training and the test part, 1,433 and 364 images of shape (8, 8, 1).
 

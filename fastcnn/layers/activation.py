@@ -23,6 +23,7 @@ from fastcnn.arrays import Array, Shape
 from fastcnn.backend import Backend
 from fastcnn.errors import ArgumentError
 from fastcnn.layers.base import Adjustable, Bound, Call, Layer
+from fastcnn.shapes import is_number
 
 
 class Activation(Layer):
@@ -96,7 +97,7 @@ class Plain(Activation):
 def finite(value: Any, name: str, positive: bool = False) -> float:
     """Return a constructor's argument as a float, or refuse it by its name."""
     needed = "above 0" if positive else "that is finite"
-    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
+    if not is_number(value):
         raise ArgumentError(f"{name}={value!r} was given, and must be a number {needed}: give one such as 1.0.")
     if positive and value <= 0:
         raise ArgumentError(f"{name}={value!r} was given, and must be a number above 0: give one such as 1.0.")
@@ -286,7 +287,7 @@ class Tanh(Activation):
 
 
 def _threshold(value: Any) -> float:
-    return math.inf if value == math.inf else finite(value, "threshold")
+    return math.inf if isinstance(value, Real) and value == math.inf else finite(value, "threshold")
 
 
 class Softplus(Activation):

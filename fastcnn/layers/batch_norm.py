@@ -23,17 +23,19 @@ from fastcnn.arrays import Array, Shape
 from fastcnn.backend import Backend
 from fastcnn.errors import ArgumentError, ShapeError
 from fastcnn.layers.base import UNBOUNDED, Adjustable, Bound, Bounds, Call, GradientSums, Statistics
-from fastcnn.layers.norm import GroupedNorm, is_number
-from fastcnn.shapes import whole
+from fastcnn.layers.norm import GroupedNorm
+from fastcnn.shapes import is_number, whole
 
 
 def _momentum(value: object) -> float | None:
     """Return a momentum, or refuse what is none."""
-    if value is not None and not (is_number(value) and 0 <= float(value) <= 1):  # type: ignore[arg-type]
+    if value is None:
+        return None
+    if not is_number(value) or not 0 <= value <= 1:
         raise ArgumentError(
             f"momentum={value!r} was given: it must be a number from 0 to 1, or None for the average of all."
         )
-    return None if value is None else float(value)  # type: ignore[arg-type]
+    return float(value)
 
 
 class ChannelNorm(GroupedNorm):

@@ -16,6 +16,7 @@ from fastcnn.arrays import Array, Shape
 from fastcnn.backend import Backend
 from fastcnn.errors import ArgumentError
 from fastcnn.layers.base import Adjustable, Bound, Call, Layer
+from fastcnn.shapes import is_number
 
 # Seeds and steps are kept as floats of the layer: float32 holds whole numbers up to here.
 SEEDS = 1 << 24
@@ -23,7 +24,7 @@ SEEDS = 1 << 24
 
 def _probability(value: Any) -> float:
     """Return a probability, or refuse what is none."""
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 <= value <= 1:
+    if not is_number(value) or not 0 <= value <= 1:
         raise ArgumentError(f"p={value!r} was given: a probability is a number from 0 to 1.")
     return float(value)
 

@@ -15,7 +15,7 @@ from fastcnn.backend import Backend
 from fastcnn.errors import ArgumentError
 from fastcnn.layers.base import Bound, Call, Layer
 from fastcnn.layers.norm import positive
-from fastcnn.shapes import whole
+from fastcnn.shapes import is_number, whole
 
 MODES = ("both", "subtractive", "divisive")
 
@@ -90,7 +90,7 @@ class LocalResponseNorm(Layer):
 
 
 def _from_zero(value: object, name: str) -> float:
-    return 0.0 if value == 0 and not isinstance(value, bool) else positive(value, name)
+    return 0.0 if is_number(value) and value == 0 else positive(value, name)
 
 
 class LocalContrastNorm(Layer):

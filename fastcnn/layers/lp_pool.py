@@ -6,10 +6,8 @@ The stride defaults to the window.
 """
 
 from collections.abc import Mapping, Sequence
-from math import inf
 from typing import Any, ClassVar
 
-import numpy as np
 from numpy.typing import DTypeLike
 
 from fastcnn.arrays import Array
@@ -18,7 +16,7 @@ from fastcnn.errors import ArgumentError
 from fastcnn.layers.base import Bound, Call
 from fastcnn.layers.conv import five_axes
 from fastcnn.layers.pool import Pool
-from fastcnn.shapes import IntOrAxes
+from fastcnn.shapes import IntOrAxes, is_number
 
 # A Gaussian's window reaches two standard deviations from its centre.
 SIGMAS_IN_A_WINDOW = 4
@@ -26,10 +24,9 @@ SIGMAS_IN_A_WINDOW = 4
 
 def positive(value: object, minimum: float, name: str, advice: str) -> float:
     """Return `value` as a float, or refuse what is no finite number from `minimum` up; above it where that is 0."""
-    is_number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
-    if not is_number or not minimum <= value < inf or not value:  # type: ignore[operator]
+    if not is_number(value) or value < minimum or not value:
         raise ArgumentError(f"{name}={value!r} was given: {advice}.")
-    return float(value)  # type: ignore[arg-type]
+    return float(value)
 
 
 class LPPool(Pool):

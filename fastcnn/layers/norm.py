@@ -13,7 +13,7 @@ where the mean is large. Gradients go through mean and variance. Those of a batc
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from math import isfinite, prod
+from math import prod
 from typing import Any, ClassVar
 
 import numpy as np
@@ -23,29 +23,23 @@ from fastcnn.arrays import Array, Shape
 from fastcnn.backend import Backend
 from fastcnn.errors import ArgumentError
 from fastcnn.layers.base import UNBOUNDED, Adjustable, Bound, Bounds, Call, GradientSums, Layer, Statistics
-from fastcnn.shapes import whole
+from fastcnn.shapes import is_number, whole
 
 FLOAT64 = np.dtype(np.float64)
 
 
 def positive(value: object, name: str) -> float:
     """Return `value` as a float, or refuse what is no finite number above 0."""
-    if not is_number(value) or not float(value) > 0:  # type: ignore[arg-type]
+    if not is_number(value) or not value > 0:
         raise ArgumentError(f"{name}={value!r} was given: it must be a number above 0.")
-    return float(value)  # type: ignore[arg-type]
-
-
-def is_number(value: object) -> bool:
-    """Say whether a value is a finite number."""
-    real = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
-    return real and isfinite(float(value))  # type: ignore[arg-type]
+    return float(value)
 
 
 def _smoothing(value: object) -> float:
     """Return an eps, or refuse what is no finite number from 0 up."""
-    if not is_number(value) or float(value) < 0:  # type: ignore[arg-type]
+    if not is_number(value) or value < 0:
         raise ArgumentError(f"eps={value!r} was given: it must be a number >= 0.")
-    return float(value)  # type: ignore[arg-type]
+    return float(value)
 
 
 class NormLayer(Layer):

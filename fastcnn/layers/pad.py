@@ -19,7 +19,7 @@ from fastcnn.errors import ArgumentError
 from fastcnn.layers.base import Bound, Call, Layer
 from fastcnn.layers.conv import five_axes
 from fastcnn.layers.padding import check_mode, check_padded
-from fastcnn.shapes import Padding, Pairs, is_int, padding_pairs, whole
+from fastcnn.shapes import Padding, Pairs, is_int, is_number, padding_pairs, whole
 
 MODES = ("constant", "reflect", "replicate", "circular")
 
@@ -64,7 +64,7 @@ class Pad(Layer):
     ) -> None:
         super().__init__(name=name, dtype=dtype, device=device)
         check_mode(mode, MODES, "mode")
-        if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+        if not is_number(value) and not isinstance(value, float | np.floating):  # those may be infinite or NaN
             raise ArgumentError(f"value={value!r} was given: give a number.")
         if mode != "constant" and value != 0:
             raise ArgumentError(f"value={value!r} was given with mode={mode!r}, which has none: leave it out.")

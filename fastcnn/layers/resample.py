@@ -4,7 +4,7 @@ x (N, W, C)  (N, H, W, C)  (N, D, H, W, C)      y has the same channels and othe
 """
 
 from collections.abc import Mapping, Sequence
-from math import floor, inf, prod
+from math import floor, prod
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,7 +16,7 @@ from fastcnn.errors import ArgumentError, DataError, ShapeError
 from fastcnn.layers.base import Bound, Call, Layer, Window
 from fastcnn.layers.conv import five_axes
 from fastcnn.layers.pool import check_exact
-from fastcnn.shapes import IntOrAxes, compact, per_axis, whole
+from fastcnn.shapes import IntOrAxes, compact, is_number, per_axis, whole
 
 RANKS = {"nearest": (1, 2, 3), "linear": (1,), "bilinear": (2,), "trilinear": (3,)}
 UNPADDED = ((0, 0),) * 3
@@ -306,8 +306,7 @@ class Upsample(Layer):
 
 
 def _is_scale(value: object) -> bool:
-    is_number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
-    return is_number and 0 < value < inf  # type: ignore[operator]
+    return is_number(value) and value > 0
 
 
 class Subsample(Layer):

@@ -33,9 +33,18 @@ class WeightedLayer(Layer):
 
     def __init__(self, weight_init: Initializer | None, name: str | None, dtype: DTypeLike, device: str) -> None:
         super().__init__(name=name, dtype=dtype, device=device)
-        if weight_init is not None and not isinstance(weight_init, Initializer):
-            raise ArgumentError(f"weight_init={weight_init!r} was given: give a rule of fastcnn.initializers.")
         self.weight_init = weight_init
+
+    @property
+    def weight_init(self) -> Initializer | None:
+        """The rule for first weights, which counts when they are drawn."""
+        return self._weight_init
+
+    @weight_init.setter
+    def weight_init(self, rule: Initializer | None) -> None:
+        if rule is not None and not isinstance(rule, Initializer):
+            raise ArgumentError(f"weight_init={rule!r} was given: give a rule of fastcnn.initializers.")
+        self._weight_init = rule
 
     @property
     def bias_shape(self) -> Shape:

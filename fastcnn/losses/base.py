@@ -215,7 +215,7 @@ def class_weights(weight: ArrayLike, name: str) -> Array:
     """Return factors of classes as a float64 array (K,) that stays as it is, or refuse them."""
     try:
         weights = np.atleast_1d(np.array(weight, np.float64))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         weights = np.empty((0, 0))
     if weights.ndim != 1 or not weights.size or not (np.isfinite(weights) & (weights >= 0)).all():
         raise ArgumentError(f"{name}={weight!r} was given: give a finite number >= 0 for each class.")

@@ -42,7 +42,7 @@ def squeezenet(classes: int = 1000, input_shape: Sequence[int] = (224, 224, 3), 
     >>> squeezenet().parameter_count, squeezenet(version="1.1").parameter_count
     (1248424, 1235496)
     """
-    if version not in VERSIONS:
+    if version not in tuple(VERSIONS):  # of any type
         raise ArgumentError(f"version={version!r} was given: choose one of {', '.join(map(repr, VERSIONS))}.")
     (width, size), modules = VERSIONS[version]
     image = image_input(input_shape, classes, "squeezenet", LEAST[version])

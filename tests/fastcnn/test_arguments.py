@@ -139,6 +139,28 @@ def test_layers_of_users_refuse_by_their_own_names():
         Other(3)
 
 
+NET = fc.Sequential(fc.Linear(2, 2), input_shape=(2,))
+TRAINER = fc.Trainer(NET, fc.CrossEntropy(), fc.SGD(0.1))
+
+FUNCTIONS = [
+    fc.save, fc.load, fc.fold, fc.estimate_population_statistics, fc.conv_matrix, fc.data.load, fc.data.mnist,
+    fc.data.fashion, fc.data.cifar10, fc.data.digits, fc.data.remap_labels, fc.filters.box, fc.filters.gaussian,
+    fc.filters.sobel_x, fc.filters.sobel_y, fc.filters.laplacian, fc.filters.sharpen, TRAINER.fit, TRAINER.evaluate,
+    TRAINER.predict, NET.predict, NET.activations, NET.save, NET.load_parameters,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("function", FUNCTIONS, ids=lambda function: function.__qualname__)
+def test_functions_and_methods_refuse_what_they_do_not_take(function):
+    takes = [p.name for p in inspect.signature(function).parameters.values() if p.kind is not p.VAR_POSITIONAL]
+    with pytest.raises(fc.SignatureError) as caught:
+        function(shuffle=True)
+    said = str(caught.value)
+    assert said.startswith(f"{function.__name__} does not take shuffle=True: ")
+    assert all(name in said for name in takes if name != "self")
+    assert "self" not in said.split()
+
+
 @pytest.mark.parametrize("name", fc.models.names())
 def test_models_refuse_what_they_do_not_take(name):
     with pytest.raises(fc.SignatureError, match=rf"^{name} does not take pretrained=True: it takes .*input_shape"):
