@@ -26,6 +26,8 @@ Call: TypeAlias = tuple[Callable[..., None], tuple[Any, ...]]
 # Rows of vectors start on a cache line: no vector load of any width is split across two lines.
 CACHE_LINE = 64
 
+FEW_BYTES = 1 << 14  # which take about a microsecond to copy
+
 
 class Backend:
     """One device: its kernels by operation (`backend.conv`, ...), and its arrays, NumPy's in both rooms.
@@ -81,6 +83,23 @@ class Backend:
     def copy(self, source: Array, out: Array) -> None:
         """Fill `out` with `source`, a NumPy or device array, cast to the dtype of `out`."""
         np.copyto(out, source, casting="same_kind")
+
+    def writer(self, out: Array) -> Callable[[Array], None]:
+        """Return a function that fills `out` with arrays of its shape, as `copy` does.
+
+        Few bytes are copied without handing Python's lock to other threads, which would cost more than the copy.
+        """
+        if not 0 < out.nbytes <= FEW_BYTES:
+            return lambda source: self.copy(source, out)
+        memory, dtype = out.data.cast("B"), out.dtype
+
+        def write(source: Array) -> None:
+            if source.dtype is dtype and source.flags.c_contiguous:
+                memory[:] = source.data.cast("B")
+            else:
+                self.copy(source, out)
+
+        return write
 
     def gather(self, source: Array, indices: Array, out: Array) -> None:
         """Fill `out` with the rows of `source` at valid `indices`."""

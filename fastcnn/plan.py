@@ -126,6 +126,7 @@ class Plan:
         self._bind_forward(workshop)
         self.forward_parts: list[Part] = [(step, bound.forward) for step, bound in self._bound.items()]
         self.inputs = [self._value(node) for node in inputs]
+        self._writers = [self.backend.writer(array) for array in self.inputs]
         self.outputs = [self._value(node) for node in outputs]
         self._filled: set[Layer] = set()
         self.backward_parts: list[Part] = [(way.step, self._bind_back(way, workshop)) for way in self._layout.ways]
@@ -191,8 +192,8 @@ class Plan:
 
     def load(self, arrays: Sequence[Array]) -> None:
         """Copy arrays of fitting shapes into the inputs, cast to the plan's dtype."""
-        for array, own in zip(arrays, self.inputs, strict=True):
-            self.backend.copy(array, own)
+        for array, write in zip(arrays, self._writers, strict=True):
+            write(array)
 
     def begin(self) -> None:
         """Note that a forward pass begins: earlier ones in the arena are lost, and running statistics move."""

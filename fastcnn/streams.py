@@ -17,8 +17,11 @@ from time import monotonic
 from typing import Any
 from weakref import WeakSet
 
-SLICE = 0.005  # seconds after which a stream goes to the next thread that waits; so long Python lets a thread run, too
-PATIENCE = 0.05  # seconds after which a thread that waits gets another stream
+# In seconds. A stream goes to the next thread that waits after a slice: systems may take milliseconds until the threads
+# that compute then stand on different cores. Streams that nobody came back for are found sooner.
+SLICE = 0.05
+LOOK = 0.002
+PATIENCE = 0.25  # after which a thread that waits gets another stream
 
 
 class Stream:
@@ -37,7 +40,7 @@ class _Waiter:
 
     def __init__(self) -> None:
         self.stream: Stream | None = None
-        self.pause = SLICE
+        self.pause = LOOK
         self.gate = threading.Lock()
         self.gate.acquire()
 
@@ -124,7 +127,7 @@ class Streams:
 
     def _turn(self, waiter: _Waiter) -> float:
         """Return in how many seconds it may be a waiter's turn, so that few look in vain."""
-        return min(SLICE * (1 + self._queue.index(waiter)), PATIENCE)
+        return LOOK * (1 + self._queue.index(waiter))
 
     def _wait(self, waiter: _Waiter) -> Stream:
         """Wait for a stream that is handed over, for one that nobody came back for, or for the end of patience."""

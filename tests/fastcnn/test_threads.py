@@ -226,7 +226,7 @@ def test_a_stream_that_is_lost_leaves_its_place():
     lost.clear()
     begin = time.monotonic()
     streams.give(streams.take())
-    assert time.monotonic() - begin < 0.04
+    assert time.monotonic() - begin < 0.2
 
 
 def test_networks_that_claim_shared_layers_from_each_other_do_not_wait_for_good():
@@ -279,7 +279,7 @@ def test_a_thread_that_waits_long_gets_a_stream_of_its_own():
     held = [streams.take() for _ in range(streams._limit)]
     begin = time.monotonic()
     more = streams.take()
-    assert time.monotonic() - begin >= 0.04
+    assert time.monotonic() - begin >= 0.2
     assert more not in held
     for stream in (more, *held):
         streams.give(stream)
