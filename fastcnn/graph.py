@@ -97,6 +97,7 @@ class Graph(Structure):
         self._seen, self._modes = -1, 0  # what `Layer.changes` and the modes were when the store was looked at
         self._training_plans = Plans(get(self.device))
         self._plans: weakref.WeakKeyDictionary[Stream, Plans] = weakref.WeakKeyDictionary()
+        self._mutex = threading.Lock()  # for `_plans`, in passes, which must not ask for `claims`
         self._thread = _OfThread()
         within: dict[Graph, bool] = {}
         for layer in self.layers:
@@ -108,8 +109,18 @@ class Graph(Structure):
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy, or a pickle, takes along: all but the places in memory; nodes by their numbers."""
-        dropped = ("_store", "_moved", "_seen", "_modes", "_training_plans", "_plans", "_thread", "_known_modes")
-        state = {name: value for name, value in vars(self).items() if name not in dropped}
+        places = {
+            "_store",
+            "_moved",
+            "_seen",
+            "_modes",
+            "_known_modes",
+            "_training_plans",
+            "_plans",
+            "_mutex",
+            "_thread",
+        }
+        state = {name: value for name, value in vars(self).items() if name not in places}
         return state | nodes_state(self)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -329,7 +340,7 @@ class Graph(Structure):
         """Return the plan for a stream that this thread holds; see `plan`."""
         plans = self._training_plans if returns != "nothing" else self._plans.get(stream)
         if plans is None:
-            with claims:
+            with self._mutex:
                 plans = self._plans[stream] = Plans(store.backend)
         ends = tuple(self.outputs if outputs is None else outputs)
         key = batch, training, returns, self.fuse, self._modes, ends
@@ -337,7 +348,9 @@ class Graph(Structure):
 
     def keeps(self, plan: Plan) -> bool:
         """Say whether a plan is one of those that the network would return again."""
-        return any(plan in plans for plans in (self._training_plans, *list(self._plans.values())))
+        with self._mutex:
+            kept = self._training_plans, *self._plans.values()
+        return any(plan in plans for plans in kept)
 
     def _new_plan(self, store: Store, key: Any, arena: Any) -> Plan:
         batch, training, returns, fuse, _, ends = key

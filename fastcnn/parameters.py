@@ -4,11 +4,12 @@ A layer's `params` and `grads` are views into the two: an optimizer updates a ne
 axes stand before those of one (biases, scales and shifts), so that two calls can treat them differently.
 
 Whoever reads the parameters in a pass, or changes them, holds the store's `lock`. Layers move from store to store under
-`claims`, which is taken before any lock.
+`claims`, which is taken before any lock: whoever holds a lock must not ask for it.
 """
 
 from __future__ import annotations
 
+import os
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Sequence
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 
 claims = threading.RLock()
 """Held by the thread that gives layers another store, or first values."""
+
+if hasattr(os, "register_at_fork"):  # a forked child finds layers that no other thread was about to move
+    os.register_at_fork(before=claims.acquire, after_in_parent=claims.release, after_in_child=claims.release)
 
 _versions = count(1)
 
