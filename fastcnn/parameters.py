@@ -13,6 +13,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from functools import partial
 from itertools import count
 from math import prod
@@ -130,9 +131,9 @@ class Store:
         """Take over layers with their values, while nobody uses the stores that they leave."""
         with claims:
             left = sorted({layer.store for layer in layers if layer.store is not None}, key=id)
-            for store in left:
-                store.lock.acquire_write()
-            try:
+            with ExitStack() as alone:
+                for store in left:
+                    alone.enter_context(store.lock.writing())
                 for layer in layers:
                     values = layer.held_values()
                     if values is not None:
@@ -142,9 +143,6 @@ class Store:
                     store.close_lent(layers)
                 for layer in layers:
                     layer.store, layer.dtype, layer.device = self, self.dtype, self.backend.name
-            finally:
-                for store in left:
-                    store.lock.release_write()
 
     def admit(self, layers: Iterable[Layer]) -> None:
         """Know layers without values, too, wherever they stand."""

@@ -62,8 +62,12 @@ class Streams:
     def _reset(self) -> None:
         self._mutex = threading.Lock()
         self._idle: list[Stream] = []
-        self._open = 0
+        self._streams: WeakSet[Stream] = WeakSet()  # an interrupted pass may lose one
         self._queue: deque[_Waiter] = deque()
+
+    @property
+    def _open(self) -> int:
+        return len(self._streams)
 
     def next(self) -> Stream:
         """Return the stream that a thread would get now."""
@@ -103,8 +107,9 @@ class Streams:
         return self._wait(waiter)
 
     def _another(self) -> Stream:
-        self._open += 1
-        return Stream(self._make())
+        stream = Stream(self._make())
+        self._streams.add(stream)
+        return stream
 
     def _return(self, stream: Stream) -> None:
         now = monotonic() if self._queue else 0.0
@@ -113,7 +118,7 @@ class Streams:
             waiter.stream, stream.since = stream, now
             waiter.gate.release()
         elif self._open > self._limit and not self._queue:
-            self._open -= 1  # nobody needs it any more
+            self._streams.discard(stream)  # nobody needs it any more
         else:
             self._idle.append(stream)
 

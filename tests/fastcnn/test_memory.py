@@ -163,7 +163,7 @@ gc.collect()
 streams = get("cpu").streams
 while streams._idle:
     streams._idle.pop()
-streams._open = 0
+streams._streams.clear()
 before = status("VmRSS")
 announced = network(224).memory(16).total
 print(announced, status("VmHWM") - before, end=" ")
