@@ -102,7 +102,10 @@ class Backend:
         return write
 
     def gather(self, source: Array, indices: Array, out: Array) -> None:
-        """Fill `out` with the rows of `source` at valid `indices`."""
+        """Fill `out` with the rows of `source` at valid `indices`, cast to the dtype of `out`."""
+        if source.dtype != out.dtype:
+            self.copy(source[indices], out)
+            return
         # "clip" writes straight into `out`; the default mode fills a second array first.
         np.take(source, indices, axis=0, out=out, mode="clip")
 

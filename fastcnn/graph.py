@@ -98,7 +98,7 @@ class Graph(Structure):
         self._seen, self._modes = -1, 0  # what `Layer.changes` and the modes were when the store was looked at
         self._training_plans = Plans(get(self.device))
         self._plans: weakref.WeakKeyDictionary[Stream, Plans] = weakref.WeakKeyDictionary()
-        self._plans_mutex = threading.Lock()  # for threads that meet a stream for the first time
+        self._mutex = threading.Lock()  # for `_plans`, in passes, which must not ask for `claims`
         self._thread = _OfThread()
         within: dict[Graph, bool] = {}
         for layer in self.layers:
@@ -110,18 +110,18 @@ class Graph(Structure):
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy, or a pickle, takes along: all but the places in memory; nodes by their numbers."""
-        dropped = (
+        places = {
             "_store",
             "_moved",
             "_seen",
             "_modes",
+            "_known_modes",
             "_training_plans",
             "_plans",
+            "_mutex",
             "_thread",
-            "_known_modes",
-            "_plans_mutex",
-        )
-        state = {name: value for name, value in vars(self).items() if name not in dropped}
+        }
+        state = {name: value for name, value in vars(self).items() if name not in places}
         return state | nodes_state(self)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -342,18 +342,17 @@ class Graph(Structure):
         """Return the plan for a stream that this thread holds; see `plan`."""
         plans = self._training_plans if returns != "nothing" else self._plans.get(stream)
         if plans is None:
-            plans = Plans(store.backend)
-            with self._plans_mutex:
-                self._plans[stream] = plans
+            with self._mutex:
+                plans = self._plans[stream] = Plans(store.backend)
         ends = tuple(self.outputs if outputs is None else outputs)
         key = batch, training, returns, self.fuse, self._modes, ends
         return plans.get(key) or plans.add(key, partial(self._new_plan, store, key))
 
     def keeps(self, plan: Plan) -> bool:
         """Say whether a plan is one of those that the network would return again."""
-        with self._plans_mutex:
-            held = [self._training_plans, *self._plans.values()]
-        return any(plan in plans for plans in held)
+        with self._mutex:
+            kept = self._training_plans, *self._plans.values()
+        return any(plan in plans for plans in kept)
 
     def _new_plan(self, store: Store, key: Any, arena: Any) -> Plan:
         batch, training, returns, fuse, _, ends = key
@@ -400,7 +399,6 @@ class Graph(Structure):
             plan.backward()
             return _single([plan.backend.to_host(dx) for dx in plan.input_gradients])
 
-    @checks_arguments
     def predict(self, *xs: Inputs, batch_size: int = 256) -> Any:
         """Return the outputs for any number of inputs, computed in batches.
 

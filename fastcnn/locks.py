@@ -8,16 +8,18 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
+from functools import partial
 from threading import get_ident
 from types import TracebackType
-from weakref import WeakSet
+from typing import Self
+from weakref import WeakSet, ref
 
 
 class _Waiter:
     """A thread in the queue; who lets it in opens the gate."""
 
-    def __init__(self, reads: bool) -> None:
-        self.reads, self.thread, self.is_in = reads, get_ident(), False
+    def __init__(self, hold: int, reads: bool) -> None:
+        self.hold, self.reads, self.thread = hold, reads, get_ident()
         self.gate = threading.Lock()
         self.gate.acquire()
 
@@ -27,6 +29,10 @@ class SharedLock:
 
     A reader says that it is in and then looks whether the lock is closed; a writer closes it and then looks for
     readers. So readers need no mutex as long as nobody writes. A reader must not ask to write before it has let go.
+
+    Each hold has a number, the id of its `Hold`. An interrupt may come between any two steps here, and keep `release`
+    from its end or from its very beginning. So `release` may come again, and undoes as much as has been done; it does
+    when the `Hold` goes before that has ended.
     """
 
     def __init__(self) -> None:
@@ -34,122 +40,127 @@ class SharedLock:
         _locks.add(self)
 
     def _reset(self) -> None:
-        self._mutex = threading.Lock()
-        self._readers: list[int] = []  # the threads that read, as often as they do
+        self._mutex = threading.RLock()  # taken again where an object ends that held the lock
+        self._readers: dict[int, int] = {}  # the threads that read, by hold
         self._closed = False  # whether somebody writes or waits
         self._writer: int | None = None
-        self._depth = 0
+        self._writes: set[int] = set()  # the writer's holds
         self._queue: deque[_Waiter] = deque()
 
-    def acquire(self, writes: bool) -> None:
+    def acquire(self, hold: int, writes: bool) -> None:
         """Return when nobody writes or, to write, when nobody else holds the lock."""
-        (self.acquire_write if writes else self.acquire_read)()
-
-    def release(self, writes: bool) -> None:
-        """Let go of what `acquire` has taken."""
-        (self.release_write if writes else self.release_read)()
-
-    def acquire_read(self) -> None:
-        """Return when nobody writes; a thread that reads or writes already goes on."""
-        me = get_ident()
-        self._readers.append(me)
+        if writes:
+            self._acquire_write(hold)
+            return
+        me = self._readers[hold] = get_ident()
         if self._closed:
-            self._read_closed(me)
+            self._read_closed(hold, me)
 
-    def _read_closed(self, me: int) -> None:
+    def _read_closed(self, hold: int, me: int) -> None:
         with self._mutex:
-            if not self._closed or self._writer == me or self._readers.count(me) > 1:
+            reads = [*self._readers.values()].count(me)
+            if not self._closed or self._writer == me or reads > 1:
                 return
-            self._readers.remove(me)
-            waiter = self._enqueue(reads=True)
-        self._wait(waiter)
+            del self._readers[hold]
+            waiter = self._enqueue(hold, reads=True)
+        waiter.gate.acquire()
 
-    def release_read(self) -> None:
-        """Let go of what `acquire_read` has taken."""
-        self._readers.remove(get_ident())
-        if self._closed:
-            with self._mutex:
-                self._let_in()
-
-    def acquire_write(self) -> None:
-        """Return when nobody else reads or writes."""
+    def _acquire_write(self, hold: int) -> None:
         me = get_ident()
         with self._mutex:
             if self._writer == me:
-                self._depth += 1
+                self._writes.add(hold)
                 return
-            while me in self._readers:  # left behind by an interrupt: whoever reads does not ask to write
-                self._readers.remove(me)
+            if self._readers:  # left behind by an interrupt: whoever reads does not ask to write
+                for other in [other for other, thread in self._readers.items() if thread == me]:
+                    del self._readers[other]
             self._closed = True
             if self._writer is None and not self._queue and not self._readers:
-                self._writer, self._depth = me, 1
+                self._writer, self._writes = me, {hold}
                 return
-            waiter = self._enqueue(reads=False)
-        if not waiter.is_in:
-            self._wait(waiter)
+            waiter = self._enqueue(hold, reads=False)
+        waiter.gate.acquire()
 
-    def release_write(self) -> None:
-        """Let go of what `acquire_write` has taken."""
-        with self._mutex:
-            self._depth -= 1
-            if self._depth == 0:
-                self._writer = None
+    def release(self, hold: int) -> None:
+        """Let go of what `acquire` has taken; of nothing, if that is so already."""
+        self._readers.pop(hold, None)
+        if self._closed:
+            with self._mutex:
+                self._writes.discard(hold)
+                if not self._writes:
+                    self._writer = None
+                if self._queue:
+                    self._queue = deque([waiter for waiter in self._queue if waiter.hold != hold])
                 self._let_in()
 
-    def _enqueue(self, reads: bool) -> _Waiter:
+    def _enqueue(self, hold: int, reads: bool) -> _Waiter:
         """Close the lock and queue; the caller holds the mutex."""
-        waiter = _Waiter(reads)
+        waiter = _Waiter(hold, reads)
         self._closed = True
         self._queue.append(waiter)
         self._let_in()
         return waiter
 
     def _let_in(self) -> None:
-        """Let in those at the head of the queue that may go on; the caller holds the mutex."""
+        """Let in those at the head of the queue that may go on; the caller holds the mutex.
+
+        Interrupts come after calls: one that is let in has left the queue before, and its gate is open after, the call.
+        """
         while self._queue and self._writer is None:
             head = self._queue[0]
             if head.reads:
-                self._readers.append(head.thread)
+                self._readers[head.hold] = head.thread
             elif not self._readers:
-                self._writer, self._depth = head.thread, 1
+                self._writer, self._writes = head.thread, {head.hold}
             else:
                 return
-            self._queue.popleft()
-            head.is_in = True
+            del self._queue[0]
             head.gate.release()
         self._closed = self._writer is not None
 
-    def _wait(self, waiter: _Waiter) -> None:
-        try:
-            waiter.gate.acquire()
-        except BaseException:  # an interrupt
-            with self._mutex:
-                queued = not waiter.is_in
-                if queued:
-                    self._queue.remove(waiter)
-                    self._let_in()
-            if not queued:
-                self.release(not waiter.reads)
-            raise
+    def reading(self) -> Hold:
+        """Return a context in which this thread holds the lock, beside others that read."""
+        return Hold(self, writes=False)
 
-    def writing(self) -> _Writing:
+    def writing(self) -> Hold:
         """Return a context in which this thread alone holds the lock."""
-        return _Writing(self)
+        return Hold(self, writes=True)
 
 
-class _Writing:
-    """A context in which one thread alone holds a lock."""
+class Hold:
+    """A context in which a thread holds a lock, which it lets go at its own end if it could not before."""
 
-    def __init__(self, lock: SharedLock) -> None:
+    __slots__ = ("__weakref__", "_lock", "_watch", "_writes")
+
+    def __init__(self, lock: SharedLock, writes: bool) -> None:
+        self._lock, self._writes = lock, writes
+
+    def _begin(self, lock: SharedLock) -> None:
         self._lock = lock
+        # By its own end, not `__del__`, which would come always, and swallow the interrupts that come in it.
+        self._watch: ref[Hold] | None = ref(self, partial(_let_go, lock, id(self)))
+        lock.acquire(id(self), self._writes)
 
-    def __enter__(self) -> None:
-        self._lock.acquire_write()
+    def __enter__(self) -> Self:
+        try:
+            self._begin(self._lock)
+        except BaseException:
+            self._end()
+            raise
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._lock.release_write()
+        self._end()
+
+    def _end(self) -> None:
+        self._lock.release(id(self))
+        self._watch = None
+
+
+def _let_go(lock: SharedLock, hold: int, _: object) -> None:
+    lock.release(hold)
 
 
 _locks: WeakSet[SharedLock] = WeakSet()

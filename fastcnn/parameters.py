@@ -4,14 +4,16 @@ A layer's `params` and `grads` are views into the two: an optimizer updates a ne
 axes stand before those of one (biases, scales and shifts), so that two calls can treat them differently.
 
 Whoever reads the parameters in a pass, or changes them, holds the store's `lock`. Layers move from store to store under
-`claims`, which is taken before any lock.
+`claims`, which is taken before any lock: whoever holds a lock must not ask for it.
 """
 
 from __future__ import annotations
 
+import os
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from functools import partial
 from itertools import count
 from math import prod
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
 
 claims = threading.RLock()
 """Held by the thread that gives layers another store, or first values."""
+
+if hasattr(os, "register_at_fork"):  # a forked child finds layers that no other thread was about to move
+    os.register_at_fork(before=claims.acquire, after_in_parent=claims.release, after_in_child=claims.release)
 
 _versions = count(1)
 
@@ -126,9 +131,9 @@ class Store:
         """Take over layers with their values, while nobody uses the stores that they leave."""
         with claims:
             left = sorted({layer.store for layer in layers if layer.store is not None}, key=id)
-            for store in left:
-                store.lock.acquire_write()
-            try:
+            with ExitStack() as alone:
+                for store in left:
+                    alone.enter_context(store.lock.writing())
                 for layer in layers:
                     values = layer.held_values()
                     if values is not None:
@@ -138,9 +143,6 @@ class Store:
                     store.close_lent(layers)
                 for layer in layers:
                     layer.store, layer.dtype, layer.device = self, self.dtype, self.backend.name
-            finally:
-                for store in left:
-                    store.lock.release_write()
 
     def admit(self, layers: Iterable[Layer]) -> None:
         """Know layers without values, too, wherever they stand."""

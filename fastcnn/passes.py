@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, Self
+
+from fastcnn.locks import Hold
 
 if TYPE_CHECKING:
     from fastcnn.parameters import Store
@@ -20,7 +22,7 @@ class Owner(Protocol):
         """Say whether a store still does: another network may have claimed the layers meanwhile."""
 
 
-class Pass:
+class Pass(Hold):
     """A context in which this thread holds a store, beside others that read or alone, and a stream of its device.
 
     Parameters
@@ -33,7 +35,7 @@ class Pass:
         Whether to compute on the stream's scratch memory, or on the thread's own.
     """
 
-    __slots__ = ("_enter", "_owner", "_writes", "store", "stream")
+    __slots__ = ("_enter", "_owner", "store", "stream")
 
     store: Store
     stream: Stream
@@ -41,32 +43,23 @@ class Pass:
     def __init__(self, owner: Owner, writes: bool, enter: bool = True) -> None:
         self._owner, self._writes, self._enter = owner, writes, enter
 
-    def __enter__(self) -> Pass:
-        writes = self._writes
+    def __enter__(self) -> Self:
         while True:
-            store = self._owner.own_store()
-            lock = store.lock
-            if writes:
-                lock.acquire_write()
-            else:
-                lock.acquire_read()
-            if self._owner.has_store(store):
-                break
-            lock.release(writes)
-        self.store = store
-        try:
-            self.stream = store.backend.streams.take(self._enter)
-        except BaseException:
-            lock.release(writes)
-            raise
-        return self
+            store = self.store = self._owner.own_store()
+            try:
+                self._begin(store.lock)
+                if self._owner.has_store(store):
+                    self.stream = store.backend.streams.take(self._enter)
+                    return self
+            except BaseException:
+                self._end()
+                raise
+            self._end()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        store = self.store
-        store.backend.streams.give(self.stream)
-        if self._writes:
-            store.lock.release_write()
-        else:
-            store.lock.release_read()
+        try:
+            self.store.backend.streams.give(self.stream)
+        finally:
+            self._end()

@@ -48,4 +48,4 @@ class Plans:
         return self._arena
 
     def __contains__(self, plan: Plan) -> bool:
-        return any(held is plan for held in self._plans.values())
+        return any(held is plan for held in list(self._plans.values()))  # others may add some

@@ -295,17 +295,19 @@ class Trainer(ChecksArguments, Checked):
         count = len(arrays[0])
         if not count:
             raise DataError(f"the {what} holds no images: give at least one.")
-        classes = [loss.classes(shape) for (loss, _), shape in zip(self._losses, self.net.output_shapes, strict=True)]
+        shapes = self.net.output_shapes
         named = getattr(data, "classes", None)
-        if named is not None and classes[0] is not None and len(named) != classes[0]:
-            raise DataError(
-                f"the {what} has {len(named)} classes, and the network {classes[0]} outputs: "
-                f"build it with classes={len(named)}."
-            )
+        if named is not None:
+            classes = self._losses[0][0].classes(shapes[0])
+            if classes is not None and len(named) != classes:
+                raise DataError(
+                    f"the {what} has {len(named)} classes, and the network {classes} outputs: "
+                    f"build it with classes={len(named)}."
+                )
         several = [given]
         if isinstance(self.loss, MultiTask):
             several = self.loss.select(given, "targets", self.net.output_names)
-        heads = zip(self._losses, several, self.net.output_shapes, strict=True)
+        heads = zip(self._losses, several, shapes, strict=True)
         targets = [loss.check_targets(t, count, shape, self.net.dtype) for (loss, _), t, shape in heads]
         return arrays, targets
 

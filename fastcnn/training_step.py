@@ -66,7 +66,9 @@ class TrainingStep:
         update = Update(optimizer, backend, store.own_values, store.gradients, store.decayed, plan.trained)
         update.begin()
         states = self._states
-        before = *states.keep_calls(), self._note(KEPT)
+        before = states.keep_calls()
+        if before:
+            before.append(self._note(KEPT))
         passes = *plan.forward_calls, *self._middle, *plan.backward_calls
         checks = *check_calls(plan), *states.check_calls()
         clip = clip_calls(backend, _trained_gradients(plan), *limits)

@@ -55,12 +55,30 @@ class Update:
 
     def begin(self) -> bool:
         """Write the numbers of the next step; say whether the calls take it, or those of another Update would."""
+        if self._goes_on():
+            return True
         self._stretches = self._next_stretches()
         parts = self._parts()
         if [part[:2] for part in parts] != self._bounds or not _same(self.optimizer.held(self._values), self._held):
             return False
         for rule, (_, _, steps, decay) in zip(self._rules, parts, strict=True):
             rule[:] = self.optimizer.rule(steps, decay)
+        return True
+
+    def _goes_on(self) -> bool:
+        """Do what `begin` does, where one stretch of all values takes a step more with the state of the last one."""
+        optimizer, state = self.optimizer, self.optimizer.state
+        if self._held is None or not self._is_whole or len(self._bounds) != 1 or "taken" in state:
+            return False
+        spares = self._decayed is not None and optimizer.weight_decay and not optimizer.decay_bias
+        if spares or len(state) != len(self._held) + 1 or any(name not in self._held for name in optimizer.kept()):
+            return False
+        for name, array in self._held.items():
+            if state.get(name) is not array:
+                return False
+        steps = int(state["step"]) + 1
+        self._stretches = [((0, self._values.size, steps), True)]
+        self._rules[0] = optimizer.rule(steps, optimizer.weight_decay)
         return True
 
     def end(self) -> None:

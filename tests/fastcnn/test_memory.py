@@ -161,7 +161,9 @@ def status(key):
 train(32, 2)
 gc.collect()
 streams = get("cpu").streams
-streams._idle.clear()
+while streams._idle:
+    streams._idle.pop()
+streams._streams.clear()
 before = status("VmRSS")
 announced = network(224).memory(16).total
 print(announced, status("VmHWM") - before, end=" ")

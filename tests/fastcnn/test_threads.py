@@ -1,5 +1,6 @@
 """One network, layer or loss in several Python threads: everybody gets the answer to what was asked."""
 
+import os
 import threading
 import time
 from contextlib import suppress
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 import fastcnn as fc
 from fastcnn.backend import get
+from fastcnn.parameters import claims
 
 THREADS = 4
 TIMES = 60
@@ -299,3 +301,50 @@ def test_a_released_stream_goes_to_the_thread_that_waits():
     for stream in held:
         streams.give(stream)
     assert len(streams._idle) == len(streams._streams)
+
+
+@pytest.mark.parametrize("change", ["initialize", "astype"])
+def test_a_pass_on_a_new_stream_ends_while_another_thread_changes_the_network(change):
+    net = network()
+    net.predict(batches(1)[0])
+
+    def waits_for_the_pass():
+        if change == "initialize":
+            net.initialize(1)
+        else:
+            net.astype("float64").own_store()
+
+    changing = threading.Thread(target=waits_for_the_pass, daemon=True)
+
+    def predicts():
+        with net.reading() as held:
+            changing.start()
+            while not held.store.lock._closed:
+                time.sleep(1e-3)
+            stream = type(held.stream)(held.stream.workspace)
+            net.plan_on(held.store, stream, 1, training=False)
+
+    predicting = threading.Thread(target=predicts, daemon=True)
+    predicting.start()
+    for thread in (predicting, changing):
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="only where processes fork")
+def test_a_child_that_is_forked_while_another_thread_claims_layers_goes_on():
+    claimed = threading.Event()
+
+    def claim():
+        with claims:
+            claimed.set()
+            time.sleep(0.2)
+
+    thread = threading.Thread(target=claim)
+    thread.start()
+    claimed.wait()
+    child = os.fork()
+    if child == 0:  # the answer is the status: nothing of pytest may run here
+        os._exit(not claims.acquire(timeout=5))
+    thread.join()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

@@ -280,3 +280,17 @@ def test_progress_bar_shows_the_numbers(capsys):
     trainer(progress=False).fit(blobs(), 1)
     trainer().fit(blobs(), 1)
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("device", ["cpu", "reference"])
+@pytest.mark.parametrize("dtypes", [("float32", "float64"), ("float64", "float32")])
+@pytest.mark.parametrize("augment", [None, fc.augment.RandomFlip()])
+def test_a_callback_may_change_the_networks_dtype(device, dtypes, augment):
+    first, second = dtypes
+    net = fc.Sequential(fc.Flatten(), fc.Linear(12, 3), input_shape=(2, 2, 3)).to(device).astype(first)
+    rng = np.random.default_rng(0)
+    data = rng.standard_normal((5, 2, 2, 3)), rng.integers(0, 3, 5)
+    trainer = fc.Trainer(net, fc.CrossEntropy(), fc.SGD(0.1), augment=augment)
+    history = trainer.fit(data, 2, 2, validation=data, callback=lambda record: net.astype(second) is None)
+    assert len(history.epochs) == 2
+    assert net[1].params["weight"].dtype == second
