@@ -7,6 +7,7 @@ for, so `import fastcnn` loads no compiler.
 
 import os
 from collections.abc import Callable
+from ctypes import addressof
 from functools import cache, cached_property
 from importlib import import_module
 from math import prod
@@ -55,8 +56,11 @@ class Backend:
     def streams(self) -> Streams:
         """What passes through networks compute on; the reference room has no scratch memory."""
         if self.name == "reference":
-            return Streams(os.cpu_count() or 1, lambda: None, lambda workspace: workspace)
-        return Streams(self.threads.available_cores(), self.workspace.Workspace, self.workspace.enter)
+            return Streams(os.cpu_count() or 1, lambda turn: None, lambda workspace: workspace)
+        workspace = self.workspace
+        return Streams(
+            self.threads.available_cores(), lambda turn: workspace.Workspace(turn=addressof(turn)), workspace.enter
+        )
 
     def empty(self, shape: Shape, dtype: np.dtype[Any]) -> Array:
         """Return a C-contiguous array whose first element stands on a cache line, not filled."""

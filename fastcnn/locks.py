@@ -8,17 +8,19 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from functools import partial
 from threading import get_ident
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeAlias
 from weakref import WeakSet, ref
+
+Watch: TypeAlias = "ref[Hold]"
+"""A hold, which calls `release` where its `Hold` has come to its end without that."""
 
 
 class _Waiter:
     """A thread in the queue; who lets it in opens the gate."""
 
-    def __init__(self, hold: int, reads: bool) -> None:
+    def __init__(self, hold: Watch, reads: bool) -> None:
         self.hold, self.reads, self.thread = hold, reads, get_ident()
         self.gate = threading.Lock()
         self.gate.acquire()
@@ -30,9 +32,9 @@ class SharedLock:
     A reader says that it is in and then looks whether the lock is closed; a writer closes it and then looks for
     readers. So readers need no mutex as long as nobody writes. A reader must not ask to write before it has let go.
 
-    Each hold has a number, the id of its `Hold`. An interrupt may come between any two steps here, and keep `release`
-    from its end or from its very beginning. So `release` may come again, and undoes as much as has been done; it does
-    when the `Hold` goes before that has ended.
+    A hold is known by a weak reference to its `Hold`. An interrupt may come between any two steps here, and keep
+    `release` from its end or from its very beginning. So `release` may come again, and undoes as much as has been done;
+    it does when the `Hold` goes before that has ended.
     """
 
     def __init__(self) -> None:
@@ -41,13 +43,13 @@ class SharedLock:
 
     def _reset(self) -> None:
         self._mutex = threading.RLock()  # taken again where an object ends that held the lock
-        self._readers: dict[int, int] = {}  # the threads that read, by hold
+        self._readers: dict[Watch, int] = {}  # the threads that read, by hold
         self._closed = False  # whether somebody writes or waits
         self._writer: int | None = None
-        self._writes: set[int] = set()  # the writer's holds
+        self._writes: set[Watch] = set()  # the writer's holds
         self._queue: deque[_Waiter] = deque()
 
-    def acquire(self, hold: int, writes: bool) -> None:
+    def acquire(self, hold: Watch, writes: bool) -> None:
         """Return when nobody writes or, to write, when nobody else holds the lock."""
         if writes:
             self._acquire_write(hold)
@@ -56,7 +58,7 @@ class SharedLock:
         if self._closed:
             self._read_closed(hold, me)
 
-    def _read_closed(self, hold: int, me: int) -> None:
+    def _read_closed(self, hold: Watch, me: int) -> None:
         with self._mutex:
             reads = [*self._readers.values()].count(me)
             if not self._closed or self._writer == me or reads > 1:
@@ -65,7 +67,7 @@ class SharedLock:
             waiter = self._enqueue(hold, reads=True)
         waiter.gate.acquire()
 
-    def _acquire_write(self, hold: int) -> None:
+    def _acquire_write(self, hold: Watch) -> None:
         me = get_ident()
         with self._mutex:
             if self._writer == me:
@@ -81,7 +83,7 @@ class SharedLock:
             waiter = self._enqueue(hold, reads=False)
         waiter.gate.acquire()
 
-    def release(self, hold: int) -> None:
+    def release(self, hold: Watch) -> None:
         """Let go of what `acquire` has taken; of nothing, if that is so already."""
         self._readers.pop(hold, None)
         if self._closed:
@@ -93,7 +95,7 @@ class SharedLock:
                     self._queue = deque([waiter for waiter in self._queue if waiter.hold != hold])
                 self._let_in()
 
-    def _enqueue(self, hold: int, reads: bool) -> _Waiter:
+    def _enqueue(self, hold: Watch, reads: bool) -> _Waiter:
         """Close the lock and queue; the caller holds the mutex."""
         waiter = _Waiter(hold, reads)
         self._closed = True
@@ -134,12 +136,13 @@ class Hold:
 
     def __init__(self, lock: SharedLock, writes: bool) -> None:
         self._lock, self._writes = lock, writes
+        self._watch: Watch | None = None
 
     def _begin(self, lock: SharedLock) -> None:
         self._lock = lock
-        # By its own end, not `__del__`, which would come always, and swallow the interrupts that come in it.
-        self._watch: ref[Hold] | None = ref(self, partial(_let_go, lock, id(self)))
-        lock.acquire(id(self), self._writes)
+        # Not `__del__`, which would come always, and swallow the interrupts that come in it.
+        watch = self._watch = ref(self, lock.release)
+        lock.acquire(watch, self._writes)
 
     def __enter__(self) -> Self:
         try:
@@ -155,12 +158,10 @@ class Hold:
         self._end()
 
     def _end(self) -> None:
-        self._lock.release(id(self))
-        self._watch = None
-
-
-def _let_go(lock: SharedLock, hold: int, _: object) -> None:
-    lock.release(hold)
+        watch = self._watch
+        if watch is not None:
+            self._lock.release(watch)
+            self._watch = None
 
 
 _locks: WeakSet[SharedLock] = WeakSet()

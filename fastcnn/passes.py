@@ -41,7 +41,7 @@ class Pass(Hold):
     stream: Stream
 
     def __init__(self, owner: Owner, writes: bool, enter: bool = True) -> None:
-        self._owner, self._writes, self._enter = owner, writes, enter
+        self._owner, self._writes, self._enter, self._watch = owner, writes, enter, None
 
     def __enter__(self) -> Self:
         while True:

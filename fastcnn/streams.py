@@ -13,6 +13,7 @@ import os
 import threading
 from collections import deque
 from contextlib import suppress
+from ctypes import c_int64
 from time import monotonic
 from typing import Any
 from weakref import WeakSet
@@ -20,7 +21,7 @@ from weakref import WeakSet
 # In seconds. A stream goes to the next thread that waits after a slice: systems may take milliseconds until the threads
 # that compute then stand on different cores. Streams that nobody came back for are found sooner.
 SLICE = 0.05
-LOOK = 0.002
+LOOK = 0.02
 PATIENCE = 0.25  # after which a thread that waits gets another stream
 
 
@@ -53,7 +54,7 @@ class Streams:
     limit
         How many there are, as long as threads do not wait too long.
     make
-        Makes the scratch memory of one.
+        Makes the scratch memory of one, from a word that is 1 while a thread with a stream is in Python, and else 0.
     enter
         Lets the calling thread use some scratch memory, and returns what it has used before.
     """
@@ -69,6 +70,7 @@ class Streams:
         self._streams: WeakSet[Stream] = WeakSet()  # one that an interrupt has lost is none any more
         self._is_crowded = False  # whether there may be more than the limit
         self._queue: deque[_Waiter] = deque()
+        self._turn = c_int64(0)
 
     def next(self) -> Stream:
         """Return the stream that a thread would get now."""
@@ -84,6 +86,7 @@ class Streams:
             stream = self._take_another()
         if enter:
             stream.before = self._enter(stream.workspace)
+            self._turn.value = 1
         return stream
 
     def give(self, stream: Stream) -> None:
@@ -105,11 +108,11 @@ class Streams:
                 return self._another()
             waiter = _Waiter()
             self._queue.append(waiter)
-            waiter.pause = self._turn(waiter)
+            waiter.pause = self._pause(waiter)
         return self._wait(waiter)
 
     def _another(self) -> Stream:
-        stream = Stream(self._make())
+        stream = Stream(self._make(self._turn))
         self._streams.add(stream)
         self._is_crowded = len(self._streams) > self._limit
         return stream
@@ -125,7 +128,7 @@ class Streams:
         else:
             self._idle.append(stream)
 
-    def _turn(self, waiter: _Waiter) -> float:
+    def _pause(self, waiter: _Waiter) -> float:
         """Return in how many seconds it may be a waiter's turn, so that few look in vain."""
         return LOOK * (1 + self._queue.index(waiter))
 
@@ -145,7 +148,7 @@ class Streams:
                         self._queue.remove(waiter)
                         waiter.stream.since = monotonic()
                         break
-                    waiter.pause = self._turn(waiter)
+                    waiter.pause = self._pause(waiter)
         except BaseException:  # an interrupt
             with self._mutex:
                 if waiter.stream is not None:

@@ -22,16 +22,17 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 
-from fastcnn.kernels.cpu.atomic import C_ARGUMENTS, call, read
+from fastcnn.kernels.cpu.atomic import C_ARGUMENTS, call, pause, read, replace, write
 from fastcnn.kernels.cpu.compiler import jit
 from fastcnn.kernels.cpu.threads import Launch, ensure_helpers, recording, thread_count
 from fastcnn.kernels.cpu.vector import function_type, i64, load_functions, load_once
-from fastcnn.kernels.cpu.workspace import Keeper, keeping, memory, rehearses
+from fastcnn.kernels.cpu.workspace import Keeper, keeping, memory, rehearses, turn
 
 Call: TypeAlias = tuple[Callable[..., None], tuple[Any, ...]]
 """A door, or any function, and its arguments."""
 
 FUNCTION, STATUS, ARGUMENTS = range(3)  # the words of a launch: the kernel's address, what it returned, its arguments
+TURN_SPINS = 500  # pauses, of some 20 ns: a few times what Python takes between two programs
 WIDTHS = {"float": 32, "double": 64}  # in bits, of the arguments that travel in vector registers
 
 
@@ -162,7 +163,7 @@ def _table(stretch: Sequence[tuple[Launch, int, np.ndarray]]) -> np.ndarray:
 
 def _run_stretch(table: np.ndarray, stretch: Sequence[tuple[Launch, int, np.ndarray]]) -> None:
     """Run the launches of a table; `stretch` holds the memory that it points to."""
-    failed = run_launches(table)
+    failed = run_launches(table, turn())
     if failed < len(table):
         kernel, arguments, _ = stretch[failed][0]
         kernel(*arguments)  # only called from Python does it raise
@@ -170,14 +171,28 @@ def _run_stretch(table: np.ndarray, stretch: Sequence[tuple[Launch, int, np.ndar
 
 
 @jit
-def run_launches(table):
-    """Launch kernel after kernel; return how many there were before one that failed."""
-    for i in range(table.shape[0]):
-        words = table[i, 1]
-        call(table[i, 0], words, 0, 0, 0)
+def run_launches(table, turn):
+    """Launch kernel after kernel; return how many there were before one that failed.
+
+    `turn` is the address of a word that is 1 while a thread that runs programs is between two of them, in Python, and
+    0 otherwise; or 0. A thread that wants back waits for its turn here, awake: where Python let it wait for its lock,
+    asleep, the system would take longer to wake it, and put it on the core of another, than a small network takes.
+    """
+    if turn != 0:
+        write(turn, 0)
+    launched = 0
+    while launched < table.shape[0]:
+        words = table[launched, 1]
+        call(table[launched, 0], words, 0, 0, 0)
         if read(words + 8 * STATUS) != 0:
-            return i
-    return table.shape[0]
+            break
+        launched += 1
+    if turn != 0:
+        for _ in range(TURN_SPINS):
+            if replace(turn, 0, 1):
+                break
+            pause()
+    return launched
 
 
 def _native(launch: Launch) -> tuple[int, np.ndarray] | None:

@@ -33,12 +33,17 @@ class Workspace:
     """Buffers that one thread at a time works with, where more come from, and whether kernels run or only ask."""
 
     def __init__(
-        self, allocate: Allocate = aligned_empty, rehearses: bool = False, stand_in: StandIn | None = None
+        self,
+        allocate: Allocate = aligned_empty,
+        rehearses: bool = False,
+        stand_in: StandIn | None = None,
+        turn: int = 0,
     ) -> None:
         self.held: dict[tuple[str, np.dtype], np.ndarray] = {}
         self.allocate = allocate
         self.rehearses = rehearses
         self.stand_in = stand_in
+        self.turn = turn  # the address of what `run_launches` takes, for workspaces whose threads take turns in Python
         self.state = object()  # another one whenever a buffer takes the place of another
 
 
@@ -67,6 +72,11 @@ def scratch(purpose: str, elements: int, dtype: np.dtype) -> np.ndarray:
         buffer = workspace.held[purpose, dtype] = workspace.allocate(elements, dtype)
         workspace.state = object()
     return buffer
+
+
+def turn() -> int:
+    """Return the address of the word by which threads in workspaces like this thread's take turns in Python, or 0."""
+    return _current.workspace.turn
 
 
 def memory() -> object:
