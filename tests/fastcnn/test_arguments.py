@@ -146,7 +146,7 @@ FUNCTIONS = [
     fc.save, fc.load, fc.fold, fc.estimate_population_statistics, fc.conv_matrix, fc.data.load, fc.data.mnist,
     fc.data.fashion, fc.data.cifar10, fc.data.digits, fc.data.remap_labels, fc.filters.box, fc.filters.gaussian,
     fc.filters.sobel_x, fc.filters.sobel_y, fc.filters.laplacian, fc.filters.sharpen, TRAINER.fit, TRAINER.evaluate,
-    TRAINER.predict, NET.predict, NET.activations, NET.save, NET.load_parameters,
+    TRAINER.predict, NET.activations, NET.save, NET.load_parameters,
 ]  # fmt: skip
 
 

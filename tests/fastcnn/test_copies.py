@@ -153,16 +153,12 @@ def test_a_long_chain(duplicate):
     np.testing.assert_array_equal(twin.predict(np.ones((1, 2))), np.ones((1, 2)))
 
 
-def _predict(net, x):
-    return net.predict(x)
-
-
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
 def test_other_processes(method):
     if method not in multiprocessing.get_all_start_methods():
         pytest.skip(f"this system has no {method}")
     net, (x, _) = trained().net, data()
     with multiprocessing.get_context(method).Pool(2) as pool:
-        found = pool.starmap(_predict, [(net, x), (net, x[:3])])
+        found = pool.starmap(fc.Graph.predict, [(net, x), (net, x[:3])])
     np.testing.assert_array_equal(found[0], net.predict(x))
     np.testing.assert_array_equal(found[1], net.predict(x[:3]))
