@@ -14,26 +14,46 @@ import threading
 from collections import deque
 from contextlib import suppress
 from ctypes import c_int64
+from math import inf
 from time import monotonic
 from typing import Any
 from weakref import WeakSet
 
-# In seconds. A stream goes to the next thread that waits after a slice: systems may take milliseconds until the threads
-# that compute then stand on different cores. Streams that nobody came back for are found sooner.
+# In seconds. A thread that calls again and again keeps its stream for a slice, and longer if nobody waits: systems may
+# take milliseconds until the threads that compute then stand on different cores.
 SLICE = 0.05
-LOOK = 0.02
+CHECK = 0.0005  # after which a thread that computes looks again whether it is another's turn
+AWAY = 0.0002  # for which a thread may do something else without being taken not to come back
 PATIENCE = 0.25  # after which a thread that waits gets another stream
 
 
 class Stream:
     """What one thread at a time computes on: scratch memory, and a key for what networks keep for it."""
 
-    __slots__ = ("__weakref__", "before", "since", "workspace")
+    __slots__ = ("__weakref__", "before", "due", "pace", "passes", "seen", "since", "workspace")
 
     def __init__(self, workspace: Any) -> None:
         self.workspace = workspace
         self.before: Any = None  # the workspace that the thread which holds the stream has left for it
-        self.since = 0.0  # when it came to the thread that holds it, or held it last
+        self.passes = 0  # how often it has been given back
+        self.since = 0.0  # when it came to its thread from another that waited, too
+        self.seen = 0, 0.0  # its passes at its last check, and the time
+        self.pace = 0.0  # the seconds a pass took then
+        self.due = 0  # the passes at which to check again
+
+    def begin(self) -> None:
+        """Note that it comes to another thread, which may take any time for a pass."""
+        self.since = monotonic()
+        self.seen, self.pace, self.due = (self.passes, self.since), inf, 0
+
+    def check(self, now: float) -> bool:
+        """Say whether its thread should keep it: that has not had its time, and comes back at once."""
+        passes, time = self.seen
+        pace = (now - time) / (self.passes - passes)
+        comes_back = pace <= 4 * self.pace + AWAY
+        self.seen, self.pace = (self.passes, now), pace
+        self.due = self.passes + int(CHECK / max(pace, 1e-6))
+        return comes_back and now - self.since < SLICE
 
 
 class _Waiter:
@@ -41,7 +61,7 @@ class _Waiter:
 
     def __init__(self) -> None:
         self.stream: Stream | None = None
-        self.pause = LOOK
+        self.pause = SLICE
         self.gate = threading.Lock()
         self.gate.acquire()
 
@@ -70,6 +90,7 @@ class Streams:
         self._streams: WeakSet[Stream] = WeakSet()  # one that an interrupt has lost is none any more
         self._is_crowded = False  # whether there may be more than the limit
         self._queue: deque[_Waiter] = deque()
+        self._left: tuple[tuple[int, int], float] = (0, 0), 0.0  # an idle stream, by its passes, and when it was seen
         self._turn = c_int64(0)
 
     def next(self) -> Stream:
@@ -94,11 +115,29 @@ class Streams:
         if stream.before is not None:
             self._enter(stream.before)
             stream.before = None
-        if self._is_crowded or (self._queue and monotonic() - stream.since >= SLICE):
+        stream.passes += 1
+        if self._is_crowded or (self._queue and stream.passes >= stream.due):
+            self._give_to_others(stream)
+        else:
+            self._idle.append(stream)
+
+    def _give_to_others(self, stream: Stream) -> None:
+        """Give back a stream of which there are too many, or for which others wait; and one that was left before."""
+        now = monotonic()
+        if self._is_crowded or not stream.check(now):
             with self._mutex:
                 self._return(stream)
-        else:
-            self._idle.append(stream)  # those who wait look for it now and then
+            return
+        oldest = self._idle[:1]
+        self._idle.append(stream)
+        for other in oldest:
+            mark = id(other), other.passes
+            if mark != self._left[0]:
+                self._left = mark, now
+            elif now - self._left[1] >= AWAY:
+                with self._mutex, suppress(ValueError):  # somebody may take it
+                    self._idle.remove(other)
+                    self._return(other)
 
     def _take_another(self) -> Stream:
         with self._mutex:
@@ -120,7 +159,8 @@ class Streams:
     def _return(self, stream: Stream) -> None:
         if self._queue:
             waiter = self._queue.popleft()
-            waiter.stream, stream.since = stream, monotonic()
+            waiter.stream = stream
+            stream.begin()
             waiter.gate.release()
         elif len(self._streams) > self._limit:
             self._streams.remove(stream)  # nobody needs it any more
@@ -129,8 +169,8 @@ class Streams:
             self._idle.append(stream)
 
     def _pause(self, waiter: _Waiter) -> float:
-        """Return in how many seconds it may be a waiter's turn, so that few look in vain."""
-        return LOOK * (1 + self._queue.index(waiter))
+        """Return the seconds until a waiter's turn, and some more: who looks for it disturbs those that compute."""
+        return SLICE * (1 + (1 + self._queue.index(waiter)) / self._limit)
 
     def _wait(self, waiter: _Waiter) -> Stream:
         """Wait for a stream that is handed over, for one that nobody came back for, or for the end of patience."""
@@ -146,7 +186,7 @@ class Streams:
                         waiter.stream = self._another()
                     if waiter.stream is not None:
                         self._queue.remove(waiter)
-                        waiter.stream.since = monotonic()
+                        waiter.stream.begin()
                         break
                     waiter.pause = self._pause(waiter)
         except BaseException:  # an interrupt

@@ -24,7 +24,8 @@ from numba import types
 
 from fastcnn.kernels.cpu.atomic import C_ARGUMENTS, call, pause, read, replace, write
 from fastcnn.kernels.cpu.compiler import jit
-from fastcnn.kernels.cpu.threads import Launch, ensure_helpers, recording, thread_count
+from fastcnn.kernels.cpu.helpers import C_YIELD
+from fastcnn.kernels.cpu.threads import POOL, Launch, ensure_helpers, recording, thread_count
 from fastcnn.kernels.cpu.vector import function_type, i64, load_functions, load_once
 from fastcnn.kernels.cpu.workspace import Keeper, keeping, memory, rehearses, turn
 
@@ -32,7 +33,8 @@ Call: TypeAlias = tuple[Callable[..., None], tuple[Any, ...]]
 """A door, or any function, and its arguments."""
 
 FUNCTION, STATUS, ARGUMENTS = range(3)  # the words of a launch: the kernel's address, what it returned, its arguments
-TURN_SPINS = 500  # pauses, of some 20 ns: a few times what Python takes between two programs
+TURN_SPINS = 4000  # pauses, of some 20 ns: about what a thread takes to wake, and more than Python between two programs
+AWAKE_SPINS = 500  # then it yields its core, which the other may need
 WIDTHS = {"float": 32, "double": 64}  # in bits, of the arguments that travel in vector registers
 
 
@@ -163,7 +165,7 @@ def _table(stretch: Sequence[tuple[Launch, int, np.ndarray]]) -> np.ndarray:
 
 def _run_stretch(table: np.ndarray, stretch: Sequence[tuple[Launch, int, np.ndarray]]) -> None:
     """Run the launches of a table; `stretch` holds the memory that it points to."""
-    failed = run_launches(table, turn())
+    failed = run_launches(table, turn(), POOL.address)
     if failed < len(table):
         kernel, arguments, _ = stretch[failed][0]
         kernel(*arguments)  # only called from Python does it raise
@@ -171,7 +173,7 @@ def _run_stretch(table: np.ndarray, stretch: Sequence[tuple[Launch, int, np.ndar
 
 
 @jit
-def run_launches(table, turn):
+def run_launches(table, turn, pool):
     """Launch kernel after kernel; return how many there were before one that failed.
 
     `turn` is the address of a word that is 1 while a thread that runs programs is between two of them, in Python, and
@@ -188,9 +190,11 @@ def run_launches(table, turn):
             break
         launched += 1
     if turn != 0:
-        for _ in range(TURN_SPINS):
-            if replace(turn, 0, 1):
+        for spins in range(TURN_SPINS):
+            if read(turn) == 0 and replace(turn, 0, 1):
                 break
+            if spins % AWAKE_SPINS == AWAKE_SPINS - 1:
+                call(read(pool + C_YIELD), 0, 0, 0, 0)
             pause()
     return launched
 

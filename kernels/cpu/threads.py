@@ -79,8 +79,8 @@ def threads_for(worth: bool) -> int:
 
 def ensure_helpers(threads: int) -> None:
     """Have helpers for kernels on so many threads: a process has none at first, and a forked child again none."""
-    if _pool.helpers < threads - 1:
-        _pool.grow(threads - 1)
+    if POOL.helpers < threads - 1:
+        POOL.grow(threads - 1)
 
 
 def call_parallel(worth: bool, kernel: Any, *arguments: Any, packs: np.ndarray | None = None) -> None:
@@ -91,7 +91,7 @@ def call_parallel(worth: bool, kernel: Any, *arguments: Any, packs: np.ndarray |
     """
     threads = threads_for(worth)
     ensure_helpers(threads)
-    call_serial(kernel, (threads, _pool.address), *arguments, packs=packs)
+    call_serial(kernel, (threads, POOL.address), *arguments, packs=packs)
 
 
 def call_serial(kernel: Any, *arguments: Any, packs: np.ndarray | None = None) -> None:
@@ -139,4 +139,4 @@ class _Setting(threading.local):
 
 
 _setting = _Setting()
-_pool = Pool()
+POOL = Pool()

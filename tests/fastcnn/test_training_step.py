@@ -96,7 +96,7 @@ def test_a_warm_step_is_one_call_of_a_kernel(name, monkeypatch):
         trainer.step(x, y)
     calls, run_launches = [], program.run_launches
     monkeypatch.setattr(
-        program, "run_launches", lambda table, turn: calls.append(len(table)) or run_launches(table, turn)
+        program, "run_launches", lambda table, *turn: calls.append(len(table)) or run_launches(table, *turn)
     )
     monkeypatch.setattr(threads, "call_serial", lambda kernel, *_, **__: pytest.fail(f"{kernel} was called"))
     for x, y in batches(3):

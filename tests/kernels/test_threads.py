@@ -159,9 +159,9 @@ def test_callers_at_once_make_no_more_helpers_than_one(monkeypatch):
 
 ALONE = """
 from test_threads import convolve, threads
-threads._pool.helpers = 10**6  # who never come
+threads.POOL.helpers = 10**6  # who never come
 alone = convolve()
-threads._pool.helpers = 0
+threads.POOL.helpers = 0
 print([convolve() == alone for _ in range(5)])
 """
 
