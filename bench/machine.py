@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from fastcnn.kernels.cpu import ceilings, peak
-from fastcnn.kernels.cpu.ceilings import Ceilings
-from fastcnn.kernels.cpu.host import cpu_name, told_caches
-from fastcnn.kernels.cpu.threads import LAYER, thread_count
-from fastcnn.kernels.cpu.tile import tiles
+from fastcnn.bench.roofline import peak, record
+from fastcnn.bench.roofline.record import Ceilings
+from fastcnn.kernels.cpu.runtime.cpu_info import cpu_name, told_caches
+from fastcnn.kernels.cpu.runtime.launch import LAYER, thread_count
+from fastcnn.kernels.cpu.simd.tile import tiles
 
 MORE_PEAKS = 5  # times that a peak below what a kernel reached is measured again, each some milliseconds
 
@@ -48,7 +48,7 @@ class Machine:
     def keep_ceilings(self) -> None:
         """Start from the ceilings that earlier runs found, and keep for later ones what is higher here."""
         found = Ceilings(self.peak_gflops, self.bandwidth_gbytes_per_s)
-        self.peak_gflops, self.bandwidth_gbytes_per_s = ceilings.keep(self.threads, np.dtype(self.dtype), found)
+        self.peak_gflops, self.bandwidth_gbytes_per_s = record.keep(self.threads, np.dtype(self.dtype), found)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields as JSON takes them."""
@@ -86,8 +86,8 @@ def describe(dtype: str) -> Machine:
 
 def kept_ceilings(threads: int) -> tuple[Ceilings, bool]:
     """Return the float32 ceilings of this many threads, and whether an earlier run had found them."""
-    known = ceilings.kept(threads)
-    return known or ceilings.ceilings(threads), known is not None
+    known = record.kept(threads)
+    return known or record.ceilings(threads), known is not None
 
 
 def cache_sizes() -> dict[str, str]:

@@ -21,15 +21,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 import fastcnn as fc
-from fastcnn.bench import model
+from fastcnn.bench.cases import model
 from fastcnn.bench.machine import Machine
 from fastcnn.bench.timing import Effort
-from fastcnn.heads import bind_heads
+from fastcnn.engine.loss_heads import bind_heads
+from fastcnn.engine.plan import Part
+from fastcnn.engine.training_step import check_calls
 from fastcnn.kernels.cpu import conv
 from fastcnn.layers.base import Call
-from fastcnn.plan import Part
-from fastcnn.training_step import check_calls
-from fastcnn.update import Update
+from fastcnn.optimizers.update import Update
 
 Array = NDArray[Any]
 

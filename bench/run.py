@@ -5,12 +5,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from fastcnn.bench.case import Case
+from fastcnn.bench.cases.case import Case
 from fastcnn.bench.machine import Machine
-from fastcnn.bench.peer import Peer
-from fastcnn.bench.ratios import distribution, geometric_mean, total_ratio
+from fastcnn.bench.peer.process import Peer
+from fastcnn.bench.report.ratios import distribution, geometric_mean, total_ratio
 from fastcnn.bench.timing import Effort, alternate
-from fastcnn.kernels.cpu import workspace
+from fastcnn.kernels.cpu.runtime import workspace
 
 NOISE = 1.02  # medians of the same work lie this far apart on an idle machine
 

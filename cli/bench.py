@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fastcnn.bench.layers import LAYERS, Layer
+from fastcnn.bench.cases.layers import LAYERS, Layer
 from fastcnn.cli.options import FILE, ModelName, Number, OutputFile, json_option, require_kernels, use_threads
 from fastcnn.cli.output import write_json
 from fastcnn.errors import DataError, ShapeError
 from fastcnn.files import write_atomically
 
 if TYPE_CHECKING:
-    from fastcnn.bench.case import Case
+    from fastcnn.bench.cases.case import Case
     from fastcnn.bench.run import Report, Row
     from fastcnn.bench.timing import Effort
 
@@ -150,9 +150,9 @@ def bench(
     if profile:
         _refuse_with_profile(model, {"against": against, "compare": compare, "plot": plot_file})
     require_kernels()
-    from fastcnn.bench import compare as comparison
-    from fastcnn.bench import plot, report
-    from fastcnn.bench.peer import require
+    from fastcnn.bench.peer.process import require
+    from fastcnn.bench.report import compare as comparison
+    from fastcnn.bench.report import roofline_plot, table
     from fastcnn.bench.timing import Effort
 
     if (layer is None) == (model is None):
@@ -165,20 +165,20 @@ def bench(
         return
     old = comparison.read_old(compare) if compare else None
     if plot_file:
-        plot.check(plot_file)
+        roofline_plot.check(plot_file)
     if against:
         require(against)
     cases = _layer_cases(layer, selection) if layer else _model_cases(str(model), selection)
     use_threads(threads)
     found = _measure(cases, str(selection["dtype"]), effort, against, peer_memory)
-    out = report.console()
-    report.show(found, out)
+    out = table.console()
+    table.show(found, out)
     if old is not None:
         comparison.show_comparison(found, old, out)
     write_json(json_file, found.as_dict())
-    _write_csv(csv_file, report.as_csv(found))
+    _write_csv(csv_file, table.as_csv(found))
     if plot_file:
-        plot.plot_roofline(found, plot_file)
+        roofline_plot.plot_roofline(found, plot_file)
         click.echo(f"wrote {plot_file}")
     _end(found.complete)
 
@@ -246,20 +246,21 @@ def _refuse_with_profile(model: str | None, options: dict[str, object]) -> None:
 def _profile(
     name: str, selection: dict[str, Any], effort: "Effort", json_file: Path | None, csv_file: Path | None
 ) -> None:
-    from fastcnn.bench import model, profile_report, report
+    from fastcnn.bench.cases import model
     from fastcnn.bench.machine import describe
     from fastcnn.bench.profile import profile
+    from fastcnn.bench.report import profile_table, table
 
     found = profile(name, selection["batch"] or model.BATCH, describe(selection["dtype"]), effort)
-    profile_report.show(found, report.console())
+    profile_table.show(found, table.console())
     write_json(json_file, found.as_dict())
-    _write_csv(csv_file, report.as_csv(found))
+    _write_csv(csv_file, table.as_csv(found))
     _end(found.complete)
 
 
 def _model_cases(name: str, selection: dict[str, Any]) -> "Cases":
     _check_model_options(selection)
-    from fastcnn.bench import model
+    from fastcnn.bench.cases import model
 
     cases = model.cases(name, selection["batch"] or model.BATCH, selection["dtype"])
     return [partial(_itself, case) for case in cases]
@@ -272,7 +273,7 @@ def _itself(case: "Case") -> "Case":
 def _measure(cases: "Cases", dtype: str, effort: "Effort", against: str | None, memory: str) -> "Report":
     """Measure all cases; each result goes to stderr as it comes, if that is a terminal."""
     from fastcnn.bench.machine import describe
-    from fastcnn.bench.peer import Peer
+    from fastcnn.bench.peer.process import Peer
     from fastcnn.bench.run import measure_all
 
     def measured(row: "Row") -> None:

@@ -71,7 +71,7 @@ def _optional() -> str:
 
 
 def _cpu() -> str:
-    from fastcnn import host
+    from fastcnn import threads as host
     from fastcnn.bench import machine
 
     caches = "".join(f", {name} {size}" for name, size in machine.cache_sizes().items())
@@ -79,7 +79,7 @@ def _cpu() -> str:
 
 
 def _threads() -> str:
-    from fastcnn import host
+    from fastcnn import threads as host
 
     return (
         f"{host.thread_count()} of {plural(os.cpu_count() or 1, 'core')} "
@@ -88,7 +88,7 @@ def _threads() -> str:
 
 
 def _cache() -> str:
-    from fastcnn import host
+    from fastcnn import threads as host
 
     folder = host.cache_folder()
     files, _, damaged = host.cache_contents()
@@ -124,7 +124,7 @@ def _kernels() -> str:
 
 
 def _ceilings() -> str:
-    from fastcnn import host
+    from fastcnn import threads as host
     from fastcnn.bench import machine
 
     threads = host.thread_count()

@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 
 import click
 
-from fastcnn import host
+from fastcnn import threads as host
 from fastcnn.cli import streams
 from fastcnn.errors import ArgumentError, FastcnnError
 

@@ -125,12 +125,12 @@ def require_kernels() -> None:
     """Refuse an environment in which the cpu room cannot compile, before anything that stands on it is imported."""
     from fastcnn.backend import import_kernels
 
-    import_kernels("cpu", "compiler")
+    import_kernels("cpu", "runtime.compiler")
 
 
 def use_threads(threads: int | None) -> int:
     """Set the thread count of the kernels, if one is given, and return the one in use."""
-    from fastcnn import host
+    from fastcnn import threads as host
 
     if threads is not None:
         try:

@@ -51,7 +51,7 @@ def filters(file: Path, layer: str | None, out: Path | None) -> None:
 def _find(file: Path, layer: str | None) -> "tuple[str, Array]":
     """Return the name and the weight (*filter, C, K) of a layer of the file, by default of its first convolution."""
     from fastcnn.errors import ArgumentError, DataError
-    from fastcnn.sparse_files import is_sparse_coding
+    from fastcnn.sparse_coding.files import is_sparse_coding
 
     found = _sparse_filters(file) if is_sparse_coding(file) else _network_filters(file)
     if not found:
@@ -64,7 +64,7 @@ def _find(file: Path, layer: str | None) -> "tuple[str, Array]":
 
 
 def _sparse_filters(file: Path) -> "dict[str, Array]":
-    from fastcnn.sparse_files import load
+    from fastcnn.sparse_coding.files import load
 
     layers, _ = load(file, "reference")
     return {f"layer{number}": layer.filters for number, layer in enumerate(layers, start=1)}

@@ -12,7 +12,7 @@ from fastcnn.cli.output import print_table, write_json
 
 if TYPE_CHECKING:
     from fastcnn import Graph
-    from fastcnn.memory import Memory
+    from fastcnn.engine.memory import Memory
 
 OPTIMIZERS = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW", "rmsprop": "RMSprop", "adagrad": "Adagrad"}
 MEBIBYTE = 1 << 20

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from fastcnn import Optimizer, Trainer
     from fastcnn.augment import Augmentation
     from fastcnn.data import Dataset, Normalization
-    from fastcnn.history import EpochRecord
     from fastcnn.schedules import Schedule
+    from fastcnn.training.history import EpochRecord
 
 EXAMPLES = """
 \b
@@ -158,7 +158,7 @@ def train(
     MODEL is the name of a classifier such as lenet or resnet20.
     """
     import fastcnn as fc
-    from fastcnn import host
+    from fastcnn import threads as host
 
     say = _say_nothing if quiet else click.echo
     if quiet:

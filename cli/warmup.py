@@ -65,7 +65,7 @@ def warmup(networks: tuple[str, ...], dtype: str, input_shape: Shape | None, cla
     them, under any options and for batches of any size. Without, those of all operations, for usual shapes. Damaged
     files of the cache are removed first.
     """
-    from fastcnn import host
+    from fastcnn import threads as host
 
     if (input_shape or classes) and not networks:
         raise click.UsageError("--input-shape and --classes go with the name of a network: give one.")
@@ -106,7 +106,7 @@ def _told(number: int, jobs: int, what: str, do: Callable[[], object]) -> None:
 
 
 def _prepare(net: "Graph") -> None:
-    from fastcnn.preparation import prepare
+    from fastcnn.engine.preparation import prepare
 
     prepare(net)
 
@@ -157,7 +157,7 @@ def _start(dtype: str) -> None:
 
 
 def _compile_operations(dtype: str) -> None:
-    from fastcnn import host
+    from fastcnn import threads as host
 
     jobs = _jobs()
     _told(1, len(jobs), FIRST, lambda: _do(FIRST, dtype))
@@ -177,7 +177,7 @@ def _jobs() -> list[str]:
 
 def _do(job: str, dtype: str) -> float:
     """Do one job, in this process, and return its seconds."""
-    from fastcnn import host
+    from fastcnn import threads as host
     from fastcnn.bench.oracles import collect
     from fastcnn.bench.oracles.operation import run
 

@@ -25,7 +25,7 @@ from fastcnn.arrays import (
     from_nchw,
     to_nchw,
 )
-from fastcnn.checkpoint import (
+from fastcnn.checkpoint.safetensors import (
     load,
     save,
 )
@@ -42,12 +42,11 @@ from fastcnn.errors import (
 from fastcnn.folding import (
     fold,
 )
-from fastcnn.graph import (
+from fastcnn.graph.graph import (
     Graph,
 )
-from fastcnn.history import (
-    Evaluation,
-    History,
+from fastcnn.graph.sequential import (
+    Sequential,
 )
 from fastcnn.layers import (
     ELU,
@@ -127,6 +126,10 @@ from fastcnn.layers import (
     Tanh,
     Upsample,
 )
+from fastcnn.layers.node import (
+    Input,
+    Node,
+)
 from fastcnn.losses import (
     L1,
     NLL,
@@ -139,11 +142,7 @@ from fastcnn.losses import (
     SmoothL1,
     SumSquaredError,
 )
-from fastcnn.node import (
-    Input,
-    Node,
-)
-from fastcnn.optimizers import (
+from fastcnn.optimizers.rules import (
     SGD,
     Adagrad,
     Adam,
@@ -157,23 +156,24 @@ from fastcnn.population import (
 from fastcnn.seeding import (
     manual_seed,
 )
-from fastcnn.sequential import (
-    Sequential,
-)
-from fastcnn.sparse_coding import (
+from fastcnn.sparse_coding.model import (
     SparseCoding,
 )
-from fastcnn.sparse_stack import (
+from fastcnn.sparse_coding.stack import (
     SparseCodingStack,
+)
+from fastcnn.sparse_coding.whitening import (
+    Whitening,
 )
 from fastcnn.toeplitz import (
     conv_matrix,
 )
-from fastcnn.trainer import (
-    Trainer,
+from fastcnn.training.history import (
+    Evaluation,
+    History,
 )
-from fastcnn.whitening import (
-    Whitening,
+from fastcnn.training.trainer import (
+    Trainer,
 )
 
 if TYPE_CHECKING:

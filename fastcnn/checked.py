@@ -17,7 +17,7 @@ Check: TypeAlias = Callable[[Any, str], Any]
 class Checked:
     """The base of what has such attributes: `checks` by name. Each is a property; a class may write its own.
 
-    >>> from fastcnn.optimizers import SGD
+    >>> from fastcnn.optimizers.rules import SGD
     >>> optimizer = SGD(0.1)
     >>> optimizer.lr = -1
     Traceback (most recent call last):

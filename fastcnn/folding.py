@@ -14,7 +14,7 @@ from fastcnn.layers.batch_norm import BatchNorm
 from fastcnn.layers.conv import Conv
 from fastcnn.layers.conv_transpose import ConvTranspose
 from fastcnn.layers.linear import Linear
-from fastcnn.parameters import Store
+from fastcnn.layers.parameters import Store
 
 Foldable = Conv | ConvTranspose | Linear
 

@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 from fastcnn.arguments import checks_arguments
 from fastcnn.arrays import Array
 from fastcnn.errors import ArgumentError, DataError
-from fastcnn.graph import Graph
+from fastcnn.graph.graph import Graph
 from fastcnn.layers.batch_norm import ChannelNorm
 
 
@@ -39,7 +39,7 @@ def estimate_population_statistics(net: Graph, batches: Iterable[ArrayLike | tup
         running statistics are then what they were.
 
     >>> import numpy as np
-    >>> from fastcnn.sequential import Sequential
+    >>> from fastcnn.graph.sequential import Sequential
     >>> from fastcnn.layers import BatchNorm1d
     >>> net = Sequential(BatchNorm1d(1), input_shape=(1,)).to("reference")
     >>> batches = [np.array([[0.0], [2.0]]), np.array([[4.0], [8.0]])]

@@ -140,7 +140,7 @@ def fill():
 @pytest.fixture
 def with_threads():
     """Return a caller that runs a function on a given number of threads; skip on one core."""
-    threads = importlib.import_module("fastcnn.kernels.cpu.threads")
+    threads = importlib.import_module("fastcnn.kernels.cpu.runtime.launch")
     if threads.thread_limit() < 2:
         pytest.skip("this process has one core: there is no second thread to compare with")
     usual = threads.thread_count()

@@ -17,7 +17,7 @@ from fastcnn.backend import Backend, get
 from fastcnn.errors import ArgumentError
 from fastcnn.layers.base import Bound, Call, Layer
 from fastcnn.layers.conv import five_axes
-from fastcnn.node import Node
+from fastcnn.layers.node import Node
 from fastcnn.shapes import is_int, whole
 
 SizeOrAxes = int | None | Sequence[int | None]

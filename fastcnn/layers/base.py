@@ -24,19 +24,19 @@ from numpy.typing import ArrayLike, DTypeLike
 from fastcnn.arguments import ChecksArguments
 from fastcnn.arrays import Array, Shape, as_float, channels_first_hint, float_dtype, wider
 from fastcnn.backend import Backend, Call, check_device, get
+from fastcnn.concurrency.passes import Pass
 from fastcnn.docstrings import Described
 from fastcnn.errors import ArgumentError, ShapeError
-from fastcnn.node import Node
-from fastcnn.parameters import Store, claims, drawn
-from fastcnn.passes import Pass
+from fastcnn.layers.node import Node
+from fastcnn.layers.parameters import Store, claims, drawn
 from fastcnn.representation import written_call
 from fastcnn.seeding import default_generator
 
 if TYPE_CHECKING:
     from weakref import ReferenceType
 
-    from fastcnn.graph import Graph
-    from fastcnn.plan import Plan
+    from fastcnn.engine.plan import Plan
+    from fastcnn.graph.graph import Graph
 
 _changes = count(1)
 
@@ -461,7 +461,7 @@ class Layer(ChecksArguments, Described, ABC):
         return self.store is store
 
     def _standalone_plan(self, batch: int, shapes: list[Shape]) -> Plan:
-        from fastcnn.plan import Plan
+        from fastcnn.engine.plan import Plan
 
         store, plan = self.own_store(), self._thread.plan
         if plan and plan.store is store and plan.serves(batch, shapes):

@@ -17,7 +17,7 @@ from fastcnn.backend import Backend, get
 from fastcnn.errors import ArgumentError, ShapeError
 from fastcnn.layers.base import Bound, Call, Layer, Window
 from fastcnn.layers.conv import five_axes
-from fastcnn.node import Node
+from fastcnn.layers.node import Node
 from fastcnn.shapes import IntOrAxes, compact, extent, output_size, per_axis, whole
 
 # Up to so many taps a window's winner fits one byte.

@@ -79,7 +79,7 @@ class BoundLoss(ABC):
     def forward_calls(self, weight: float, loss: Array) -> list[Call]:
         """Return the calls that fill loss (1,) with `weight` times the loss."""
         rule = self.sums, self.is_mean, weight * self.factor, self.scale, loss
-        return [*self.sum_calls(), (self.backend.loss_value.weigh, rule)]
+        return [*self.sum_calls(), (self.backend.loss.weigh, rule)]
 
     def forward(self) -> float:
         """Return the loss."""

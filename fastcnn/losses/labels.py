@@ -40,12 +40,12 @@ class BoundRows(BoundLoss):
 
     def sum_calls(self) -> list[Call]:
         """Return the calls that sum the rows' losses, and the weights of their labels."""
-        value = self.backend.loss_value
+        kernels = self.backend.loss
         return [
             self.loss_call(),
-            (value.sum_values, (self.losses, self.sums[:1])),
-            (value.pick, (self._share, self.labels, self._shares)),
-            (value.sum_values, (self._shares, self.sums[1:])),
+            (kernels.sum_values, (self.losses, self.sums[:1])),
+            (kernels.pick, (self._share, self.labels, self._shares)),
+            (kernels.sum_values, (self._shares, self.sums[1:])),
         ]
 
     @abstractmethod

@@ -103,7 +103,7 @@ class MeanSquaredError(NumberLoss):
 
     def bind(self, backend: Backend, y: Array, t: Array, dy: Array) -> BoundLoss:
         """Return the loss on fixed arrays."""
-        kernels = backend.regression.squared_error_forward, backend.regression.squared_error_backward
+        kernels = backend.loss.squared_error_forward, backend.loss.squared_error_backward
         return BoundTerms(backend, (y, t, dy), self.reduction, kernels)
 
 
@@ -122,7 +122,7 @@ class SumSquaredError(NumberLoss):
 
     def bind(self, backend: Backend, y: Array, t: Array, dy: Array) -> BoundLoss:
         """Return the loss on fixed arrays."""
-        kernels = backend.regression.squared_error_forward, backend.regression.squared_error_backward
+        kernels = backend.loss.squared_error_forward, backend.loss.squared_error_backward
         return BoundTerms(backend, (y, t, dy), self.reduction, kernels, factor=0.5)
 
 
@@ -146,7 +146,7 @@ class SmoothL1(NumberLoss):
 
     def bind(self, backend: Backend, y: Array, t: Array, dy: Array) -> BoundLoss:
         """Return the loss on fixed arrays."""
-        kernels = backend.regression.smooth_l1_forward, backend.regression.smooth_l1_backward
+        kernels = backend.loss.smooth_l1_forward, backend.loss.smooth_l1_backward
         return BoundTerms(backend, (y, t, dy), self.reduction, kernels, (self.beta,))
 
 

@@ -38,18 +38,18 @@ class BoundProbabilities(BoundLoss):
         """Return the calls that sum the rows' losses."""
         arguments = self.scores, self.targets, self.weights, self.smoothing, self.losses, self.probabilities
         return [
-            (self.backend.soft_loss.soft_cross_entropy_forward, arguments),
-            (self.backend.loss_value.sum_values, (self.losses, self.sums[:1])),
+            (self.backend.loss.soft_cross_entropy_forward, arguments),
+            (self.backend.loss.sum_values, (self.losses, self.sums[:1])),
         ]
 
     def gradient_calls(self) -> list[Call]:
         """Return the call that fills dy."""
         arguments = self.probabilities, self.targets, self.weights, self.smoothing, self.scale, self.dscores
-        return [(self.backend.soft_loss.soft_cross_entropy_backward, arguments)]
+        return [(self.backend.loss.soft_cross_entropy_backward, arguments)]
 
     def hits(self) -> tuple[int, int]:
         """Return in how many rows the largest score stands at the largest probability, and the number of rows."""
-        self.backend.soft_loss.arg_max(self.targets, self._labels)
+        self.backend.loss.arg_max(self.targets, self._labels)
         self.kernels.first_largest(self.scores, self._labels, self._hits)
         return int(np.count_nonzero(self._hits)), self._hits.size
 

@@ -6,7 +6,7 @@ from typing import TypeAlias
 
 from fastcnn.docstrings import describe
 from fastcnn.errors import ArgumentError
-from fastcnn.graph import Graph
+from fastcnn.graph.graph import Graph
 from fastcnn.models.alexnet import alexnet
 from fastcnn.models.common import ARGUMENTS
 from fastcnn.models.dense import autoencoder, box_detector, unet

@@ -12,10 +12,10 @@ parameters (Krizhevsky 2014). First weights are He's, not the paper's normal one
 from collections.abc import Sequence
 
 from fastcnn.arguments import checks_arguments
-from fastcnn.graph import Graph
+from fastcnn.graph.graph import Graph
 from fastcnn.layers import Conv2d, Dropout, LocalResponseNorm, MaxPool2d, ReLU
+from fastcnn.layers.node import Node
 from fastcnn.models.common import classifier, image_input, pooled
-from fastcnn.node import Node
 from fastcnn.shapes import whole
 
 LEAST = 67  # pixels of an image that leave one for the last pool

@@ -9,7 +9,7 @@ from fastcnn.arrays import Shape
 from fastcnn.errors import ArgumentError, ShapeError
 from fastcnn.initializers import Initializer
 from fastcnn.layers import AdaptiveAvgPool2d, BatchNorm2d, Conv2d, Flatten, Layer, Linear
-from fastcnn.node import Input, Node
+from fastcnn.layers.node import Input, Node
 from fastcnn.shapes import per_axis, whole
 
 ARGUMENTS = """Parameters

@@ -8,7 +8,7 @@ unet           scores of classes at every pixel               Ronneberger, Fisch
 from collections.abc import Sequence
 
 from fastcnn.arguments import checks_arguments
-from fastcnn.graph import Graph
+from fastcnn.graph.graph import Graph
 from fastcnn.layers import (
     AdaptiveAvgPool2d,
     Concat,
@@ -20,8 +20,8 @@ from fastcnn.layers import (
     ReLU,
     Reshape,
 )
+from fastcnn.layers.node import Input, Node
 from fastcnn.models.common import conv_norm, image_input, image_shape
-from fastcnn.node import Input, Node
 from fastcnn.shapes import whole
 
 CORNERS = 4  # numbers of a box

@@ -6,10 +6,10 @@ Source: Huang, Liu, van der Maaten, Weinberger 2017; the layers' names are torch
 from collections.abc import Sequence
 
 from fastcnn.arguments import checks_arguments
-from fastcnn.graph import Graph
+from fastcnn.graph.graph import Graph
 from fastcnn.layers import AvgPool2d, BatchNorm2d, Concat, Conv2d, MaxPool2d, ReLU
+from fastcnn.layers.node import Node
 from fastcnn.models.common import classifier, conv_norm, image_input, pooled
-from fastcnn.node import Node
 
 GROWTH = 32  # channels that a layer adds
 BOTTLENECK = 4  # times as many come out of its 1x1 convolution

@@ -7,11 +7,11 @@ instead of brightness normalization, 3x3 filters where the paper has 5x5 ones, n
 from collections.abc import Sequence
 
 from fastcnn.arguments import checks_arguments
-from fastcnn.graph import Graph
+from fastcnn.graph.graph import Graph
 from fastcnn.initializers import TruncatedNormal
 from fastcnn.layers import Concat, Dropout, MaxPool2d, ReLU
+from fastcnn.layers.node import Node
 from fastcnn.models.common import classifier, conv_norm, image_input, pooled
-from fastcnn.node import Node
 
 # 1x1; 1x1 and 3x3; 1x1 and the second 3x3; 1x1 after the pool
 MODULES = {

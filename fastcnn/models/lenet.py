@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 from fastcnn.arguments import checks_arguments
 from fastcnn.arrays import Shape
+from fastcnn.graph.sequential import Sequential
 from fastcnn.layers import Conv2d, Flatten, Layer, Linear, MaxPool2d, ReLU
 from fastcnn.models.common import image_shape
-from fastcnn.sequential import Sequential
 from fastcnn.shapes import whole
 
 FILTER = 5

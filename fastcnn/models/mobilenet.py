@@ -10,11 +10,11 @@ A width multiplier scales the channels of every layer. mobilenet_v2 has torchvis
 from collections.abc import Sequence
 
 from fastcnn.arguments import checks_arguments
-from fastcnn.graph import Graph
+from fastcnn.graph.graph import Graph
 from fastcnn.initializers import Normal
 from fastcnn.layers import Dropout, ReLU6
+from fastcnn.layers.node import Node
 from fastcnn.models.common import classifier, conv_norm, image_input, pooled
-from fastcnn.node import Node
 from fastcnn.shapes import number
 
 DIVISOR = 8  # of the channels of a scaled layer

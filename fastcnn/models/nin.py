@@ -6,10 +6,10 @@ Source: Lin, Chen, Yan 2014, the network for CIFAR-10; the layers' names are tho
 from collections.abc import Sequence
 
 from fastcnn.arguments import checks_arguments
-from fastcnn.graph import Graph
+from fastcnn.graph.graph import Graph
 from fastcnn.layers import AvgPool2d, Conv2d, Dropout, MaxPool2d, ReLU
+from fastcnn.layers.node import Node
 from fastcnn.models.common import image_input, pooled
-from fastcnn.node import Node
 
 DROPPED = 0.5
 LEAST = 4  # pixels of an image that leave two for the second pool

@@ -12,10 +12,10 @@ convolution; those for CIFAR drop every other pixel and add channels of zeros, w
 from collections.abc import Callable, Sequence
 
 from fastcnn.arguments import checks_arguments
-from fastcnn.graph import Graph
+from fastcnn.graph.graph import Graph
 from fastcnn.layers import MaxPool2d, PadChannels, ReLU, Subsample
+from fastcnn.layers.node import Node
 from fastcnn.models.common import classifier, conv_norm, image_input, pooled
-from fastcnn.node import Node
 
 EXPANSION = 4  # of channels, in a block of three convolutions
 CIFAR_STAGES = 3

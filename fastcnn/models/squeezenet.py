@@ -11,11 +11,11 @@ from collections.abc import Sequence
 
 from fastcnn.arguments import checks_arguments
 from fastcnn.errors import ArgumentError
-from fastcnn.graph import Graph
+from fastcnn.graph.graph import Graph
 from fastcnn.initializers import Normal
 from fastcnn.layers import Concat, Conv2d, Dropout, MaxPool2d, ReLU
+from fastcnn.layers.node import Node
 from fastcnn.models.common import image_input, pooled
-from fastcnn.node import Node
 
 POOL = 0  # in a list of modules
 

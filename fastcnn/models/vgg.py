@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from fastcnn.arguments import checks_arguments
-from fastcnn.graph import Graph
+from fastcnn.graph.graph import Graph
 from fastcnn.initializers import Normal
 from fastcnn.layers import BatchNorm2d, Conv2d, Dropout, Layer, Linear, MaxPool2d, ReLU
 from fastcnn.models.common import chain, image_input, pooled

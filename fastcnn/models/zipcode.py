@@ -11,11 +11,11 @@ pixels (9,760 parameters); images are padded by zeros, where the paper has -1; s
 from collections.abc import Sequence
 
 from fastcnn.arguments import checks_arguments
-from fastcnn.graph import Graph
+from fastcnn.graph.graph import Graph
 from fastcnn.initializers import HeNormal
 from fastcnn.layers import Concat, Conv2d, Flatten, Linear, Tanh
+from fastcnn.layers.node import Node
 from fastcnn.models.common import image_input
-from fastcnn.node import Node
 
 GROUPS, MAPS = 3, 4  # of a hidden layer, and of each of its groups
 FILTER, STRIDE = 5, 2

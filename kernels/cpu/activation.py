@@ -1,7 +1,8 @@
 """Activations: y = f(x), element by element, for arrays of any shape; `reference/activation.py` defines them.
 
-A NaN passes forward, and y may be x, dx may be dy. Each is a `Pair` of scalar functions (`functions.py`), as a user's
-own are (`elementwise_forward`), and runs in the loops of `elementwise.py`.
+A NaN passes forward, and y may be x, dx may be dy. Each is a `Pair` of scalar functions
+(`elementwise/functions.py`), as a user's own are (`elementwise_forward`), and runs in the loops of
+`elementwise/map.py`.
 """
 
 from functools import lru_cache
@@ -10,12 +11,8 @@ from types import FunctionType
 
 import numba
 
-from fastcnn.kernels.cpu import clip
-from fastcnn.kernels.cpu.channel_sums import UNBOUNDED
-from fastcnn.kernels.cpu.compiler import OPTIONS
-from fastcnn.kernels.cpu.elementwise import Pair, apply, apply_gradient
-from fastcnn.kernels.cpu.epilogue import epilogue_of
-from fastcnn.kernels.cpu.functions import (
+from fastcnn.kernels.cpu.elementwise.bias_gradient import apply_gradient_sums
+from fastcnn.kernels.cpu.elementwise.functions import (
     ABS,
     CLIP,
     ELU,
@@ -32,15 +29,18 @@ from fastcnn.kernels.cpu.functions import (
     SOFTPLUS,
     TANH,
 )
+from fastcnn.kernels.cpu.elementwise.map import Pair, apply, apply_gradient
 from fastcnn.kernels.cpu.gain import gain_backward_input, gain_backward_weight, gain_forward
-from fastcnn.kernels.cpu.gradient_sums import apply_gradient_sums
+from fastcnn.kernels.cpu.normalization.chunks import UNBOUNDED
+from fastcnn.kernels.cpu.runtime.compiler import OPTIONS
+from fastcnn.kernels.cpu.simd import epilogue_code
+from fastcnn.kernels.cpu.simd.epilogue import epilogue_of
 from fastcnn.kernels.cpu.softmax import (
     log_softmax_backward_input,
     log_softmax_forward,
     softmax_backward_input,
     softmax_forward,
 )
-from fastcnn.kernels.cpu.threads import repeatable
 
 __all__ = [
     "gain_backward_input",
@@ -53,10 +53,12 @@ __all__ = [
 ]
 
 
-CLIPS = {"relu": clip.RELU, "relu6": clip.RELU | clip.CAP}  # what kernels do in registers
+CLIPS = {"relu": epilogue_code.RELU, "relu6": epilogue_code.RELU | epilogue_code.CAP}  # what kernels do in registers
 
 IN_REGISTERS = {  # bounds that kernels know how to keep after a sum
-    UNBOUNDED: clip.ADD, (0.0, inf): clip.ADD | clip.RELU, (0.0, clip.SIX): clip.ADD | clip.RELU | clip.CAP,
+    UNBOUNDED: epilogue_code.ADD,
+    (0.0, inf): epilogue_code.ADD | epilogue_code.RELU,
+    (0.0, epilogue_code.SIX): epilogue_code.ADD | epilogue_code.RELU | epilogue_code.CAP,
 }  # fmt: skip
 
 
@@ -76,7 +78,6 @@ def add_epilogue(residual, y, bounds):
     return general | IN_REGISTERS.get(tuple(bounds), 0)
 
 
-@repeatable
 def backward_with_sums(kernel, kept, dy, numbers, db):
     """Fill dy with what `<kernel>_backward_input(kept, dy, *numbers, dy)` makes of it, and db (K,) with its sums."""
     if kernel == "elementwise":
@@ -85,97 +86,81 @@ def backward_with_sums(kernel, kept, dy, numbers, db):
         apply_gradient_sums(PAIRS[kernel], kept, dy, db, *numbers)
 
 
-@repeatable
 def relu_forward(x, y):
     """Fill y with max(x, 0)."""
     apply(RELU, x, y)
 
 
-@repeatable
 def relu_backward_input(y, dy, dx):
     """Fill dx with 0 where y <= 0, else with dy."""
     apply_gradient(RELU, y, dy, dx)
 
 
-@repeatable
 def relu6_forward(x, y):
     """Fill y with min(max(x, 0), 6)."""
     apply(RELU6, x, y)
 
 
-@repeatable
 def relu6_backward_input(y, dy, dx):
     """Fill dx with 0 where y <= 0 or y >= 6, else with dy."""
     apply_gradient(RELU6, y, dy, dx)
 
 
-@repeatable
 def leaky_relu_forward(x, slope, y):
     """Fill y with x where it is positive, else with slope * x."""
     apply(LEAKY_RELU, x, y, slope)
 
 
-@repeatable
 def leaky_relu_backward_input(x, dy, slope, dx):
     """Fill dx with dy where x is positive, else with slope * dy."""
     apply_gradient(LEAKY_RELU, x, dy, dx, slope)
 
 
-@repeatable
 def elu_forward(x, alpha, y):
     """Fill y with x where it is positive, else with alpha * (exp(x) - 1)."""
     apply(ELU, x, y, alpha)
 
 
-@repeatable
 def elu_backward_input(x, dy, alpha, dx):
     """Fill dx with dy where x is positive, else with alpha * exp(x) * dy."""
     apply_gradient(ELU, x, dy, dx, alpha)
 
 
-@repeatable
 def sigmoid_forward(x, y):
     """Fill y with 1 / (1 + exp(-x))."""
     apply(SIGMOID, x, y)
 
 
-@repeatable
 def sigmoid_backward_input(y, dy, dx):
     """Fill dx with dy * y * (1 - y)."""
     apply_gradient(SIGMOID, y, dy, dx)
 
 
-@repeatable
 def tanh_forward(x, y):
     """Fill y with tanh(x)."""
     apply(TANH, x, y)
 
 
-@repeatable
 def tanh_backward_input(y, dy, dx):
     """Fill dx with dy * (1 - y^2)."""
     apply_gradient(TANH, y, dy, dx)
 
 
-@repeatable
 def silu_forward(x, y):
     """Fill y with x * s(x)."""
     apply(SILU, x, y)
 
 
-@repeatable
 def silu_backward_input(x, dy, dx):
     """Fill dx with dy * (s + x s (1 - s)), s = s(x)."""
     apply_gradient(SILU, x, dy, dx)
 
 
-@repeatable
 def gelu_forward(x, y):
     """Fill y with x * P(x)."""
     apply(GELU, x, y)
 
 
-@repeatable
 def gelu_backward_input(x, dy, dx):
     """Fill dx with dy * (P(x) + x p(x)), p the normal density."""
     apply_gradient(GELU, x, dy, dx)
@@ -191,13 +176,11 @@ def gelu_tanh_backward_input(x, dy, dx):
     apply_gradient(GELU_TANH, x, dy, dx)
 
 
-@repeatable
 def hardswish_forward(x, y):
     """Fill y with x * min(max(x + 3, 0), 6) / 6."""
     apply(HARDSWISH, x, y)
 
 
-@repeatable
 def hardswish_backward_input(x, dy, dx):
     """Fill dx with dy * (x / 3 + 1 / 2) between -3 and 3, below with 0 and above with dy."""
     apply_gradient(HARDSWISH, x, dy, dx)

@@ -10,9 +10,9 @@ gathering it.
 
 import numpy as np
 
-from fastcnn.kernels.cpu.compiler import jit
-from fastcnn.kernels.cpu.tasks import share
-from fastcnn.kernels.cpu.threads import call_parallel
+from fastcnn.kernels.cpu.runtime.compiler import jit
+from fastcnn.kernels.cpu.runtime.launch import call_parallel
+from fastcnn.kernels.cpu.runtime.parallel import share
 
 SMALL = 1 << 15  # elements: for fewer no second thread wakes
 

@@ -6,123 +6,49 @@
         x[n, o * stride + t * dilation - before, ..., c] * w[t, r, s, c, k]
 
 No im2col: a row of taps (s, c) is contiguous in a channels-last image, so an output pixel is a sum of a few contiguous
-runs. The three passes are gathers (`geometry.py`, `gather.py`) and a product over pixels (`weight_gradient.py`).
-Signals and images come with leading axes of length 1.
+runs. Signals and images come with leading axes of length 1.
 
-`algorithm` is "direct" (the sums of the definition), "winograd" (3x3 and 5x5 at stride 1 in float32, see
-`winograd.py`) or "auto": the one that is faster for the shape. Direct sums run as gathers on the register tile or,
-"depthwise", lane by lane where groups hold few channels (`depthwise.py`), or, "scatter", pixel by pixel where a gather
-would mostly meet padding or idle lanes (`scatter.py`). Few output pixels are the rows of a matrix product, which reads
-the filter once (`few_pixels.py`).
+`algorithm` is "direct" (the sums of the definition), "winograd" (3x3 and 5x5 at stride 1 in float32) or "auto": the one
+that is faster for the shape. How each runs is in a file or folder of `convolution/`; `convolution/select.py` chooses:
+
+    direct          the register tile; its weight gradient is a product over pixels (`backward_weight.py`)
+    depthwise/      a channel a lane, where groups hold few channels
+    winograd/       small transforms
+    scatter         pixel by pixel (GEMM and col2im), where the tile would mostly meet padding or idle lanes
+    small_output    few output pixels are the rows of a matrix product, which reads the filter once
 """
-
-from functools import lru_cache
 
 import numpy as np
 
-from fastcnn.kernels.cpu import depthwise, few_pixels, records, scatter, winograd, winograd_gradient
 from fastcnn.kernels.cpu.activation import add_epilogue
-from fastcnn.kernels.cpu.channel_sums import UNBOUNDED
-from fastcnn.kernels.cpu.depthwise_gradient import lanewise_gradient
-from fastcnn.kernels.cpu.gather import clear, gather
-from fastcnn.kernels.cpu.geometry import Padding, Triple, forward_gather, input_gradient_gathers
-from fastcnn.kernels.cpu.norm_gradient import gradient_sums
-from fastcnn.kernels.cpu.reduce import sum_pixels
-from fastcnn.kernels.cpu.threads import repeatable
-from fastcnn.kernels.cpu.tile import tiles
-from fastcnn.kernels.cpu.weight_gradient import weight_gradient
-from fastcnn.kernels.cpu.workspace import keeps
-
-DIRECT = ("auto", "direct")
-ALGORITHMS = ("auto", "direct", "depthwise", "scatter", "winograd")
-SCATTER_GAIN = 0.9  # of a gather's estimated cycles below which a scatter is taken
-
-
-@lru_cache(maxsize=4096)
-def algorithm_of(
-    pass_name: str, source: tuple[int, ...], target: tuple[int, ...], filters: Triple, stride: Triple, padding: Padding,
-    dilation: Triple, groups: int, dtype: np.dtype, algorithm: str = "auto",
-) -> str:  # fmt: skip
-    """Return the algorithm that serves "forward", "backward_input" or "backward_weight".
-
-    source, target: the shapes of x and y (of dy and dx for the input gradient).
-
-    Raises
-    ------
-    ValueError
-        If the one named does not exist or does not take such a convolution.
-    """
-    if algorithm not in ALGORITHMS:
-        raise ValueError(f"algorithm {algorithm!r} was given: choose one of {', '.join(ALGORITHMS)}.")
-    if algorithm == "scatter":
-        if pass_name == "backward_weight" or (pass_name == "forward" and stride != (1, 1, 1)):
-            raise ValueError(
-                "algorithm 'scatter' takes input gradients, and forward passes at stride 1: choose 'auto'."
-            )
-        return algorithm
-    group, block = (source[4] // groups, target[4] // groups), tiles(dtype)
-    few = depthwise.serves(*group, groups, block.lanes)
-    if pass_name == "backward_weight" and min(group) >= block.lanes:
-        few = False  # x would be read again for each of many channels
-    if algorithm == "depthwise" and not few:
-        raise ValueError("algorithm 'depthwise' takes groups of few channels: choose 'auto'.")
-    if algorithm != "winograd" and few:
-        return "depthwise"
-    if algorithm == "direct":
-        how = (source, target, filters, stride, padding, dilation, groups)
-        return "scatter" if scatters(pass_name, *how, block.lanes, block.rows, dtype.itemsize) else "direct"
-    possible = winograd.applies(filters, stride, padding, dilation, dtype, pass_name == "backward_input")
-    if algorithm == "winograd" and not possible:
-        raise ValueError(
-            "algorithm 'winograd' takes 3x3 and 5x5 filters at stride 1 in float32: choose 'auto' or 'direct'."
-        )
-    N, O, P, Q, _ = target
-    costs = winograd_gradient.COSTS if pass_name == "backward_weight" else winograd.FORWARD
-    faster = possible and winograd.is_faster(costs, N * O, P, Q, *group, filters[1], block.lanes)
-    if faster or algorithm == "winograd":
-        return "winograd"
-    return algorithm_of(pass_name, source, target, filters, stride, padding, dilation, groups, dtype, "direct")
+from fastcnn.kernels.cpu.convolution import scatter, small_output, statistics
+from fastcnn.kernels.cpu.convolution.axes import Padding, Triple
+from fastcnn.kernels.cpu.convolution.backward_weight import weight_gradient
+from fastcnn.kernels.cpu.convolution.depthwise import forward as depthwise
+from fastcnn.kernels.cpu.convolution.depthwise.backward_weight import lanewise_gradient
+from fastcnn.kernels.cpu.convolution.direct import clear, gather
+from fastcnn.kernels.cpu.convolution.direct_plan import forward_gather, input_gradient_gathers
+from fastcnn.kernels.cpu.convolution.select import DIRECT, algorithm_of, measured_blocks, scatter_plan
+from fastcnn.kernels.cpu.convolution.winograd import backward_weight
+from fastcnn.kernels.cpu.convolution.winograd import forward as winograd
+from fastcnn.kernels.cpu.normalization.chunks import UNBOUNDED
+from fastcnn.kernels.cpu.normalization.groups_backward import gradient_sums
+from fastcnn.kernels.cpu.reduction.pixels import sum_pixels
+from fastcnn.kernels.cpu.runtime.workspace import keeps
+from fastcnn.kernels.cpu.simd.tile import tiles
 
 
-def scatter_plan(
-    transposed: bool, source: tuple[int, ...], target: tuple[int, ...], filters: Triple, stride: Triple,
-    padding: Padding, dilation: Triple, groups: int, lanes: int, rows: int, itemsize: int,
-) -> scatter.Scatter:  # fmt: skip
-    """Return the scatter of an input gradient, or of a forward pass at stride 1 as one with the filter turned."""
-    before = tuple(pair[0] for pair in padding)
-    if not transposed:
-        before = tuple((filters[i] - 1) * dilation[i] - before[i] for i in range(3))
-    return scatter.plan_scatter(source, target, filters, stride, before, dilation, groups, lanes, rows, itemsize)
-
-
-@lru_cache(maxsize=1024)
-def scatters(
-    pass_name: str, source: tuple[int, ...], target: tuple[int, ...], filters: Triple, stride: Triple, padding: Padding,
-    dilation: Triple, groups: int, lanes: int, rows: int, itemsize: int,
-) -> bool:  # fmt: skip
-    """Say whether a scatter takes fewer cycles than gathers."""
-    transposed = pass_name == "backward_input"
-    if pass_name == "backward_weight" or (not transposed and stride != (1, 1, 1)) or not all(source):
-        return False
-    how = (source, target, filters, stride, padding, dilation, groups)
-    plan = scatter_plan(transposed, *how, lanes, rows, itemsize)
-    made = (*how, lanes, rows, itemsize)
-    plans = input_gradient_gathers(*made) if transposed else (forward_gather(*made),)
-    return plan.cycles < SCATTER_GAIN * scatter.gather_cycles(plans, target, lanes)
-
-
-@repeatable
 def conv_forward(
     x: np.ndarray, w: np.ndarray, b: np.ndarray | None, stride: Triple, padding: Padding, dilation: Triple, groups: int,
     epilogue: int, y: np.ndarray, algorithm: str = "auto",
 ) -> None:  # fmt: skip
-    """Fill y with the convolution of x by w, plus b, after an epilogue (1, or True, is ReLU; see `epilogue.py`)."""
+    """Fill y with the convolution of x by w, plus b, after an epilogue (see `simd/epilogue.py`)."""
     if y.size == 0:
         return
     block, filters = tiles(x.dtype), w.shape[:3]
     how = (x.shape, y.shape, filters, stride, padding, dilation, groups)
-    if algorithm in DIRECT and few_pixels.suits(*how) and not keeps(w):
-        few_pixels.convolve(x, w, b, stride, padding, dilation, epilogue, y)
+    if algorithm in DIRECT and small_output.suits(*how) and not keeps(w):
+        small_output.convolve(x, w, b, stride, padding, dilation, epilogue, y)
         return
     used = algorithm_of("forward", *how, x.dtype, algorithm)
     if used == "depthwise":
@@ -139,33 +65,6 @@ def conv_forward(
     gather(block, x, w, b, plan, False, epilogue, y)
 
 
-@lru_cache(maxsize=1024)
-def measured_blocks(
-    pass_name: str, source: tuple[int, ...], target: tuple[int, ...], filters: Triple, stride: Triple, padding: Padding,
-    dilation: Triple, groups: int, dtype: np.dtype, algorithm: str, adds: bool = False,
-) -> int:  # fmt: skip
-    """Return in how many blocks "forward" or "backward_input" can sum up what it fills; 0 where its kernels cannot.
-
-    `adds`: another array is added before.
-    """
-    block, how = tiles(dtype), (source, target, filters, stride, padding, dilation, groups)
-    transposed = pass_name == "backward_input"
-    if not transposed and algorithm in DIRECT and few_pixels.suits(*how):
-        return 0
-    used = algorithm_of(pass_name, *how, dtype, algorithm)
-    if used == "depthwise":  # adds in memory
-        return 0 if adds else depthwise.plan_lanewise(*how, transposed, block.lanes, dtype).blocks
-    if used == "winograd":
-        return winograd.tasks_of(source, target, filters[1], groups, transposed, block, dtype.itemsize)
-    if used == "scatter":
-        return 0
-    made = (*how, block.lanes, block.rows, dtype.itemsize)
-    plans = input_gradient_gathers(*made) if transposed else (forward_gather(*made),)
-    blocks = [plan.measured_blocks for plan in plans]
-    return sum(blocks) if all(blocks) else 0
-
-
-@repeatable
 def conv_measured_forward(
     x: np.ndarray, w: np.ndarray, b: np.ndarray | None, stride: Triple, padding: Padding, dilation: Triple, groups: int,
     shift: np.ndarray, eps: float, y: np.ndarray, mean: np.ndarray, variance: np.ndarray, algorithm: str = "auto",
@@ -180,15 +79,14 @@ def conv_measured_forward(
         return
     how = stride, padding, dilation, groups
     blocks = measured_blocks("forward", x.shape, y.shape, w.shape[:3], *how, x.dtype, algorithm)
-    sums, pitch, epilogue = records.begin(b, shift, blocks)
+    sums, pitch, epilogue = statistics.begin(b, shift, blocks)
     if blocks:
         conv_forward(x, w, sums, *how, epilogue, y, algorithm)
     else:
         conv_forward(x, w, b, *how, 0, y, algorithm)
-    records.join(y, sums, pitch, shift, eps, mean, variance)
+    statistics.join(y, sums, pitch, shift, eps, mean, variance)
 
 
-@repeatable
 def conv_backward_input(
     dy: np.ndarray, w: np.ndarray, stride: Triple, padding: Padding, dilation: Triple, groups: int, dx: np.ndarray,
     algorithm: str = "auto", epilogue: int = 0,
@@ -197,9 +95,9 @@ def conv_backward_input(
     conv_adjoint(dy, w, None, stride, padding, dilation, groups, epilogue, dx, algorithm)
 
 
-@repeatable
 def conv_measured_backward_input(
-    dy: np.ndarray, w: np.ndarray, stride: Triple, padding: Padding, dilation: Triple, groups: int, norm: records.Norm,
+    dy: np.ndarray, w: np.ndarray, stride: Triple, padding: Padding, dilation: Triple, groups: int,
+    norm: statistics.Norm,
     dx: np.ndarray, sums: np.ndarray, algorithm: str = "auto", total: np.ndarray | None = None,
 ) -> None:  # fmt: skip
     """Fill dx as `conv_backward_input`, plus `total` if there is one, and sums (2, C), float64, for `norm`'s way back.
@@ -214,9 +112,9 @@ def conv_measured_backward_input(
     how, adds = (stride, padding, dilation, groups), total is not None
     blocks = measured_blocks("backward_input", dy.shape, dx.shape, w.shape[:3], *how, dy.dtype, algorithm, adds)
     if blocks:
-        held, pitch, epilogue = records.begin_back(norm, dx, total, blocks)
+        held, pitch, epilogue = statistics.begin_back(norm, dx, total, blocks)
         conv_adjoint(dy, w, held, *how, epilogue, dx, algorithm)
-        records.join_back(held, pitch, sums)
+        statistics.join_back(held, pitch, sums)
         return
     conv_adjoint(dy, w, None, *how, 0 if total is None else add_epilogue(total, dx, UNBOUNDED), dx, algorithm)
     gradient_sums(norm, dx, sums)
@@ -254,7 +152,6 @@ def conv_adjoint(
         first += plan.blocks
 
 
-@repeatable
 def conv_backward_weight(
     x: np.ndarray, dy: np.ndarray, stride: Triple, padding: Padding, dilation: Triple, groups: int, dw: np.ndarray,
     algorithm: str = "auto",
@@ -269,12 +166,11 @@ def conv_backward_weight(
         lanewise_gradient(x, dy, stride, padding, dilation, groups, tiles(x.dtype).lanes, dw)
         return
     if used == "winograd":
-        winograd_gradient.winograd_weight_gradient(tiles(x.dtype), x, dy, padding[1][0], padding[2][0], groups, dw)
+        backward_weight.winograd_weight_gradient(tiles(x.dtype), x, dy, padding[1][0], padding[2][0], groups, dw)
         return
     weight_gradient(tiles(x.dtype), x, dy, stride, padding, dilation, groups, dw)
 
 
-@repeatable
 def conv_backward_bias(dy: np.ndarray, db: np.ndarray) -> None:
     """Fill db (K,) with the sum of dy over all axes but the last."""
     sum_pixels(dy.reshape(-1, db.size), db)

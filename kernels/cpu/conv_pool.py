@@ -5,7 +5,7 @@
 Forward: a pooled row's convolution outputs are computed tap by tap of the window into L1 and reduced there; the full
 convolution output never reaches memory. `winner` (uint8) is the tap that won, or the number of taps where ReLU cut.
 Where Winograd's algorithm is faster, some images at a time are convolved by it and pooled while the caches hold them;
-images of few channels are cut into planes (`planes.py`). The way back is in `conv_pool_gradient.py`.
+images of few channels are cut into planes (`few_channels.py`). The way back is in `convolution/pooled/backward.py`.
 
     x (N, D, H, W, C)   w (T, R, S, C, K)   b (K,)   y, winner, dy (N, O, P, Q, K)
 """
@@ -15,18 +15,19 @@ from math import prod
 
 import numpy as np
 
-from fastcnn.kernels.cpu import conv, planes
-from fastcnn.kernels.cpu.clip import RELU
-from fastcnn.kernels.cpu.compiler import jit
-from fastcnn.kernels.cpu.conv_pool_gradient import conv_pool_backward
-from fastcnn.kernels.cpu.conv_pool_plan import plan_conv_pool, source_address
-from fastcnn.kernels.cpu.gather import pack_filter
-from fastcnn.kernels.cpu.geometry import Padding, Triple
-from fastcnn.kernels.cpu.max_pool import max_pool_forward
-from fastcnn.kernels.cpu.tasks import share
-from fastcnn.kernels.cpu.threads import call_parallel, repeatable, threads_for
-from fastcnn.kernels.cpu.tile import call_tile, tiles
-from fastcnn.kernels.cpu.workspace import scratch
+from fastcnn.kernels.cpu import conv
+from fastcnn.kernels.cpu.convolution.axes import Padding, Triple
+from fastcnn.kernels.cpu.convolution.pack_filter import pack_filter
+from fastcnn.kernels.cpu.convolution.pooled import few_channels
+from fastcnn.kernels.cpu.convolution.pooled.backward import conv_pool_backward
+from fastcnn.kernels.cpu.convolution.pooled.plan import plan_conv_pool, source_address
+from fastcnn.kernels.cpu.pooling.max import max_pool_forward
+from fastcnn.kernels.cpu.runtime.compiler import jit
+from fastcnn.kernels.cpu.runtime.launch import call_parallel, threads_for
+from fastcnn.kernels.cpu.runtime.parallel import share
+from fastcnn.kernels.cpu.runtime.workspace import scratch
+from fastcnn.kernels.cpu.simd.epilogue_code import RELU
+from fastcnn.kernels.cpu.simd.tile import call_tile, tiles
 
 __all__ = ["conv_pool_backward", "conv_pool_forward", "suits"]
 
@@ -134,7 +135,6 @@ def _full_shape(
     return (source[0], *sizes, filters[4])
 
 
-@repeatable
 def conv_pool_forward(
     x: np.ndarray, w: np.ndarray, b: np.ndarray | None, stride: Triple, padding: Padding, dilation: Triple,
     window: Triple, y: np.ndarray, winner: np.ndarray, algorithm: str = "auto",
@@ -154,8 +154,8 @@ def conv_pool_forward(
             max_pool_forward(z, window, window, UNPADDED, ONE, y[some], winner[some])
         call_parallel(y.size > CUT_BLOCK, _cut, y.reshape(-1), prod(window), winner.reshape(-1))
         return
-    if planes.suits_forward(x.shape, y.shape, w.shape[:3], window, x.itemsize):
-        planes.forward(x, w, b, stride, padding, dilation, window, y, winner)
+    if few_channels.suits_forward(x.shape, y.shape, w.shape[:3], window, x.itemsize):
+        few_channels.forward(x, w, b, stride, padding, dilation, window, y, winner)
         return
     code = tiles(x.dtype)
     plan = plan_conv_pool(x.shape, y.shape, w.shape[:3], stride, padding, dilation, window, code.lanes)

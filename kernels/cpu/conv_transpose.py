@@ -10,11 +10,9 @@ in `conv.py`; the shape of y decides how far the output reaches past the last fi
 import numpy as np
 
 from fastcnn.kernels.cpu.conv import conv_adjoint, conv_backward_bias, conv_backward_weight, conv_forward
-from fastcnn.kernels.cpu.geometry import Padding, Triple
-from fastcnn.kernels.cpu.threads import repeatable
+from fastcnn.kernels.cpu.convolution.axes import Padding, Triple
 
 
-@repeatable
 def conv_transpose_forward(
     x: np.ndarray, w: np.ndarray, b: np.ndarray | None, stride: Triple, padding: Padding, dilation: Triple, groups: int,
     epilogue: int, y: np.ndarray, algorithm: str = "auto",
@@ -23,7 +21,6 @@ def conv_transpose_forward(
     conv_adjoint(x, w, b, stride, padding, dilation, groups, epilogue, y, algorithm)
 
 
-@repeatable
 def conv_transpose_backward_input(
     dy: np.ndarray, w: np.ndarray, stride: Triple, padding: Padding, dilation: Triple, groups: int, dx: np.ndarray,
     algorithm: str = "auto",
@@ -32,7 +29,6 @@ def conv_transpose_backward_input(
     conv_forward(dy, w, None, stride, padding, dilation, groups, 0, dx, algorithm)
 
 
-@repeatable
 def conv_transpose_backward_weight(
     x: np.ndarray, dy: np.ndarray, stride: Triple, padding: Padding, dilation: Triple, groups: int, dw: np.ndarray,
     algorithm: str = "auto",
@@ -41,7 +37,6 @@ def conv_transpose_backward_weight(
     conv_backward_weight(dy, x, stride, padding, dilation, groups, dw, algorithm)
 
 
-@repeatable
 def conv_transpose_backward_bias(dy: np.ndarray, db: np.ndarray) -> None:
     """Fill db (K,) with the sum of dy over all axes but the last."""
     conv_backward_bias(dy, db)

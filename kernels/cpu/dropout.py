@@ -10,9 +10,9 @@ The hash takes two 32-bit products an element, which a vector of lanes computes 
 
 import numpy as np
 
-from fastcnn.kernels.cpu.compiler import jit
-from fastcnn.kernels.cpu.tasks import share
-from fastcnn.kernels.cpu.threads import call_parallel, repeatable
+from fastcnn.kernels.cpu.runtime.compiler import jit
+from fastcnn.kernels.cpu.runtime.launch import call_parallel
+from fastcnn.kernels.cpu.runtime.parallel import share
 
 STEPS = 1 << 24  # that are told apart: float32 holds each as a whole number
 BLOCK = 1 << 14  # elements that share two words of the key, and that a thread takes at once
@@ -64,7 +64,6 @@ def dropout_blocks(team, x, limit, scale, key, y):
     share(team, (y.size + BLOCK - 1) // BLOCK, dropout_block, (x, U32(limit), y.dtype.type(scale), key, y))
 
 
-@repeatable
 def dropout_forward(x, p, key, y):
     """Fill y with x, scaled or dropped; with dy for x this is the gradient. NaN and infinity stay NaN where dropped."""
     limit, scale = min(round(p * 2**32), 2**32 - 1), 1 / (1 - p) if p < 1 else 0.0

@@ -7,11 +7,11 @@ The gains are written out over a period of several pixels, so that few channels 
 
 import numpy as np
 
-from fastcnn.kernels.cpu.compiler import jit
-from fastcnn.kernels.cpu.elementwise import RUN, SMALL, Pair, call
-from fastcnn.kernels.cpu.tasks import share
-from fastcnn.kernels.cpu.threads import call_parallel
-from fastcnn.kernels.cpu.workspace import scratch
+from fastcnn.kernels.cpu.elementwise.map import RUN, SMALL, Pair, call
+from fastcnn.kernels.cpu.runtime.compiler import jit
+from fastcnn.kernels.cpu.runtime.launch import call_parallel, runs_on_host
+from fastcnn.kernels.cpu.runtime.parallel import share
+from fastcnn.kernels.cpu.runtime.workspace import scratch
 
 LANES = 1 << 8  # sums side by side, at least: four vectors of 16 lanes hide the adder's latency four times
 CHUNK = 1 << 16  # elements of one partial sum
@@ -26,6 +26,7 @@ def product(g, x, a, b):
 PRODUCT = Pair(None, product)
 
 
+@runs_on_host
 def gain_forward(x, g, y):
     """Fill y with g[c] * x."""
     pixels = max(1, RUN // g.size)
@@ -35,6 +36,7 @@ def gain_forward(x, g, y):
     call(PRODUCT.address("g", y.dtype), written, written.size, x, y)
 
 
+@runs_on_host
 def gain_backward_input(g, dy, dx):
     """Fill dx with g[c] * dy."""
     gain_forward(dy, g, dx)

@@ -10,13 +10,14 @@ as long as they are worked on.
 
 import numpy as np
 
-from fastcnn.kernels.cpu.addresses import VECTOR_BYTES, addresses_of, array_at, copy_run, exceeds_caches, stream_run
-from fastcnn.kernels.cpu.compiler import jit
-from fastcnn.kernels.cpu.elementwise import Pair, call
+from fastcnn.kernels.cpu.elementwise.map import Pair, call
 from fastcnn.kernels.cpu.gain import PRODUCT
-from fastcnn.kernels.cpu.tasks import share
-from fastcnn.kernels.cpu.threads import call_parallel, repeatable
-from fastcnn.kernels.cpu.workspace import scratch
+from fastcnn.kernels.cpu.runtime.compiler import jit
+from fastcnn.kernels.cpu.runtime.launch import call_parallel
+from fastcnn.kernels.cpu.runtime.parallel import share
+from fastcnn.kernels.cpu.runtime.workspace import scratch
+from fastcnn.kernels.cpu.simd.copy import VECTOR_BYTES, addresses_of, array_at, copy_run, stream_run
+from fastcnn.kernels.cpu.simd.streaming import streams
 
 BLOCK = 1 << 14  # elements of a task: with those of two inputs they stay in the second cache
 SMALL = 1 << 16  # elements: for fewer no second thread wakes
@@ -61,7 +62,6 @@ def plus(x, z, a, b):
 SUM = Pair(None, plus)
 
 
-@repeatable
 def add_forward(xs, y):
     """Fill y with the sum of the xs, added up in their order; y may be the first."""
     if len(xs) == 2 and y is not xs[0]:
@@ -147,13 +147,11 @@ def concat_blocks(team, addresses, widths, joining, past_caches, y):
         share(team, (y.size + BLOCK - 1) // BLOCK, concat_block, given)
 
 
-@repeatable
 def concat_forward(xs, y):
     """Fill the rows of y (A, sum of L_i) with those of the xs (A, L_i), side by side."""
     concat(addresses_of(xs), [x.shape[1] for x in xs], True, y)
 
 
-@repeatable
 def concat_backward_input(dy, widths, dxs):
     """Fill dxs (A, L_i), of these widths, with their parts of dy's rows; None is left out."""
     concat(addresses_of(dxs), widths, False, dy)
@@ -162,7 +160,7 @@ def concat_backward_input(dy, widths, dxs):
 def concat(addresses, widths, joining, y):
     """Share the blocks of y among threads; those of whole cache lines, or of many, are stored past the caches."""
     lines = all(width * y.itemsize % VECTOR_BYTES == 0 for width in widths)
-    past_caches = exceeds_caches(y) and (lines or sum(widths) >= LONG)
+    past_caches = streams(y) and (lines or sum(widths) >= LONG)
     array = np.array(widths, np.int64)
     call_parallel(y.size > SMALL, concat_blocks, addresses, array, joining, past_caches, y.reshape(-1))
 

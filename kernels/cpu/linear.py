@@ -7,9 +7,9 @@ All passes are those of `conv.py`; the rows take the place of image rows, the ax
 
 import numpy as np
 
-from fastcnn.kernels.cpu import conv, matrix_product
-from fastcnn.kernels.cpu.reduce import sum_pixels
-from fastcnn.kernels.cpu.threads import repeatable
+from fastcnn.kernels.cpu import conv
+from fastcnn.kernels.cpu.matmul import skinny_gemm
+from fastcnn.kernels.cpu.reduction.pixels import sum_pixels
 
 ONE = (1, 1, 1)
 UNPADDED = ((0, 0), (0, 0), (0, 0))
@@ -20,31 +20,27 @@ def _rows(a: np.ndarray) -> np.ndarray:
     return a.reshape(1, 1, a.shape[0], 1, a.shape[1])
 
 
-@repeatable
 def linear_forward(x: np.ndarray, w: np.ndarray, b: np.ndarray | None, epilogue: int, y: np.ndarray) -> None:
-    """Fill y with x w + b, after an epilogue (1, or True, is ReLU; see `epilogue.py`)."""
-    if y.size and w.size and matrix_product.suits(x.shape[0]):
-        matrix_product.product(x, matrix_product.dense_rows(*x.shape), w[None], False, b, epilogue, y)
+    """Fill y with x w + b, after an epilogue (1, or True, is ReLU; see `simd/epilogue.py`)."""
+    if y.size and w.size and skinny_gemm.suits(x.shape[0]):
+        skinny_gemm.product(x, skinny_gemm.dense_rows(*x.shape), w[None], False, b, epilogue, y)
         return
     conv.conv_forward(_rows(x), w[None, None, None], b, ONE, UNPADDED, ONE, 1, epilogue, _rows(y))
 
 
-@repeatable
 def linear_backward_input(dy: np.ndarray, w: np.ndarray, dx: np.ndarray) -> None:
     """Fill dx with dy w'."""
-    if dx.size and w.size and matrix_product.suits(dy.shape[0]):
-        matrix_product.product(dy, matrix_product.dense_rows(*dy.shape), w[None], True, None, 0, dx)
+    if dx.size and w.size and skinny_gemm.suits(dy.shape[0]):
+        skinny_gemm.product(dy, skinny_gemm.dense_rows(*dy.shape), w[None], True, None, 0, dx)
         return
     conv.conv_backward_input(_rows(dy), w[None, None, None], ONE, UNPADDED, ONE, 1, _rows(dx))
 
 
-@repeatable
 def linear_backward_weight(x: np.ndarray, dy: np.ndarray, dw: np.ndarray) -> None:
     """Fill dw with x' dy."""
     conv.conv_backward_weight(_rows(x), _rows(dy), ONE, UNPADDED, ONE, 1, dw[None, None, None])
 
 
-@repeatable
 def linear_backward_bias(dy: np.ndarray, db: np.ndarray) -> None:
     """Fill db with the column sums of dy."""
     sum_pixels(dy, db)

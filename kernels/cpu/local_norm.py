@@ -2,17 +2,17 @@
 
 Local response takes a block of pixels at a time: their squares are laid out with zeros between the pixels, so that one
 loop over the whole block adds a tap of all windows, whatever the number of channels. A block whose squares leave
-float32's range is taken in float64, an element at a time. Local contrast is in `local_contrast.py`.
+float32's range is taken in float64, an element at a time. Local contrast is in `normalization/local_contrast.py`.
 """
 
 import math
 
 import numpy as np
 
-from fastcnn.kernels.cpu.compiler import jit
-from fastcnn.kernels.cpu.local_contrast import local_contrast_backward_input, local_contrast_forward
-from fastcnn.kernels.cpu.tasks import share
-from fastcnn.kernels.cpu.threads import call_parallel, repeatable
+from fastcnn.kernels.cpu.normalization.local_contrast import local_contrast_backward_input, local_contrast_forward
+from fastcnn.kernels.cpu.runtime.compiler import jit
+from fastcnn.kernels.cpu.runtime.launch import call_parallel
+from fastcnn.kernels.cpu.runtime.parallel import share
 
 __all__ = [
     "local_contrast_backward_input", "local_contrast_forward", "local_response_backward_input",
@@ -200,7 +200,6 @@ def _settings(C, before, after, kappa, lam, mu):
     return C, window, (float(kappa), float(lam), float(mu)), POWERS.get(mu, ANY)
 
 
-@repeatable
 def local_response_forward(x, before, after, kappa, lam, mu, y):
     """Fill y (M, C)."""
     if x.size:
@@ -241,7 +240,6 @@ def respond_all_back(team, x, dy, C, window, numbers, how, dx):
     share(team, (x.size + window[2] * C - 1) // (window[2] * C), respond_back, (x, dy, C, window, numbers, how, dx))
 
 
-@repeatable
 def local_response_backward_input(x, dy, before, after, kappa, lam, mu, dx):
     """Fill dx (M, C)."""
     if x.size:

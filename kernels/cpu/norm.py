@@ -1,6 +1,6 @@
 """Normalization by mean and variance, of channels or groups of channels: the definition is in `reference/norm.py`.
 
-Rows (layer normalization) are in `row_norm.py`.
+Rows (layer normalization) are in `normalization/rows.py`.
 
 Arrays: x, y, dy, dx (N, L, C), groups G, mean and variance (N, G) in float64, gamma and beta (C,).
 
@@ -9,9 +9,9 @@ and all of them the exact sums around it, so that nothing cancels where the mean
 the pixels are, where the mean of s out of n is off by d, these alone add s * d**2 or more to the squares around the
 true mean, so those around the rough mean are at most 1 + n / s times as large. The chunks' means and squares are joined
 in float64 (Chan, Golub, LeVeque 1983), around the first of them, so that what is constant has no deviation whatever its
-size. Sums that leave the dtype's range are taken anew in float64 (`wide.py`). Where there are images enough for all
-threads, one task takes an image through all steps; else threads share the steps of one image after the other. Chunks
-and their order depend on the shape alone, so both ways give the same bits.
+size. Sums that leave the dtype's range are taken anew in float64 (`normalization/wide.py`). Where there are images
+enough for all threads, one task takes an image through all steps; else threads share the steps of one image after the
+other. Chunks and their order depend on the shape alone, so both ways give the same bits.
 
 What follows the normalization goes along: y = clip(normalized x + residual, low, high), a sum and ReLU or ReLU6 in one.
 
@@ -22,106 +22,28 @@ import math
 
 import numpy as np
 
-from fastcnn.kernels.cpu.channel_code import call_scale, call_sums, plan
-from fastcnn.kernels.cpu.channel_sums import (
-    SAMPLE,
+from fastcnn.kernels.cpu.normalization.chunks import (
     SMALL,
     UNBOUNDED,
     enough_images,
-    fold,
     mirrored,
     set_factors,
-    sum_chunk,
-    widen,
     workspace,
 )
-from fastcnn.kernels.cpu.compiler import jit
-from fastcnn.kernels.cpu.norm_gradient import group_norm_backward
-from fastcnn.kernels.cpu.row_norm import apart, layer_norm_backward, layer_norm_forward
-from fastcnn.kernels.cpu.tasks import share
-from fastcnn.kernels.cpu.threads import call_parallel, call_serial, repeatable
-from fastcnn.kernels.cpu.wide import LARGE, any_above, is_finite, measure_wide, scale_wide
-from fastcnn.kernels.cpu.workspace import keep
-
-FOLDED = 64  # rows of a filter a task
+from fastcnn.kernels.cpu.normalization.column_code import call_scale, plan
+from fastcnn.kernels.cpu.normalization.groups_backward import group_norm_backward
+from fastcnn.kernels.cpu.normalization.rows import layer_norm_backward, layer_norm_forward
+from fastcnn.kernels.cpu.normalization.statistics import FOLDED, join_chunks, measure_chunk
+from fastcnn.kernels.cpu.normalization.wide import LARGE, any_above, scale_wide
+from fastcnn.kernels.cpu.runtime.compiler import jit
+from fastcnn.kernels.cpu.runtime.launch import call_parallel, call_serial
+from fastcnn.kernels.cpu.runtime.parallel import share
+from fastcnn.kernels.cpu.runtime.workspace import keep
 
 __all__ = [
     "fixed_norm_forward", "fold_norm", "group_norm_backward", "group_norm_forward", "layer_norm_backward",
     "layer_norm_forward", "update_running",
 ]  # fmt: skip
-
-
-@jit(inner=True)
-def measure_chunk(task, thread, n, code, x, cuts, parts):
-    """Fill the parts of one chunk of image n: each channel's mean and sum of squared deviations."""
-    (_, L, C), (pixels, chunks, W) = x.shape, cuts
-    first = task * pixels
-    count, at, flat = min(pixels, L - first), (n * L + first) * C, x.reshape(-1)
-    wide, part = np.empty((3, W), x.dtype), parts[n * chunks + task]
-    shift, total, square = wide[0], wide[1], wide[2]
-    mean, around = part[0], part[1]
-    shift[:C] = flat[at : at + C]
-    widen(shift, C)
-    sampled = min(count * C, -(-count * C // (SAMPLE * W)) * W)
-    sum_chunk(flat, at, sampled, W, shift, total)
-    fold(total, C, mean)
-    for c in range(C):
-        shift[c] += x.dtype.type(mean[c] * C / sampled)
-    widen(shift, C)
-    total[:], square[:] = 0, 0
-    places = shift.ctypes.data, total.ctypes.data, square.ctypes.data
-    call_sums(code.square, x.ctypes.data + at * x.itemsize, 0, count * C, W, places[0], 0, places[1], places[2])
-    fold(total, C, mean)
-    fold(square, C, around)
-    for c in range(C):
-        if is_finite(mean[c]) & is_finite(around[c]):
-            off = mean[c] / count
-            around[c] = max(around[c] - off * mean[c], 0.0)
-            mean[c] = np.float64(shift[c]) + off
-        else:
-            mean[c], around[c] = measure_wide(flat, at + c, count, C)
-
-
-@jit(inner=True, reorder=True)
-def join_means(centre, at, count):
-    """Return the mean of some channels' means, around the first: that of equal numbers is the number."""
-    first, total = centre[at], 0.0
-    for i in range(count):
-        total += apart(centre[np.uintp(at + i)], first)
-    return first + total / count
-
-
-@jit(inner=True, reorder=True)
-def join_channels(centre, around, at, count, mean, L):
-    """Return the sum of squares around the mean of a group's channels, each with its own centre."""
-    total = 0.0
-    for i in range(count):
-        off = apart(centre[np.uintp(at + i)], mean)
-        total += around[np.uintp(at + i)] + L * off * off
-    return total
-
-
-@jit(inner=True)
-def join_chunks(n, C, L, cuts, parts, mean, variance):
-    """Fill the statistics of image n from those of its chunks."""
-    (pixels, chunks, _), G = cuts, mean.shape[1]
-    E, joined = C // G, np.zeros((2, C), np.float64)
-    centre, around, first = joined[0], joined[1], parts[n * chunks, 0]
-    for chunk in range(1, chunks):
-        part, share_of = parts[n * chunks + chunk, 0], min(pixels, L - chunk * pixels) / L
-        for c in range(C):
-            centre[np.uintp(c)] += share_of * (part[np.uintp(c)] - first[np.uintp(c)])
-    for c in range(C):
-        centre[np.uintp(c)] += first[np.uintp(c)]
-    for chunk in range(chunks):
-        part, squares = parts[n * chunks + chunk, 0], parts[n * chunks + chunk, 1]
-        count = float(min(pixels, L - chunk * pixels))
-        for c in range(C):
-            off = part[np.uintp(c)] - centre[np.uintp(c)]
-            around[np.uintp(c)] += squares[np.uintp(c)] + count * off * off
-    for g in range(G):
-        mean[n, g] = centre[g] if E == 1 else join_means(centre, g * E, E)
-        variance[n, g] = around[g] / L if E == 1 else join_channels(centre, around, g * E, E, mean[n, g], L) / (E * L)
 
 
 @jit(inner=True)
@@ -180,7 +102,6 @@ def after_norm(x, residual, bounds):
     return x if residual is None else residual.reshape(x.shape), residual is not None, np.array(bounds, x.dtype)
 
 
-@repeatable
 def group_norm_forward(x, gamma, beta, groups, eps, y, mean, variance, residual=None, bounds=UNBOUNDED):
     """Fill y, and the mean and biased variance of every group of every image.
 
@@ -196,7 +117,6 @@ def group_norm_forward(x, gamma, beta, groups, eps, y, mean, variance, residual=
     call_parallel(x.size > SMALL, normalize, code, x, gamma, beta, *how)
 
 
-@repeatable
 def fixed_norm_forward(x, gamma, beta, mean, variance, eps, y, residual=None, bounds=UNBOUNDED):
     """Fill y (M, C) by statistics (C,) that are given: inference from running means; the rest as above."""
     if x.size == 0:
@@ -229,7 +149,6 @@ def _fold(team, w, b, gamma, beta, mean, variance, eps, folded, bias):
     share(team, tasks, _fold_rows, (w, b, gamma, beta, mean, variance, eps, folded, bias))
 
 
-@repeatable
 def fold_norm(w, b, gamma, beta, mean, variance, eps, folded, bias):
     """Fill `folded` (T, K) and `bias` (K,): filters w (T, K) plus b, and the normalization after them, as one map.
 
@@ -254,7 +173,6 @@ def _move(mean, variance, unbiased, momentum, batches, running_mean, running_var
         running_var[c] = (1 - momentum) * running_var[c] + momentum * (spread / N * unbiased)
 
 
-@repeatable
 def update_running(mean, variance, count, momentum, batches, running_mean, running_var):
     """Move running statistics (C,) by `momentum` towards those of a batch (N, C), the images' average; count batches.
 

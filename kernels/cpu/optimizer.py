@@ -25,12 +25,12 @@ import math
 
 import numpy as np
 
-from fastcnn.kernels.cpu.compiler import jit
-from fastcnn.kernels.cpu.regression import BLOCK as SUMMED
-from fastcnn.kernels.cpu.regression import LANES, join_blocks, join_lanes, partial_sums
-from fastcnn.kernels.cpu.tasks import share
-from fastcnn.kernels.cpu.threads import call_parallel, call_serial, repeatable
-from fastcnn.kernels.cpu.workspace import scratch
+from fastcnn.kernels.cpu.reduction.blocks import BLOCK as SUMMED
+from fastcnn.kernels.cpu.reduction.blocks import LANES, join_blocks, join_lanes, partial_sums
+from fastcnn.kernels.cpu.runtime.compiler import jit
+from fastcnn.kernels.cpu.runtime.launch import call_parallel, call_serial
+from fastcnn.kernels.cpu.runtime.parallel import share
+from fastcnn.kernels.cpu.runtime.workspace import scratch
 
 BLOCK = 1 << 11  # elements of a task: five arrays of float32 are 40 KB
 SMALL = 1 << 15  # elements: for fewer no second thread wakes
@@ -76,7 +76,6 @@ def _sgd(team, param, grad, velocity, rule):
     share(team, _blocks(param), _sgd_block, (param, grad, velocity, *numbers))
 
 
-@repeatable
 def sgd_update(param, grad, velocity, rule):
     """Take one step by (lr, momentum, dampening, weight_decay, nesterov): update param, and velocity with momentum."""
     call_parallel(param.size > SMALL, _sgd, param, grad, velocity, rule)
@@ -115,7 +114,6 @@ def _adam(team, param, grad, mean, square, largest, rule):
     share(team, _blocks(param), _adam_block, arguments)
 
 
-@repeatable
 def adam_update(param, grad, mean, square, largest, rule):
     """Take one step by (lr, beta1, beta2, eps, weight_decay, decoupled, step).
 
@@ -160,7 +158,6 @@ def _rmsprop(team, param, grad, square, mean, velocity, rule):
     share(team, _blocks(param), _rmsprop_block, (param, grad, square, mean, velocity, *numbers))
 
 
-@repeatable
 def rmsprop_update(param, grad, square, mean, velocity, rule):
     """Take one step by (lr, alpha, eps, weight_decay, momentum).
 
@@ -187,7 +184,6 @@ def _adagrad(team, param, grad, total, rule):
     share(team, _blocks(param), _adagrad_block, (param, grad, total, *numbers))
 
 
-@repeatable
 def adagrad_update(param, grad, total, rule):
     """Take one step by (lr, eps, weight_decay): update param and total, the sum of squares."""
     call_parallel(param.size > SMALL, _adagrad, param, grad, total, rule)
@@ -218,7 +214,6 @@ def _square_sum(team, a, partial, total, scaled):
         scaled[0] = join_blocks(partial)
 
 
-@repeatable
 def square_sum(a, total, scaled=None):
     """Fill total (1,) with the sum of the squares of a; where that overflows, scaled (1,) with those of UNIT * a."""
     call_parallel(a.size > SMALL, _square_sum, a, partial_sums(a), total, total[:0] if scaled is None else scaled)
@@ -238,7 +233,6 @@ def _shrink(team, a, factor):
             share(team, _blocks(a), _shrink_block, (a, a.dtype.type(factor[i])))
 
 
-@repeatable
 def shrink(a, factor):
     """Multiply a by one factor after the other (1,) or (2,), by those that are below 1."""
     call_parallel(a.size > SMALL, _shrink, a, factor)
@@ -263,7 +257,6 @@ def _norm_factor(squares, limit, factor, scaled):
         factor[1] = half
 
 
-@repeatable
 def norm_factor(squares, limit, factor, scaled=None):
     """Fill factor (1,) with what brings a norm down to a limit: that of arrays with these sums of squares.
 
@@ -285,7 +278,6 @@ def _clamp(team, a, limit):
     share(team, _blocks(a), _clamp_block, (a, a.dtype.type(limit)))
 
 
-@repeatable
 def clamp(a, limit):
     """Bring every element of a between -limit and limit; NaN stays."""
     call_parallel(a.size > SMALL, _clamp, a, float(limit))
@@ -306,7 +298,6 @@ def _non_finite(team, a, largest, partial, count):
     count[0] = partial.sum()
 
 
-@repeatable
 def non_finite(a, count):
     """Fill count (1,) with how many elements of a are infinite or NaN."""
     blocks = -(-a.size // SEEN)

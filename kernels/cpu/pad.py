@@ -11,10 +11,11 @@ stands where. A row of dx collects the rows of dy that are copies of it, in thei
 
 import numpy as np
 
-from fastcnn.kernels.cpu.addresses import copy_run, exceeds_caches, stream_run
-from fastcnn.kernels.cpu.compiler import jit
-from fastcnn.kernels.cpu.tasks import share
-from fastcnn.kernels.cpu.threads import call_parallel, repeatable
+from fastcnn.kernels.cpu.runtime.compiler import jit
+from fastcnn.kernels.cpu.runtime.launch import call_parallel
+from fastcnn.kernels.cpu.runtime.parallel import share
+from fastcnn.kernels.cpu.simd.copy import copy_run, stream_run
+from fastcnn.kernels.cpu.simd.streaming import streams
 
 MODES = {"constant": 0, "reflect": 1, "replicate": 2, "circular": 3}
 CONSTANT, REFLECT, REPLICATE, CIRCULAR = range(4)
@@ -113,11 +114,10 @@ def pad_all(team, x, padding, mode, value, past_caches, y):
     share(team, tasks, pad_rows, (x.reshape(-1), (D, H, W), C, left, deep, low, wide, fill, past_caches, flat))
 
 
-@repeatable
 def pad_forward(x, padding, mode, value, y):
     """Fill y with x inside its padding; `value` is the constant one's."""
     if y.size:
-        call_parallel(y.size > SMALL, pad_all, x, padding, MODES[mode], float(value), exceeds_caches(y), y)
+        call_parallel(y.size > SMALL, pad_all, x, padding, MODES[mode], float(value), streams(y), y)
 
 
 @jit(inner=True)
@@ -164,10 +164,9 @@ def collect_all(team, dy, padding, mode, past_caches, dx):
     share(team, tasks, collect_rows, (dy.reshape(-1), (O, P, Q), C, left, deep, low, wide, W, past_caches, flat))
 
 
-@repeatable
 def pad_backward_input(dy, padding, mode, dx):
     """Fill dx: every pixel collects dy from all places where it stands."""
     if dx.size:
         # Only zeros around an image have no copy to be added to what was just stored.
-        past_caches = mode == "constant" and exceeds_caches(dx)
+        past_caches = mode == "constant" and streams(dx)
         call_parallel(dx.size > SMALL, collect_all, dy, padding, MODES[mode], past_caches, dx)

@@ -4,9 +4,11 @@ A door chooses the kernels for its arrays' shapes, plans their cuts and finds sc
 with the same arrays it would launch the same kernels with the same arguments: so a program runs its calls twice through
 the doors (the first time scratch memory still grows), notes the launches, and from then on repeats those. A launch is
 an entry point and a block of words, the kernel's arguments as machine code takes them; one kernel goes through a list
-of launches. Calls of functions that are not `repeatable` stay calls.
+of launches. Calls of entry points that are marked by `runs_on_host`, and of functions of others, stay calls.
 
-A kernel that raises ends the run where it stands: so a guard (`guard.py`) keeps what follows from running.
+A kernel that raises ends the run where it stands. Guards are such kernels: they look at numbers in memory, and keep
+what follows from running. What ran before may have changed small arrays: `keep` takes copies first, so that they can be
+brought back.
 
 A program may keep what is packed from constant arrays (filters, folded normalizations) in memory of its own: those
 launches are repeated only where the constants may have changed.
@@ -14,28 +16,30 @@ launches are repeated only where the constants may have changed.
 
 from __future__ import annotations
 
-import hashlib
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
-from llvmlite import ir
-from numba import types
 
-from fastcnn.kernels.cpu.atomic import C_ARGUMENTS, call, pause, read, replace, write
-from fastcnn.kernels.cpu.compiler import jit
-from fastcnn.kernels.cpu.helpers import C_YIELD
-from fastcnn.kernels.cpu.threads import POOL, Launch, ensure_helpers, recording, thread_count
-from fastcnn.kernels.cpu.vector import function_type, i64, load_functions, load_once
-from fastcnn.kernels.cpu.workspace import Keeper, keeping, memory, rehearses, turn
+from fastcnn.kernels.cpu.runtime.compiler import jit
+from fastcnn.kernels.cpu.runtime.launch import (
+    POOL,
+    Launch,
+    call_serial,
+    ensure_helpers,
+    recording,
+    thread_count,
+)
+from fastcnn.kernels.cpu.runtime.native_launch import _native, run_launches
+from fastcnn.kernels.cpu.runtime.workspace import Keeper, keeping, memory, rehearses, turn
+from fastcnn.kernels.cpu.simd.copy import array_at
 
 Call: TypeAlias = tuple[Callable[..., None], tuple[Any, ...]]
 """A door, or any function, and its arguments."""
 
-FUNCTION, STATUS, ARGUMENTS = range(3)  # the words of a launch: the kernel's address, what it returned, its arguments
-TURN_SPINS = 4000  # pauses, of some 20 ns: about what a thread takes to wake, and more than Python between two programs
-AWAKE_SPINS = 500  # then it yields its core, which the other may need
-WIDTHS = {"float": 32, "double": 64}  # in bits, of the arguments that travel in vector registers
+
+ROOM = "fastcnn.kernels.cpu."
 
 
 class Program:
@@ -44,8 +48,8 @@ class Program:
     Parameters
     ----------
     calls
-        Functions and their arguments. What a `repeatable` one does must not depend on anything but numbers and shapes
-        in Python.
+        Functions and their arguments. What an entry point of this room does must not depend on anything but numbers
+        and shapes in Python, unless it is marked by `runs_on_host`.
     constants
         The arrays that change only where `run` is told; None keeps nothing.
     """
@@ -92,13 +96,19 @@ class Program:
         self._keeper = None if self._constants is None else Keeper(self._constants)
         with keeping(self._keeper):
             for function, arguments in self._calls:
-                if getattr(function, "repeatable", False):
+                if is_captured(function):
                     with recording() as launches:
                         function(*arguments)
                     tape.add_launches(launches)
                 else:
                     run_call(function, arguments)
                     tape.add_call(function, arguments)
+
+
+def is_captured(function: Callable[..., None]) -> bool:
+    """Say whether programs repeat the launches of a call in its place: all of this room but what runs on the host."""
+    module = getattr(function, "__module__", None) or ""
+    return module.startswith(ROOM) and not getattr(function, "runs_on_host", False)
 
 
 def run_call(function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
@@ -172,114 +182,65 @@ def _run_stretch(table: np.ndarray, stretch: Sequence[tuple[Launch, int, np.ndar
         raise RuntimeError(f"the kernel {kernel.__name__} failed, and did not when it was called again.")
 
 
+class GuardError(Exception):
+    """What a guard raises; the numbers that it looked at tell more."""
+
+
 @jit
-def run_launches(table, turn, pool):
-    """Launch kernel after kernel; return how many there were before one that failed.
-
-    `turn` is the address of a word that is 1 while a thread that runs programs is between two of them, in Python, and
-    0 otherwise; or 0. A thread that wants back waits for its turn here, awake: where Python let it wait for its lock,
-    asleep, the system would take longer to wake it, and put it on the core of another, than a small network takes.
-    """
-    if turn != 0:
-        write(turn, 0)
-    launched = 0
-    while launched < table.shape[0]:
-        words = table[launched, 1]
-        call(table[launched, 0], words, 0, 0, 0)
-        if read(words + 8 * STATUS) != 0:
-            break
-        launched += 1
-    if turn != 0:
-        for spins in range(TURN_SPINS):
-            if read(turn) == 0 and replace(turn, 0, 1):
-                break
-            if spins % AWAKE_SPINS == AWAKE_SPINS - 1:
-                call(read(pool + C_YIELD), 0, 0, 0, 0)
-            pause()
-    return launched
+def _stop_unless_finite(numbers):
+    for i in range(numbers.size):
+        if not math.isfinite(numbers[i]):
+            raise GuardError
 
 
-def _native(launch: Launch) -> tuple[int, np.ndarray] | None:
-    """Return the entry point and the words of a launch, or None for one that machine code cannot make by itself."""
-    kernel, arguments = launch.kernel, launch.arguments
-    compiled = kernel.overloads.get(tuple(kernel.typeof_pyval(argument) for argument in arguments))
-    if compiled is None or compiled.signature.return_type != types.none:
-        return None
-    kinds = compiled.signature.args
-    widths = [_width(kind) for kind in compiled.target_context.get_arg_packer(kinds).argument_types]
-    words = _all_words(kinds, arguments)
-    if words is None or len(words) != len(widths):
-        return None
-    address = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
-    return entry_point(tuple(widths)), np.array([address, 0, *words], np.int64)
+def stop_unless_finite(numbers):
+    """Raise GuardError where one of the numbers is infinite or NaN."""
+    call_serial(_stop_unless_finite, numbers)
 
 
-def prepare(kernel: Any, arguments: tuple[Any, ...]) -> None:
-    """Compile what a launch needs, for a program too, and start nothing."""
-    kernel.compile(tuple(kernel.typeof_pyval(argument) for argument in arguments))
-    _native(Launch(kernel, arguments, False))
+@jit
+def _stop_if_any(counts):
+    for i in range(counts.size):
+        if counts[i] != 0:
+            raise GuardError
 
 
-def _all_words(kinds: Any, values: Any) -> list[int] | None:
-    """Return the words of several arguments."""
-    parts = [_words(kind, value) for kind, value in zip(kinds, values, strict=True)]
-    return None if any(part is None for part in parts) else [word for part in parts for word in part or ()]
+def stop_if_any(counts):
+    """Raise GuardError where one of the counts is not 0."""
+    call_serial(_stop_if_any, counts)
 
 
-def _words(kind: Any, value: Any) -> list[int] | None:
-    """Return an argument as machine code takes it, each part in a word of 64 bits."""
-    if isinstance(kind, types.Array):
-        owners = [0, 0]  # kernels own nothing: the caller keeps arrays alive
-        return [*owners, value.size, value.itemsize, value.ctypes.data, *value.shape, *value.strides]
-    if isinstance(kind, types.BaseTuple):
-        return _all_words(kind, value)
-    if isinstance(kind, types.Integer | types.Boolean):
-        return [int(np.uint64(int(value) & (1 << 64) - 1).astype(np.int64))]
-    if isinstance(kind, types.Float):
-        bits = np.array(value, f"f{kind.bitwidth // 8}").view(f"i{kind.bitwidth // 8}")
-        return [int(bits)]
-    return [0] if kind == types.none else None
+@jit
+def _keep(places, sizes, kept):
+    start = 0
+    for i in range(places.size):
+        array = array_at(places[i], kept)
+        for j in range(sizes[i]):
+            kept[start + j] = array[j]
+        start += sizes[i]
 
 
-def _width(kind: ir.Type) -> str:
-    """Return how an argument travels: by its bits as a whole number or pointer, or by name in a vector register."""
-    if isinstance(kind, ir.IntType):
-        return str(kind.width)
-    return str(kind) if str(kind) in WIDTHS else "64"
+def keep(arrays, kept):
+    """Fill kept (n,) with the elements of some arrays of its dtype, in order."""
+    call_serial(_keep, *_places(arrays), kept)
 
 
-_entries: dict[tuple[str, ...], int] = {}
+@jit
+def _stop_if_spoilt(places, sizes, kept):
+    start = 0
+    for i in range(places.size):
+        array = array_at(places[i], kept)
+        for j in range(sizes[i]):
+            if math.isfinite(kept[start + j]) and not math.isfinite(array[j]):
+                raise GuardError
+        start += sizes[i]
 
 
-def entry_point(widths: tuple[str, ...]) -> int:
-    """Return the address of a function that launches a kernel, with arguments of these widths, from its words."""
-    return load_once(_entries, widths, lambda: _load_entry(widths))
+def stop_if_spoilt(arrays, kept):
+    """Raise GuardError where an element is infinite or NaN, and was finite when `keep` filled kept (n,)."""
+    call_serial(_stop_if_spoilt, *_places(arrays), kept)
 
 
-def _load_entry(widths: tuple[str, ...]) -> int:
-    """Write a function that follows Numba's calling convention: a place for the result, one for errors, arguments."""
-    name = hashlib.sha256(" ".join(widths).encode()).hexdigest()[:16]
-    kinds = [
-        {"float": ir.FloatType(), "double": ir.DoubleType()}.get(width) or ir.IntType(int(width)) for width in widths
-    ]
-
-    def emit(module: ir.Module) -> None:
-        function = ir.Function(module, function_type(C_ARGUMENTS), "launch")
-        b = ir.IRBuilder(function.append_basic_block("entry"))
-        words = b.inttoptr(function.args[0], i64.as_pointer())
-        places = [b.ptrtoint(b.alloca(i64), i64) for _ in range(2)]
-        given = []
-        for i, kind in enumerate(kinds):
-            word = b.load(b.gep(words, [i64(ARGUMENTS + i)]))
-            if isinstance(kind, ir.IntType):
-                given.append(word if kind.width == 64 else b.trunc(word, kind))
-            else:
-                whole = ir.IntType(WIDTHS[str(kind)])
-                given.append(b.bitcast(word if whole.width == 64 else b.trunc(word, whole), kind))
-        convention = ir.FunctionType(ir.IntType(32), [i64, i64, *kinds])
-        kernel = b.inttoptr(b.load(b.gep(words, [i64(FUNCTION)])), convention.as_pointer())
-        status = b.call(kernel, [*places, *given])
-        b.store(b.zext(status, i64), b.gep(words, [i64(STATUS)]))
-        b.ret_void()
-
-    return load_functions(f"launch-{name}", emit)("launch")
+def _places(arrays):
+    """Return the addresses and the sizes of arrays."""
+    return np.array([a.ctypes.data for a in arrays], np.int64), np.array([a.size for a in arrays], np.int64)

@@ -11,13 +11,13 @@ from math import prod
 
 import numpy as np
 
-from fastcnn.kernels.cpu.compiler import jit
-from fastcnn.kernels.cpu.sweep import sweep
-from fastcnn.kernels.cpu.sweep_code import PLACE, SUM, WEIGH
-from fastcnn.kernels.cpu.tasks import share
-from fastcnn.kernels.cpu.threads import call_parallel
-from fastcnn.kernels.cpu.windows import Axis, Tables, tables
-from fastcnn.kernels.reference.spans import samples
+from fastcnn.kernels.cpu.pooling.window_code import PLACE, SUM, WEIGH
+from fastcnn.kernels.cpu.pooling.window_loop import sweep
+from fastcnn.kernels.cpu.pooling.window_tables import Axis, Tables, tables
+from fastcnn.kernels.cpu.runtime.compiler import jit
+from fastcnn.kernels.cpu.runtime.launch import call_parallel
+from fastcnn.kernels.cpu.runtime.parallel import share
+from fastcnn.kernels.sampling import samples
 
 SMALL = 1 << 15  # elements: for fewer no second thread wakes
 FEW_IMAGES = 8  # fewer are put back in parts of the channels

@@ -11,11 +11,11 @@ import numpy as np
 from llvmlite import ir
 from numba.extending import intrinsic
 
-from fastcnn.kernels.cpu.compiler import jit
-from fastcnn.kernels.cpu.elementary import exp, like, log_from_one
-from fastcnn.kernels.cpu.elementwise import SMALL, fetch_ahead
-from fastcnn.kernels.cpu.tasks import share
-from fastcnn.kernels.cpu.threads import call_parallel, repeatable
+from fastcnn.kernels.cpu.elementwise.map import SMALL, fetch_ahead
+from fastcnn.kernels.cpu.runtime.compiler import jit
+from fastcnn.kernels.cpu.runtime.launch import call_parallel
+from fastcnn.kernels.cpu.runtime.parallel import share
+from fastcnn.kernels.cpu.simd.math import exp, like, log_from_one
 
 BLOCK = 1 << 11  # elements of a block, about: with its buffer, half of L1
 WIDE = 128  # channels from which loops over one pixel cost less than those over a block (measured)
@@ -218,25 +218,21 @@ def backward(y, dy, dx, log):
     call_parallel(dx.size > SMALL, softmax_backward_blocks, *flat, dx.shape[-1], log)
 
 
-@repeatable
 def softmax_forward(x, y):
     """Fill y with exp(x) over the sum of exp(x) of its pixel."""
     forward(x, y, False)
 
 
-@repeatable
 def softmax_backward_input(y, dy, dx):
     """Fill dx with y * (dy - the sum of dy * y of its pixel)."""
     backward(y, dy, dx, False)
 
 
-@repeatable
 def log_softmax_forward(x, y):
     """Fill y with x less the logarithm of the sum of exp(x) of its pixel."""
     forward(x, y, True)
 
 
-@repeatable
 def log_softmax_backward_input(y, dy, dx):
     """Fill dx with dy - exp(y) * the sum of dy of its pixel."""
     backward(y, dy, dx, True)

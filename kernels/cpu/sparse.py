@@ -17,10 +17,10 @@ Source: Krishnan and Fergus 2009 for the shrinkage; Zeiler, Krishnan, Taylor and
 
 import numpy as np
 
-from fastcnn.kernels.cpu.compiler import jit
-from fastcnn.kernels.cpu.tasks import share
-from fastcnn.kernels.cpu.threads import call_parallel, threads_for
-from fastcnn.kernels.cpu.workspace import scratch
+from fastcnn.kernels.cpu.runtime.compiler import jit
+from fastcnn.kernels.cpu.runtime.launch import call_parallel, threads_for
+from fastcnn.kernels.cpu.runtime.parallel import share
+from fastcnn.kernels.cpu.runtime.workspace import scratch
 
 BLOCK = 1 << 15  # elements of a task
 LANES = 256  # partial sums of a task: enough vectors that none waits for its last addition

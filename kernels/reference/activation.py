@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from fastcnn.kernels.reference.definition.windows import Array
 from fastcnn.kernels.reference.gain import gain_backward_input, gain_backward_weight, gain_forward
 from fastcnn.kernels.reference.softmax import (
     log_softmax_backward_input,
@@ -32,7 +33,6 @@ from fastcnn.kernels.reference.softmax import (
     softmax_backward_input,
     softmax_forward,
 )
-from fastcnn.kernels.reference.taps import Array
 
 __all__ = [
     "abs_backward_input",

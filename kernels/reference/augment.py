@@ -10,7 +10,7 @@ A place that no pixel has come to gets `fill`.
 import numpy as np
 import numpy.typing as npt
 
-from fastcnn.kernels.reference.taps import Array
+from fastcnn.kernels.reference.definition.windows import Array
 
 Whole = npt.NDArray[np.int64]
 

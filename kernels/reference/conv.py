@@ -13,8 +13,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from fastcnn.kernels.reference.norm import Norm, Statistics, measure
-from fastcnn.kernels.reference.taps import (
+from fastcnn.kernels.reference.definition.windows import (
     Array,
     Epilogue,
     Padding,
@@ -25,6 +24,7 @@ from fastcnn.kernels.reference.taps import (
     pad,
     tap_view,
 )
+from fastcnn.kernels.reference.norm import Norm, Statistics, measure
 
 POSITIONS = (0, 1, 2, 3)  # the axes of images and pixels: all but the channels
 

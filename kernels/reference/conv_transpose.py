@@ -17,7 +17,7 @@ from fastcnn.kernels.reference.conv import (
     conv_backward_weight,
     conv_forward,
 )
-from fastcnn.kernels.reference.taps import Array, Epilogue, Padding, Triple, apply_epilogue
+from fastcnn.kernels.reference.definition.windows import Array, Epilogue, Padding, Triple, apply_epilogue
 
 
 def conv_transpose_forward(

@@ -9,7 +9,7 @@ Random bits come from counters (Salmon et al. 2011): those of element i are a ha
 import numpy as np
 import numpy.typing as npt
 
-from fastcnn.kernels.reference.taps import Array
+from fastcnn.kernels.reference.definition.windows import Array
 
 STEPS = 1 << 24  # that are told apart: float32 holds each as a whole number
 BLOCK = 1 << 14  # elements that share two words of the key

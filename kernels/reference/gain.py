@@ -5,7 +5,7 @@ x (..., C)   g (C,)   y as x
 
 import numpy as np
 
-from fastcnn.kernels.reference.taps import Array
+from fastcnn.kernels.reference.definition.windows import Array
 
 
 def gain_forward(x: Array, g: Array, y: Array) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fastcnn.kernels.reference.taps import Array
+from fastcnn.kernels.reference.definition.windows import Array
 
 
 def add_forward(xs: Sequence[Array], y: Array) -> None:

@@ -5,7 +5,7 @@ Arrays: x (N, F), w (F, K), b (K,), y (N, K), with y = x w + b.
 
 import numpy as np
 
-from fastcnn.kernels.reference.taps import Array, Epilogue, apply_epilogue
+from fastcnn.kernels.reference.definition.windows import Array, Epilogue, apply_epilogue
 
 
 def linear_forward(x: Array, w: Array, b: Array | None, epilogue: Epilogue, y: Array) -> None:

@@ -18,7 +18,7 @@ Jarrett, Kavukcuoglu, Ranzato, LeCun 2009.
 
 import numpy as np
 
-from fastcnn.kernels.reference.taps import Array
+from fastcnn.kernels.reference.definition.windows import Array
 
 SMALL_FACTOR = 2.0**-600  # the squares of all float64 times it are finite
 

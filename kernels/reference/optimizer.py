@@ -23,7 +23,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from fastcnn.kernels.reference.taps import Array
+from fastcnn.kernels.reference.definition.windows import Array
 
 Doubles = npt.NDArray[np.float64]
 

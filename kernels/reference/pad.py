@@ -9,7 +9,7 @@ circular b c a b c a.
 import numpy as np
 import numpy.typing as npt
 
-from fastcnn.kernels.reference.taps import Array, Padding, Pair
+from fastcnn.kernels.reference.definition.windows import Array, Padding, Pair
 
 OUTSIDE = -1
 

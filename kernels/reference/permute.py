@@ -5,7 +5,7 @@ The gradient is the permutation by the inverse order.
 
 from collections.abc import Sequence
 
-from fastcnn.kernels.reference.taps import Array
+from fastcnn.kernels.reference.definition.windows import Array
 
 
 def permute(x: Array, axes: Sequence[int], y: Array) -> None:

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fastcnn.kernels.reference.spans import Sampling, samples
-from fastcnn.kernels.reference.taps import Array
+from fastcnn.kernels.reference.definition.windows import Array
+from fastcnn.kernels.sampling import Sampling, samples
 
 
 def matrices(image: Sequence[int], output: Sequence[int], how: Sequence[Sampling]) -> list[Array]:

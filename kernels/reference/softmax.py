@@ -7,7 +7,7 @@ The largest x is first taken off every one: no exponential overflows, and the su
 
 import numpy as np
 
-from fastcnn.kernels.reference.taps import Array
+from fastcnn.kernels.reference.definition.windows import Array
 
 
 def softmax_forward(x: Array, y: Array) -> None:

@@ -8,7 +8,7 @@ Source: Krishnan and Fergus 2009 for the shrinkage; Zeiler, Krishnan, Taylor and
 
 import numpy as np
 
-from fastcnn.kernels.reference.taps import Array
+from fastcnn.kernels.reference.definition.windows import Array
 
 
 def shrink(z: Array, beta: float, p: float, x: Array, penalty: Array) -> None:

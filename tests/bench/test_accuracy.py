@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from fastcnn.bench import accuracy
-from fastcnn.bench.descriptor import parse
+from fastcnn.bench.cases import accuracy
+from fastcnn.bench.shapes.convolution import parse
 from fastcnn.kernels.reference import conv
 
 SHAPES = [

@@ -5,11 +5,13 @@ from math import prod
 import numpy as np
 import pytest
 
-from fastcnn.bench import accuracy, criteria, stepping
-from fastcnn.bench.layers import LAYERS
-from fastcnn.bench.pool import backward_input_error, forward_error
-from fastcnn.bench.pooling import parse as parse_pooling
-from fastcnn.bench.regrouping import KINDS
+from fastcnn.bench.cases import accuracy
+from fastcnn.bench.cases.layers import LAYERS
+from fastcnn.bench.cases.pool import backward_input_error, forward_error
+from fastcnn.bench.shapes import loss as criteria
+from fastcnn.bench.shapes import optimizer as stepping
+from fastcnn.bench.shapes.pool import parse as parse_pooling
+from fastcnn.bench.shapes.regroup import KINDS
 from fastcnn.kernels.reference import pool
 
 SHAPES = {
@@ -107,7 +109,7 @@ def test_errors_of_pooling_against_the_reference_room(text, monkeypatch):
 
 
 def test_a_transposed_pass_is_served_as_its_adjoint(monkeypatch):
-    from fastcnn.bench import conv, conv_transpose
+    from fastcnn.bench.cases import conv, conv_transpose
 
     monkeypatch.setattr(conv, "served_by", lambda c, pass_name, algorithm, dtype: pass_name)
     problem = LAYERS["conv_transpose"].parse("mb2ic3ih5oc4kh3ph1")

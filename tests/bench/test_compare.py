@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from fastcnn.bench import compare
+from fastcnn.bench.report import compare
 from fastcnn.bench.run import Report
 from fastcnn.errors import DataError
 

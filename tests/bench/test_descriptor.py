@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastcnn.bench.descriptor import Convolution, parse
+from fastcnn.bench.shapes.convolution import Convolution, parse
 from fastcnn.errors import ShapeError
 
 

@@ -4,17 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastcnn.bench import (
-    criteria,
-    elementwise,
-    fully_connected,
-    normalizing,
-    pooling,
-    regrouping,
-    stepping,
-    transposed,
-)
-from fastcnn.bench.layers import LAYERS
+from fastcnn.bench.cases.layers import LAYERS
+from fastcnn.bench.shapes import activation as elementwise
+from fastcnn.bench.shapes import conv_transpose as transposed
+from fastcnn.bench.shapes import linear as fully_connected
+from fastcnn.bench.shapes import loss as criteria
+from fastcnn.bench.shapes import norm as normalizing
+from fastcnn.bench.shapes import optimizer as stepping
+from fastcnn.bench.shapes import pool as pooling
+from fastcnn.bench.shapes import regroup as regrouping
 from fastcnn.errors import DataError, ShapeError
 
 PARSERS = {

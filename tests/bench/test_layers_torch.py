@@ -4,15 +4,22 @@ import numpy as np
 import pytest
 
 from fastcnn.backend import get
-from fastcnn.bench import activation as bench_activation
-from fastcnn.bench import criteria, elementwise, fully_connected, pooling, regrouping, stepping, transposed
-from fastcnn.bench import loss as bench_loss
-from fastcnn.bench import optimizer as bench_optimizer
-from fastcnn.bench.layers import LAYERS
+from fastcnn.bench.cases import activation as bench_activation
+from fastcnn.bench.cases import loss as bench_loss
+from fastcnn.bench.cases import optimizer as bench_optimizer
+from fastcnn.bench.cases.layers import LAYERS
+from fastcnn.bench.shapes import activation as elementwise
+from fastcnn.bench.shapes import conv_transpose as transposed
+from fastcnn.bench.shapes import linear as fully_connected
+from fastcnn.bench.shapes import loss as criteria
+from fastcnn.bench.shapes import optimizer as stepping
+from fastcnn.bench.shapes import pool as pooling
+from fastcnn.bench.shapes import regroup as regrouping
 from fastcnn.kernels.reference import activation, conv, linear, pool
 
 torch = pytest.importorskip("torch", reason="PyTorch is the peer")
-from fastcnn.bench import layers_torch, loss_torch, optimizer_torch  # noqa: E402 - they import torch
+
+from fastcnn.bench.peer import torch_layers, torch_loss, torch_optimizer  # noqa: E402 - they import torch
 
 TRANSPOSED = [
     "mb2ic3ih5oc4kh4sh2ph1", "mb1g2ic4ih3iw4oc6oh6ow9kh3kw2sh2sw2ph1pw0", "mb2ic3iw5oc2kw3dw1", "mb1ic2id3oc3kd2sd2",
@@ -23,7 +30,7 @@ POOLS = [
 ]  # fmt: skip
 
 
-@pytest.fixture(params=layers_torch.LAYOUTS)
+@pytest.fixture(params=torch_layers.LAYOUTS)
 def layout(request):
     return request.param
 
@@ -36,7 +43,7 @@ def tensor(layout):
         array = array.transpose(axes)
         if rank < 3:
             array = array.squeeze(2)
-        return layers_torch.laid_out(layout, [torch.from_numpy(array.copy())])[0]
+        return torch_layers.laid_out(layout, [torch.from_numpy(array.copy())])[0]
 
     return make
 
@@ -64,10 +71,10 @@ def test_transposed_convolution(text, tensor):
     conv.conv_forward(dy, w, None, *geometry, False, dx)
     conv.conv_backward_weight(dy, x, *geometry, dw)
     tensors = tensor(x, c.rank), tensor(w, c.rank, (4, 3, 0, 1, 2)), tensor(dy, c.rank)
-    stride, padding, dilation, more = layers_torch.sizes(c, c.stride, c.padding, c.dilation, problem.output_padding)
+    stride, padding, dilation, more = torch_layers.sizes(c, c.stride, c.padding, c.dilation, problem.output_padding)
 
     def result(pass_name):
-        return layers_torch.conv_call(pass_name, *tensors, stride, padding, dilation, c.groups, more)()
+        return torch_layers.conv_call(pass_name, *tensors, stride, padding, dilation, c.groups, more)()
 
     assert np.array_equal(array_of(result("forward")), y)
     assert np.array_equal(array_of(result("backward_input")), dx)
@@ -85,12 +92,12 @@ def test_pooling(text, tensor):
         how = (c.window, c.stride, problem.pads, c.dilation)
         pool.max_pool_forward(x, *how, y, winner)
         pool.max_pool_backward_input(dy, winner, *how, dx)
-        call = layers_torch.max_pool_call
+        call = torch_layers.max_pool_call
     else:
         how = (c.window, c.stride, problem.pads, problem.kind == "avg_p", 0)
         pool.avg_pool_forward(x, *how, y)
         pool.avg_pool_backward_input(dy, *how, dx)
-        call = layers_torch.avg_pool_call
+        call = torch_layers.avg_pool_call
     tensors = tensor(x, c.rank), tensor(dy, c.rank)
     np.testing.assert_allclose(array_of(call(problem, "forward", *tensors)()), y, rtol=1e-14)
     np.testing.assert_allclose(array_of(call(problem, "backward_input", *tensors)()), dx, rtol=1e-14, atol=1e-14)
@@ -104,9 +111,9 @@ def test_linear():
     linear.linear_backward_weight(x, dy, dw)
     for weight in (torch.from_numpy(w.T.copy()), torch.from_numpy(w).t()):
         arrays = torch.from_numpy(x), weight, torch.from_numpy(dy)
-        assert np.array_equal(layers_torch.linear_call("forward", *arrays)(), y)
-        assert np.array_equal(layers_torch.linear_call("backward_input", *arrays)(), dx)
-        gradient = layers_torch.linear_call("backward_weight", *arrays)()
+        assert np.array_equal(torch_layers.linear_call("forward", *arrays)(), y)
+        assert np.array_equal(torch_layers.linear_call("backward_input", *arrays)(), dx)
+        gradient = torch_layers.linear_call("backward_weight", *arrays)()
         assert np.array_equal(gradient.t(), dw)
         assert gradient.stride() == weight.stride()
 
@@ -127,7 +134,7 @@ def test_activation(kind, tensor):
         backward(y if kind in bench_activation.FROM_OUTPUT else x, dy, *how, dx)
     tensors = tensor(x, 2), tensor(dy, 2)
     for pass_name, ours in (("forward", y), ("backward_input", dx)):
-        theirs = array_of(layers_torch.activation_call(kind, pass_name, *tensors)())
+        theirs = array_of(torch_layers.activation_call(kind, pass_name, *tensors)())
         np.testing.assert_allclose(theirs, ours, rtol=1e-12, atol=1e-13)
 
 
@@ -140,13 +147,13 @@ def test_loss(kind, tensor):
     value = ours.forward()
     ours.backward()
     x, target = torch.from_numpy(y[:, 0]).movedim(-1, 1), torch.from_numpy(t[:, 0])
-    if kind in loss_torch.BY_ROWS or tensor == "mb9ic7":
+    if kind in torch_loss.BY_ROWS or tensor == "mb9ic7":
         x = x.movedim(1, -1).reshape(-1, problem.channels)
         target = target.reshape(x.shape if target.is_floating_point() else -1)
     elif target.is_floating_point():
         target = target.movedim(-1, 1)
-    assert loss_torch.call(kind, "forward", x, target)().item() == pytest.approx(value, rel=1e-12)
-    gradient = loss_torch.call(kind, "backward_input", x, target)()
+    assert torch_loss.call(kind, "forward", x, target)().item() == pytest.approx(value, rel=1e-12)
+    gradient = torch_loss.call(kind, "backward_input", x, target)()
     gradient = gradient.movedim(1, -1) if gradient.dim() > 2 else gradient
     np.testing.assert_allclose(gradient.numpy().reshape(ours.dy.shape), ours.dy, rtol=1e-11, atol=1e-14)
 
@@ -156,15 +163,15 @@ def test_loss(kind, tensor):
 def test_losses_have_as_many_elements_in_two_layouts(kind, tensor):
     problem = criteria.parse(f"{kind}:{tensor}")
     for pass_name, elements in (("forward", 1), ("backward_input", problem.elements)):
-        calls = loss_torch.calls(problem, pass_name, "float32")
+        calls = torch_loss.calls(problem, pass_name, "float32")
         assert [call().numel() for call in calls.values()] == [elements] * 2
 
 
 @pytest.mark.parametrize("kind", stepping.KINDS)
 def test_optimizer(kind):
     values, gradients = np.random.default_rng(0).standard_normal((2, 50))
-    form = "fused" if stepping.KINDS[kind][0] in optimizer_torch.FUSED else "foreach"
-    theirs = [optimizer_torch.call(kind, torch.tensor(values), torch.tensor(gradients), given) for given in ("", form)]
+    form = "fused" if stepping.KINDS[kind][0] in torch_optimizer.FUSED else "foreach"
+    theirs = [torch_optimizer.call(kind, torch.tensor(values), torch.tensor(gradients), given) for given in ("", form)]
     ours = bench_optimizer.make(kind)
     for _ in range(3):
         ours.update(get("reference"), values, gradients)
@@ -184,7 +191,7 @@ def test_every_request_is_answered_in_two_layouts(name):
     kernels = layer.kernels()
     for pass_name in kernels.PASSES:
         request = kernels.case(layer.parse(shape), pass_name, "auto", "float32").request
-        calls = layers_torch.WORK[request["work"]](request)
+        calls = torch_layers.WORK[request["work"]](request)
         assert len(calls) == 2
         assert all(call() is not None for call in calls.values())
 
@@ -200,7 +207,7 @@ def test_every_regrouping_gives_as_many_elements(kind):
             "gate": {"forward": 120}.get(pass_name, 6),
             **dict.fromkeys(regrouping.MODES, {"forward": 252}.get(pass_name, 120)),
         }
-        for call in layers_torch.WORK["regroup"](request).values():
+        for call in torch_layers.WORK["regroup"](request).values():
             results = call()
             given = results if isinstance(results, list | tuple) else [results]
             assert given[0].numel() == of_outputs.get(kind, 120)

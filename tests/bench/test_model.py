@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import fastcnn as fc
-from fastcnn.bench import model
+from fastcnn.bench.cases import model
 
 
 def test_training_and_inference_of_a_model():
@@ -50,11 +50,11 @@ def branching():
 
 @pytest.mark.parametrize("make", [fc.models.get("lenet5"), branching])
 def test_twin_is_the_same_network(make, torch):
-    from fastcnn.bench import twin_torch
+    from fastcnn.bench.peer import torch_model
 
     net = make()
     net.astype("float64").to("reference").initialize(3)
-    twin = twin_torch.build(json.loads(json.dumps(model.describe(net)))).double()
+    twin = torch_model.build(json.loads(json.dumps(model.describe(net)))).double()
     weighted = [layer for _, layer in net.named_layers() if layer.params]
     twins = [module for module in twin.modules() if hasattr(module, "weight")]
     before = None
@@ -76,26 +76,26 @@ def test_twin_is_the_same_network(make, torch):
 
 
 def test_twin_runs_both_passes_in_both_layouts(torch):
-    from fastcnn.bench import peer_torch
+    from fastcnn.bench.peer import torch_worker
 
     train, infer = model.cases("lenet5", 4, "float32")
-    calls = peer_torch.model_calls(json.loads(json.dumps(train.request)))
+    calls = torch_worker.model_calls(json.loads(json.dumps(train.request)))
     assert set(calls) == {"nchw", "channels_last"}
     for step in calls.values():
         losses = [step() for _ in range(10)]
         assert losses[-1] < losses[0]
-    for predict in peer_torch.model_calls(json.loads(json.dumps(infer.request))).values():
+    for predict in torch_worker.model_calls(json.loads(json.dumps(infer.request))).values():
         assert predict().shape == (4, 10)
 
 
 @pytest.mark.parametrize("name", fc.models.CLASSIFIERS)
 def test_every_classifier_has_a_twin(name, torch):
-    from fastcnn.bench import twin_torch
+    from fastcnn.bench.peer import torch_model
 
     net = fc.models.get(name)()
     with torch.device("meta"):  # shapes alone
-        twin = twin_torch.build(json.loads(json.dumps(model.describe(net))))
-        images, _ = twin_torch.random_batch(
+        twin = torch_model.build(json.loads(json.dumps(model.describe(net))))
+        images, _ = torch_model.random_batch(
             {"batch": 2, "input_shape": net.input_shapes[0], "dtype": "float32", "classes": 2}
         )
         assert twin(images).shape == (2, *net.output_shapes[0])

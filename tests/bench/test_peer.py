@@ -10,14 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fastcnn.bench import peer as peers
-from fastcnn.bench.descriptor import parse
+from fastcnn.bench.peer import process
+from fastcnn.bench.shapes.convolution import parse
 from fastcnn.bench.timing import Effort
 from fastcnn.errors import BackendError
 from fastcnn.kernels.reference import conv
 
 torch = pytest.importorskip("torch", reason="PyTorch is the peer")
-from fastcnn.bench import layers_torch  # noqa: E402 - it imports torch
+
+from fastcnn.bench.peer import torch_layers  # noqa: E402 - they import torch
 
 SHAPES = [
     "mb2ic3ih7oc4kh3ph1",
@@ -31,7 +32,7 @@ SHAPES = [
 
 
 @pytest.mark.parametrize("text", SHAPES)
-@pytest.mark.parametrize("layout", layers_torch.LAYOUTS)
+@pytest.mark.parametrize("layout", torch_layers.LAYOUTS)
 def test_the_peer_computes_what_we_compute(text, layout):
     c = parse(text)
     rank = max(c.rank, 2)
@@ -43,14 +44,14 @@ def test_the_peer_computes_what_we_compute(text, layout):
     conv.conv_backward_input(dy, w, *geometry, dx)
     conv.conv_backward_weight(x, dy, *geometry, dw)
 
-    padding, size = layers_torch.torch_padding(c, rank)
+    padding, size = torch_layers.torch_padding(c, rank)
     beforehand = [
         (0, 0),
         *(c.pads if tuple(size) != c.image[3 - rank :] else ((0, 0),) * 3),
         (0, 0),
     ]
     inner = tuple(slice(before, before + n) for (before, _), n in zip(beforehand[1:4], c.image, strict=True))
-    formats = layers_torch.LAYOUTS[layout]
+    formats = torch_layers.LAYOUTS[layout]
 
     def tensor(array, axes):
         array = array.transpose(axes)
@@ -66,7 +67,7 @@ def test_the_peer_computes_what_we_compute(text, layout):
     arguments = [list(t[3 - rank :]) for t in (c.stride, c.dilation)]
 
     def result(pass_name):
-        call = layers_torch.conv_call(pass_name, *tensors, arguments[0], padding, arguments[1], c.groups)
+        call = torch_layers.conv_call(pass_name, *tensors, arguments[0], padding, arguments[1], c.groups)
         out = call()
         return out if pass_name == "forward" else next(t for t in out if t is not None)
 
@@ -85,7 +86,7 @@ def conv_request(text, pass_name="forward"):
 
 @pytest.fixture(scope="module")
 def worker():
-    with peers.Peer("torch", 1) as found:
+    with process.Peer("torch", 1) as found:
         yield found
 
 
@@ -108,12 +109,12 @@ def test_kept_memory_comes_without_page_faults():
         "before = faults(); torch.relu(x); print(faults() - before)"
     )
     for memory, few in (("kept", True), ("fresh", False)):
-        environment = os.environ | peers.MEMORY[memory]
+        environment = os.environ | process.MEMORY[memory]
         done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
         assert (int(done.stdout) < 100) == few, memory
-    with peers.Peer("torch", 1, "kept") as found:
+    with process.Peer("torch", 1, "kept") as found:
         settings = Path(f"/proc/{found._process.pid}/environ").read_text().replace("\0", ":")  # as glibc splits it
-    assert all(f"{name}={value}" in settings for name, value in peers.MEMORY["kept"].items())
+    assert all(f"{name}={value}" in settings for name, value in process.MEMORY["kept"].items())
 
 
 def test_worker_outlives_what_it_cannot_do(worker):
@@ -124,7 +125,7 @@ def test_worker_outlives_what_it_cannot_do(worker):
 
 
 def test_a_dead_worker_is_one_sentence():
-    with peers.Peer("torch", 1) as found:
+    with process.Peer("torch", 1) as found:
         found._process.kill()
         found._process.wait()
         with pytest.raises(BackendError, match="ended before it answered"):
@@ -132,14 +133,14 @@ def test_a_dead_worker_is_one_sentence():
 
 
 def test_the_worker_does_not_load_our_compiler():
-    code = "import sys, fastcnn.bench.peer_torch; sys.exit('numba' in sys.modules)"
+    code = "import sys, fastcnn.bench.peer.torch_worker; sys.exit('numba' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_missing_peer_says_how_to_get_it(monkeypatch):
-    monkeypatch.setattr(peers.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(process.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(BackendError, match=r'pip install "fastcnn\[oracle\]"'):
-        peers.Peer("torch", 1)
+        process.Peer("torch", 1)
 
 
 SLEEPER = """
@@ -153,7 +154,7 @@ for question in sys.stdin:
 def test_an_interrupt_ends_a_worker_in_the_midst_of_its_turn_at_once(tmp_path, monkeypatch):
     """A terminal's Ctrl-C reaches us alone, and nobody waits for the turn to end."""
     (tmp_path / "sleeper.py").write_text(SLEEPER)
-    monkeypatch.setitem(peers.WORKERS, "torch", "sleeper")
+    monkeypatch.setitem(process.WORKERS, "torch", "sleeper")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
 
     def interrupt(number, frame):
@@ -161,7 +162,7 @@ def test_an_interrupt_ends_a_worker_in_the_midst_of_its_turn_at_once(tmp_path, m
 
     before = signal.signal(signal.SIGALRM, interrupt)
     try:
-        with peers.Peer("torch", 1) as peer:
+        with process.Peer("torch", 1) as peer:
             worker = peer._process
             assert os.getsid(worker.pid) != os.getsid(0)
             signal.setitimer(signal.ITIMER_REAL, 0.2)

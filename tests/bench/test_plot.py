@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastcnn.bench import plot
+from fastcnn.bench.report import roofline_plot
 from fastcnn.bench.run import Report
 from fastcnn.errors import ArgumentError, BackendError
 
@@ -20,10 +20,10 @@ def found(machine, row):
 
 
 def test_the_roofs_and_the_names(machine, row, found):
-    assert plot.intensity(found.rows[0]) == 20.0
-    assert plot.roof(found.rows[0], machine()) == 100.0
-    assert plot.roof(row(flops=500_000), machine()) == 50.0
-    assert plot.named_rows(found) == [found.rows[1], found.rows[2]]
+    assert roofline_plot.intensity(found.rows[0]) == 20.0
+    assert roofline_plot.roof(found.rows[0], machine()) == 100.0
+    assert roofline_plot.roof(row(flops=500_000), machine()) == 50.0
+    assert roofline_plot.named_rows(found) == [found.rows[1], found.rows[2]]
 
 
 @pytest.mark.parametrize("ending", ["png", "svg", "PDF"])
@@ -31,8 +31,8 @@ def test_a_file_of_each_kind(tmp_path, found, ending, monkeypatch):
     pytest.importorskip("matplotlib", reason="the plot is drawn by matplotlib")
     monkeypatch.delenv("DISPLAY", raising=False)
     path = tmp_path / f"roofline.{ending}"
-    plot.check(path)
-    plot.plot_roofline(found, path)
+    roofline_plot.check(path)
+    roofline_plot.plot_roofline(found, path)
     start = {"png": b"\x89PNG", "svg": b"<?xml", "PDF": b"%PDF"}[ending]
     assert path.read_bytes().startswith(start)
     if ending == "svg":
@@ -45,7 +45,7 @@ def test_a_file_of_each_kind(tmp_path, found, ending, monkeypatch):
 @pytest.mark.parametrize("name", ["roofline", "roofline.txt", "a.png.json"])
 def test_an_unknown_ending_is_refused(tmp_path, name):
     with pytest.raises(ArgumentError, match=r"use one of .*png"):
-        plot.check(tmp_path / name)
+        roofline_plot.check(tmp_path / name)
 
 
 def test_no_matplotlib(tmp_path, monkeypatch):
@@ -58,14 +58,14 @@ def test_no_matplotlib(tmp_path, monkeypatch):
 
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(BackendError, match=r'pip install "fastcnn\[plot\]"'):
-        plot.check(tmp_path / "roofline.png")
+        roofline_plot.check(tmp_path / "roofline.png")
 
 
 def drawn(tmp_path, report):
-    """Return the texts of a plot."""
+    """Return the texts of a roofline_plot."""
     pytest.importorskip("matplotlib", reason="the plot is drawn by matplotlib")
     path = tmp_path / "roofline.svg"
-    plot.plot_roofline(report, path)
+    roofline_plot.plot_roofline(report, path)
     return path.read_text()
 
 
@@ -75,16 +75,16 @@ def test_the_peers_points_and_those_of_transforms_have_markers_of_their_own(tmp_
     text = drawn(tmp_path, Report(machine(), rows, peer))
     assert "<!-- forward, torch -->" in text
     assert "<!-- forward, by transforms (may pass the peak) -->" in text
-    assert plot.peer_gflops(rows[0]) == pytest.approx(rows[0].flops / 0.2e6)
+    assert roofline_plot.peer_gflops(rows[0]) == pytest.approx(rows[0].flops / 0.2e6)
     alone = drawn(tmp_path, Report(machine(), [row()]))
     assert "torch" not in alone
     assert "transforms" not in alone
 
 
 def test_the_title_tells_what_is_wrong_with_a_run(machine, row):
-    assert plot.title(Report(machine(), [row()])) == "a CPU, 2 threads, float32"
-    assert "measured peak is too low" in plot.title(Report(machine(), [row(least_flops=20_000_000)]))
-    assert "after 1 of 7 rows" in plot.title(Report(machine(), [row()], planned_rows=7))
+    assert roofline_plot.title(Report(machine(), [row()])) == "a CPU, 2 threads, float32"
+    assert "measured peak is too low" in roofline_plot.title(Report(machine(), [row(least_flops=20_000_000)]))
+    assert "after 1 of 7 rows" in roofline_plot.title(Report(machine(), [row()], planned_rows=7))
 
 
 @settings(deadline=None, max_examples=50)
@@ -92,10 +92,10 @@ def test_the_title_tells_what_is_wrong_with_a_run(machine, row):
 def test_numbers_of_up_to_thirty_points_do_not_lie_over_each_other(points):
     taken = []
     for at in points:
-        taken.append(plot.free_place(at, points, taken, plot.NUMBER_SIZE))
+        taken.append(roofline_plot.free_place(at, points, taken, roofline_plot.NUMBER_SIZE))
     for i, (x, y) in enumerate(taken):
         for a, b in taken[:i]:
-            assert abs(x - a) >= 1.6 * plot.NUMBER_SIZE or abs(y - b) >= 1.2 * plot.NUMBER_SIZE
+            assert abs(x - a) >= 1.6 * roofline_plot.NUMBER_SIZE or abs(y - b) >= 1.2 * roofline_plot.NUMBER_SIZE
 
 
 @pytest.mark.parametrize("count", [1, 6, 69, 147])
@@ -106,4 +106,4 @@ def test_sets_of_any_size_have_a_list_that_fits(tmp_path, machine, row, count):
     ]
     text = drawn(tmp_path, Report(machine(), rows))
     shown = sum(f"net:layer{n} -->" in text or f"net:layer{n}\n" in text for n in range(count))
-    assert shown == min(count, plot.MOST_NAMES)
+    assert shown == min(count, roofline_plot.MOST_NAMES)

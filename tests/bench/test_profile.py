@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 import fastcnn as fc
-from fastcnn.bench import model, profile, profile_report, report
+from fastcnn.bench import profile
+from fastcnn.bench.cases import model
 from fastcnn.bench.profile import Stage
+from fastcnn.bench.report import profile_table, table
 from fastcnn.bench.timing import Effort
 from fastcnn.layers.base import Call
 
@@ -57,10 +59,10 @@ def test_kinds_are_the_sums_of_rows(found):
 
 
 def test_a_table_and_csv_hold_every_row(found, printed):
-    text = printed(profile_report.show, found)
+    text = printed(profile_table.show, found)
     assert "lenet5, batch 4, training step" in text
     assert "conv_pool_backward" in text
-    rows = list(csv.DictReader(io.StringIO(report.as_csv(found))))
+    rows = list(csv.DictReader(io.StringIO(table.as_csv(found))))
     assert [row["kernel"] for row in rows] == [row.kernel for row in found.rows]
     assert rows[1]["pass"] == "forward"
     content = found.as_dict()

@@ -2,9 +2,9 @@
 
 import pytest
 
-from fastcnn.bench import random_shapes
-from fastcnn.bench.descriptor import parse
-from fastcnn.bench.layers import LAYERS
+from fastcnn.bench.cases.layers import LAYERS
+from fastcnn.bench.shapes import random as random_shapes
+from fastcnn.bench.shapes.convolution import parse
 from fastcnn.errors import ShapeError
 
 resolve = LAYERS["conv"].resolve

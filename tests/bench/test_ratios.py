@@ -2,7 +2,7 @@
 
 import pytest
 
-from fastcnn.bench.ratios import distribution, geometric_mean, lowest, total_ms, total_ratio
+from fastcnn.bench.report.ratios import distribution, geometric_mean, lowest, total_ms, total_ratio
 
 
 def test_geometric_mean():

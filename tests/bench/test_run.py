@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from fastcnn.bench import report
-from fastcnn.bench.case import Case
+from fastcnn.bench.cases.case import Case
 from fastcnn.bench.machine import cache_sizes
+from fastcnn.bench.report import table
+from fastcnn.bench.roofline import peak
 from fastcnn.bench.run import Report, against_roofs, measure, measure_all
 from fastcnn.bench.timing import Effort
-from fastcnn.kernels.cpu import peak, workspace
+from fastcnn.kernels.cpu.runtime import workspace
 
 
 def test_bound_is_the_roof_that_takes_longer(machine, row):
@@ -46,7 +47,7 @@ def test_totals_weigh_rows_by_their_count(machine, compared):
     assert content["total_ratio_by_pass"] == pytest.approx({"forward": 6.25 / 4, "backward_input": 4.0})
     assert content["ratio_distribution"]["rows"] == 3
     assert content["ratio_distribution_by_pass"]["forward"]["share_below_1"] == 0.5
-    lines = report.summary(found)
+    lines = table.summary(found)
     assert lines[0].startswith("forward: 0.400 ms in all, counts included (20 GFLOP/s); peer 0.625 ms, ratio 1.56; ")
     assert lines[0].endswith("geometric mean of the ratios, each row once: 0.707")
     assert lines[2].startswith("all passes: 0.500 ms in all, counts included (20 GFLOP/s); peer 1.03 ms, ratio 2.05; ")
@@ -57,7 +58,7 @@ def test_a_report_without_a_peer_has_no_ratios(machine, row, printed):
     content = found.as_dict()
     assert content["total_ratio"] is None
     assert content["ratio_distribution"] is None
-    text = printed(report.show, found)
+    text = printed(table.show, found)
     assert "peer" not in text
     assert "ratio" not in text
 
@@ -66,45 +67,45 @@ def test_a_report_without_a_peer_has_no_ratios(machine, row, printed):
 def test_the_peer_is_told_with_its_memory(machine, compared, printed, memory, words):
     peer = {"name": "torch", "version": "2", "memory": memory}
     found = Report(machine(), [compared(2.0)], peer)
-    assert f"against torch 2, its memory {words}" in printed(report.show, found)
+    assert f"against torch 2, its memory {words}" in printed(table.show, found)
     assert found.as_dict()["peer"] == peer
 
 
 def test_slower_rows_are_listed(machine, compared, printed):
     rows = [compared(ratio, descriptor=f"mb1ic{n}ih5oc1kh3") for n, ratio in enumerate((0.5, 1.5, 0.25), 1)]
-    text = printed(report.show, Report(machine(), rows))
+    text = printed(table.show, Report(machine(), rows))
     assert "slower than the peer: 2 of 3 rows" in text
     listed = text[text.index("lowest ratios") :]
     assert listed.index("mb1ic3ih5oc1kh3") < listed.index("mb1ic1ih5oc1kh3")
     assert "mb1ic2ih5oc1kh3" not in listed
     assert "below 1" not in text
-    faster = printed(report.show, Report(machine(), [compared(1.5)]))
+    faster = printed(table.show, Report(machine(), [compared(1.5)]))
     assert "slower than the peer: 0 of 1 rows" in faster
     assert "lowest ratios" not in faster
 
 
 def test_many_rows_get_percentiles_and_their_ten_lowest(machine, compared, printed):
-    ratios = [1 + n / 100 for n in range(report.ENOUGH - 1)] + [0.75]
+    ratios = [1 + n / 100 for n in range(table.ENOUGH - 1)] + [0.75]
     rows = [compared(ratio, descriptor=f"mb{n}ic1ih5oc1kh3") for n, ratio in enumerate(ratios, 1)]
-    text = printed(report.show, Report(machine(), rows))
+    text = printed(table.show, Report(machine(), rows))
     spread = next(line for line in text.splitlines() if line.startswith("|forward") and "5.0%" in line)
     assert [cell.strip() for cell in spread.strip("|").split("|")] == [
         "forward", "20", "0.750", "0.988", "1.04", "1.08", "1.13", "1.17", "1.18", "5.0%",
     ]  # fmt: skip
     listed = text[text.index("lowest ratios") :]
-    assert listed.count("forward") == report.MOST_SLOWEST
+    assert listed.count("forward") == table.MOST_SLOWEST
     assert listed.index("mb20ic1") < listed.index("mb1ic1")
 
 
 def test_a_nan_error_is_null_in_json_and_seen_in_the_table(machine, row, printed):
     found = Report(machine(), [row(max_relative_error=float("nan"))])
     assert found.as_dict()["rows"][0]["max_relative_error"] is None
-    assert "nan" in printed(report.show, found)
+    assert "nan" in printed(table.show, found)
 
 
 def test_table_is_ascii_and_whole_in_a_pipe(machine, compared, printed):
     found = Report(machine(), [compared(2.0, name="resnet50:res2a_shortcut", count=4)])
-    text = printed(report.show, found, width=report.PIPE_WIDTH)
+    text = printed(table.show, found, width=table.PIPE_WIDTH)
     assert text.isascii()
     assert "resnet50:res2a_shortcut x4" in text
     assert "nhwc" in text
@@ -122,7 +123,7 @@ def test_table_is_ascii_and_whole_in_a_pipe(machine, compared, printed):
 def test_a_narrow_table_leaves_out_columns_and_cuts_no_cell(width, there, gone, machine, compared):
     rows = [compared(2.0, name="lenet:conv1", pass_name=p, spread_ms=0.000748) for p in ("forward", "backward_weight")]
     out = io.StringIO()
-    Console(file=out, width=width).print(report.table(Report(machine(), rows), Console(width=width)))
+    Console(file=out, width=width).print(table.table(Report(machine(), rows), Console(width=width)))
     text = out.getvalue()
     assert all(len(line) <= width for line in text.splitlines())
     assert there in text
@@ -132,7 +133,7 @@ def test_a_narrow_table_leaves_out_columns_and_cuts_no_cell(width, there, gone, 
 
 def test_csv_reads_back(machine, row):
     found = Report(machine(), [row(name='a,"b"'), row(name="c")])
-    rows = list(csv.DictReader(io.StringIO(report.as_csv(found))))
+    rows = list(csv.DictReader(io.StringIO(table.as_csv(found))))
     assert [r["name"] for r in rows] == ['a,"b"', "c"]
     assert float(rows[0]["median_ms"]) == 0.1
 
@@ -203,9 +204,9 @@ def test_a_row_above_the_peak_is_explained(machine, row, printed, changes, mark,
     one = row(gflops=changes["flops"] / 1e5, **changes)
     against_roofs(one, machine())
     found = Report(machine(), [one])
-    assert report.peak_mark(one, machine()) == mark
+    assert table.peak_mark(one, machine()) == mark
     assert found.as_dict()["peak_is_too_low"] == (mark == "!")
-    text = printed(report.show, found)
+    text = printed(table.show, found)
     assert f"{one.percent_of_peak:.1f}{mark}" in text
     assert words in text
     assert ("too low" in text) == (mark == "!")
@@ -225,10 +226,10 @@ def test_a_peak_that_a_kernel_passes_is_measured_again(machine, monkeypatch):
 
 def test_operations_are_told_in_table_and_csv(machine, row, printed):
     found = Report(machine(), [row(flops=2_340_000)])
-    text = printed(report.show, found)
+    text = printed(table.show, found)
     assert "MFLOP" in text
     assert "2.34" in text
-    (read,) = csv.DictReader(io.StringIO(report.as_csv(found)))
+    (read,) = csv.DictReader(io.StringIO(table.as_csv(found)))
     assert (read["flops"], read["complete"]) == ("2340000", "True")
 
 
@@ -256,8 +257,8 @@ def test_an_interrupt_keeps_the_rows_so_far(machine, monkeypatch, printed, count
     assert found.rows[0].bound
     content = found.as_dict()
     assert (content["complete"], content["planned_rows"]) == (False, 3)
-    assert f"incomplete: interrupted after {count} of 3 rows." in printed(report.show, found)
-    assert [row["complete"] for row in csv.DictReader(io.StringIO(report.as_csv(found)))] == ["False"] * count
+    assert f"incomplete: interrupted after {count} of 3 rows." in printed(table.show, found)
+    assert [row["complete"] for row in csv.DictReader(io.StringIO(table.as_csv(found)))] == ["False"] * count
 
 
 def test_a_whole_run_is_complete(machine, monkeypatch):

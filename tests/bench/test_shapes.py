@@ -2,9 +2,9 @@
 
 import pytest
 
-from fastcnn.bench import shapes
-from fastcnn.bench.descriptor import parse
-from fastcnn.bench.layers import LAYERS
+from fastcnn.bench.cases.layers import LAYERS
+from fastcnn.bench.shapes import named_sets
+from fastcnn.bench.shapes.convolution import parse
 from fastcnn.errors import DataError, ShapeError
 
 resolve = LAYERS["conv"].resolve
@@ -53,7 +53,7 @@ def test_deepbench_holds_the_training_list():
 
 
 def test_sets_give_each_shape_once():
-    for name in shapes.SETS:
+    for name in named_sets.SETS:
         descriptors = [c.descriptor() for c in resolve(name)]
         assert len(set(descriptors)) == len(descriptors)
 

@@ -78,11 +78,11 @@ def model(tmp_path_factory: pytest.TempPathFactory, run: Run, images: Path) -> P
 @pytest.fixture
 def quick_roofs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """Measure the roofs with as little work as there can be, keep them apart; leave the thread count as it was."""
-    from fastcnn.kernels.cpu import ceilings, peak
-    from fastcnn.kernels.cpu.threads import set_thread_count, thread_count
+    from fastcnn.bench.roofline import peak, record
+    from fastcnn.kernels.cpu.runtime.launch import set_thread_count, thread_count
 
     before = thread_count()
-    monkeypatch.setattr(ceilings, "ceilings_file", lambda: tmp_path / ceilings.FILE)
+    monkeypatch.setattr(record, "ceilings_file", lambda: tmp_path / record.FILE)
     for name, value in {"CALLS": 1, "REPEATS": 1, "TRIAD_BYTES": 1 << 20}.items():
         monkeypatch.setattr(peak, name, value)
     yield

@@ -5,10 +5,10 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from fastcnn.bench import peer
+from fastcnn.bench.peer import process
+from fastcnn.bench.roofline import record
 from fastcnn.cli.main import main
-from fastcnn.kernels.cpu import ceilings
-from fastcnn.kernels.cpu.threads import thread_count
+from fastcnn.kernels.cpu.runtime.launch import thread_count
 
 QUICK = ["--seconds", "0", "--repeats", "1"]
 SHAPE = "mb1ic2ih5oc3kh3ph1"
@@ -59,12 +59,12 @@ def test_layer_report(tmp_path):
 
 def test_ceilings_are_kept_and_only_rise(read):
     threads = thread_count()
-    high = ceilings.Ceilings(1e9, 1e-6)
-    ceilings.keep(threads, "float32", high)
+    high = record.Ceilings(1e9, 1e-6)
+    record.keep(threads, "float32", high)
     result = run("--layer", "conv", "--shapes", SHAPE, "--pass", "forward", *QUICK)
     assert result.exit_code == 0, result.output
     assert "measured peak 1000000000 GFLOP/s" in result.output
-    (entry,) = read(ceilings.ceilings_file()).values()
+    (entry,) = read(record.ceilings_file()).values()
     assert entry["peak_gflops"] == 1e9
     assert entry["bandwidth_gbytes_per_s"] > 1e-6
 
@@ -186,7 +186,7 @@ def test_failed_runs(tmp_path, monkeypatch):
     broken.write_text("ic3ih5\n")
     assert "broken, line 1" in refused(1, "--layer", "conv", "--shapes", str(broken))
     assert "is not a report" in refused(1, "--layer", "conv", "--compare", str(broken))
-    monkeypatch.setattr(peer.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(process.importlib.util, "find_spec", lambda name: None)
     assert 'pip install "fastcnn[oracle]"' in refused(1, "--layer", "conv", "--against", "torch")
 
 

@@ -80,7 +80,7 @@ def test_the_peers_process_is_ended(tmp_path):
     pid_file = tmp_path / "pid"
     (tmp_path / "sitecustomize.py").write_text(
         "import os, sys\n"
-        "if 'fastcnn.bench.peer_torch' in sys.orig_argv:\n"
+        "if 'fastcnn.bench.peer.torch_worker' in sys.orig_argv:\n"
         f"    open({str(pid_file)!r}, 'w').write(str(os.getpid()))\n"
     )
     path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])

@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 import fastcnn as fc
-from fastcnn import host
-from fastcnn.kernels.cpu import cache
+from fastcnn import threads as host
+from fastcnn.kernels.cpu.runtime import cache
 
 NAMES = ("python", "packages", "optional", "cpu", "threads", "cache", "kernels", "ceilings")
 
@@ -138,7 +138,7 @@ def test_after_warmup_of_a_network_its_commands_compile_nothing(tmp_path: Path) 
 def test_what_is_compiled_is_told_on_standard_error_unless_only_errors_are_wanted(
     run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fastcnn.kernels.cpu.compiling import watch
+    from fastcnn.kernels.cpu.runtime.compiling import watch
 
     def fit(*arguments: object, **keywords: object) -> None:
         watch.say("compiling")
@@ -167,7 +167,7 @@ def test_warmup_refuses_what_is_no_network(run: Callable[..., Any], arguments: t
 
 def test_what_is_told_while_a_bar_is_drawn_stands_on_a_line_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
     from fastcnn.cli.main import _to_stderr
-    from fastcnn.progress import Bar
+    from fastcnn.training.progress import Bar
 
     with Bar(True, "epoch 1/1", 10):
         _to_stderr("compiling")

@@ -73,7 +73,7 @@ def test_schedule_sets_the_rate_of_each_epoch(
     schedule: str,
     rates: list[float],
 ) -> None:
-    from fastcnn.training_step import TrainingStep
+    from fastcnn.engine.training_step import TrainingStep
 
     seen = []
     take = TrainingStep.run

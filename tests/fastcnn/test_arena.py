@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from random_networks import networks
 
 import fastcnn as fc
-from fastcnn import layout
-from fastcnn.arena import Slot, place
 from fastcnn.backend import CACHE_LINE
-from fastcnn.plan import Plan, run
+from fastcnn.engine import liveness
+from fastcnn.engine.arena import Slot, place
+from fastcnn.engine.plan import Plan, run
 
 BATCH = 2
 RETURNS = ("nothing", "parameters", "inputs")
@@ -29,7 +29,7 @@ def lying_apart(slots):
 
 def make_plan(net, places, training, returns, fuse):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(layout, "place", places)
+        patch.setattr(liveness, "place", places)
         plan = Plan(net.nodes, net.inputs, net.outputs, net.own_store(), BATCH, fuse, training, returns)
     plan.arena._bytes[:] = 0xFF  # NaN in both dtypes: what is read before it is written shows
     return plan

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 import fastcnn as fc
-from fastcnn.checkpoint import LONGEST_JSON, describe
+from fastcnn.checkpoint.safetensors import LONGEST_JSON, describe
 
 
 def every_layer() -> fc.Graph:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import fastcnn as fc
-from fastcnn.steps import Normalized
+from fastcnn.engine.steps import Normalized
 
 NORMS = {
     "batch": lambda channels: fc.BatchNorm2d(channels),

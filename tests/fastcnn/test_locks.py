@@ -8,7 +8,7 @@ from contextlib import suppress
 import numpy as np
 import pytest
 
-from fastcnn.locks import Hold, SharedLock
+from fastcnn.concurrency.locks import Hold, SharedLock
 
 
 def started(work):

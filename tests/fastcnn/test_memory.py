@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import fastcnn as fc
-from fastcnn.kernels.cpu import workspace
-from fastcnn.memory import MEBIBYTE
+from fastcnn.engine.memory import MEBIBYTE
+from fastcnn.kernels.cpu.runtime import workspace
 
 OPTIMIZERS = (
     fc.SGD(), fc.SGD(momentum=0.9), fc.Adam(), fc.Adam(amsgrad=True), fc.RMSprop(centered=True), fc.Adagrad(),

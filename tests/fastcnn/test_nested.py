@@ -7,7 +7,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import fastcnn as fc
-from fastcnn.checkpoint import describe
+from fastcnn.checkpoint.safetensors import describe
 
 DEVICES = ("reference", "cpu")
 

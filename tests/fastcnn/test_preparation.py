@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import fastcnn as fc
-from fastcnn.preparation import BATCH_SIZES, prepare
+from fastcnn.engine.preparation import BATCH_SIZES, prepare
 
 # In a new process with an empty cache: after `prepare`, whatever is done with the network compiles nothing of its own.
 # What all networks share - threads, the repetition of launches - compiles with the first of them.
@@ -17,8 +17,8 @@ import random, sys
 import numpy as np
 import fastcnn as fc
 from fastcnn.cli.warmup import _start
-from fastcnn.preparation import prepare
-from fastcnn.kernels.cpu.compiler import machine_code
+from fastcnn.engine.preparation import prepare
+from fastcnn.kernels.cpu.runtime.compiler import machine_code
 
 dtype = sys.argv[1]
 

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from random_networks import networks
 
 import fastcnn as fc
-from fastcnn.kernels.cpu import workspace
-from fastcnn.plan import run
+from fastcnn.engine.plan import run
+from fastcnn.kernels.cpu.runtime import workspace
 
 BATCH = 2
 RETURNS = ["nothing", "inputs", "parameters"]

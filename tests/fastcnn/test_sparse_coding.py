@@ -9,8 +9,8 @@ import pytest
 import fastcnn as fc
 from fastcnn.backend import get
 from fastcnn.errors import ArgumentError, CheckpointError, DataError, ShapeError, TrainingError
-from fastcnn.sparse_coding import CostBar
-from fastcnn.sparse_inference import Inference, Schedule, normalized
+from fastcnn.sparse_coding.inference import Inference, Schedule, normalized
+from fastcnn.sparse_coding.model import CostBar
 
 DEVICES = ("cpu", "reference")
 ROUNDING = {"float32": 1e-6, "float64": 1e-12}  # of a cost, a sum over thousands of terms

@@ -9,8 +9,8 @@ from time import monotonic, sleep
 
 import pytest
 
-from fastcnn import streams
-from fastcnn.streams import Stream, Streams
+from fastcnn.concurrency import streams
+from fastcnn.concurrency.streams import Stream, Streams
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import fastcnn as fc
 from fastcnn.backend import get
-from fastcnn.parameters import claims
+from fastcnn.layers.parameters import claims
 
 THREADS = 4
 TIMES = 60

@@ -79,22 +79,22 @@ def test_one_seed_gives_one_run(device):
 
 
 def test_one_and_two_threads_give_the_same_bits():
-    from fastcnn.kernels.cpu import threads
+    from fastcnn.kernels.cpu.runtime import launch
 
-    if threads.thread_limit() < 2:
+    if launch.thread_limit() < 2:
         pytest.skip("this process has one core")
     rng = np.random.default_rng(1)
     data = Data(rng.standard_normal((130, 28, 28, 1)).astype("f4"), rng.integers(10, size=130))
     results = []
-    before = threads.thread_count()
+    before = launch.thread_count()
     for count in (1, 2):
-        threads.set_thread_count(count)
+        launch.set_thread_count(count)
         try:
             net = fc.models.lenet5()
             run = fc.Trainer(net, fc.CrossEntropy(), fc.SGD(0.02, momentum=0.9), seed=1)
             history = run.fit(data, 2, batch_size=64, validation=data)
         finally:
-            threads.set_thread_count(before)
+            launch.set_thread_count(before)
         results.append((without_times(history), parameters(net)))
     assert results[0][0] == results[1][0]
     np.testing.assert_array_equal(results[0][1], results[1][1])

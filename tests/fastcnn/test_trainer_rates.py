@@ -5,8 +5,8 @@ import pytest
 from small_training import CLASSES, blobs, network, trainer
 
 import fastcnn as fc
-from fastcnn.rates import Rates
-from fastcnn.training_step import TrainingStep
+from fastcnn.engine.training_step import TrainingStep
+from fastcnn.training.rates import Rates
 
 
 def lrs(run: fc.Trainer, monkeypatch) -> list:

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 import fastcnn as fc
-from fastcnn.kernels.cpu import program, threads
-from fastcnn.plan import run
+from fastcnn.engine.plan import run
+from fastcnn.kernels.cpu import program
+from fastcnn.kernels.cpu.runtime import launch
 
 BATCH, CLASSES = 9, 5
 OPTIMIZERS = {
@@ -98,7 +99,7 @@ def test_a_warm_step_is_one_call_of_a_kernel(name, monkeypatch):
     monkeypatch.setattr(
         program, "run_launches", lambda table, *turn: calls.append(len(table)) or run_launches(table, *turn)
     )
-    monkeypatch.setattr(threads, "call_serial", lambda kernel, *_, **__: pytest.fail(f"{kernel} was called"))
+    monkeypatch.setattr(launch, "call_serial", lambda kernel, *_, **__: pytest.fail(f"{kernel} was called"))
     for x, y in batches(3):
         before = contents(trainer)
         trainer.step(x, y)

@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from fastcnn.kernels.cpu import addresses
-from fastcnn.kernels.cpu.host import CacheSizes
-from fastcnn.kernels.cpu.workspace import aligned_empty
+from fastcnn.kernels.cpu.runtime.cpu_info import CacheSizes
+from fastcnn.kernels.cpu.runtime.workspace import aligned_empty
+from fastcnn.kernels.cpu.simd import streaming
 
 SIZES = [(0,), (1,), (0, 3), (7, 5), (2, 3, 4, 5), (1, 2, 3, 4, 5), (40, 41, 42), (3, 1 << 17)]
 
@@ -273,7 +273,7 @@ def test_a_users_wrong_function_is_told(room, wrong):
 @pytest.mark.parametrize("size", [1, 255, 256 * 7, 70_070])
 @pytest.mark.parametrize("lead", [0, 3])  # elements of y on the cache line that it begins on
 def test_outputs_past_the_caches(cpu, monkeypatch, integers, dtype, lead, size):
-    monkeypatch.setattr(addresses, "cache_bytes", lambda: CacheSizes(0, 0, 0))
+    monkeypatch.setattr(streaming, "cache_bytes", lambda: CacheSizes(0, 0, 0))
     x, dy = integers(0, (size,), dtype), integers(1, (size,), dtype)
     room = aligned_empty(lead + size + 1, np.dtype(dtype))
     room.fill(np.nan)

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastcnn.kernels.cpu import cache
-from fastcnn.kernels.cpu.cache import Cache, find, unsealed
+from fastcnn.kernels.cpu.runtime import cache
+from fastcnn.kernels.cpu.runtime.cache import Cache, find, unsealed
 
 NAME = "kernels-test"
 DATA = bytes(range(256)) * 3

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from fastcnn import kernels
-from fastcnn.kernels.cpu.cache import unsealed
+from fastcnn.kernels.cpu.runtime.cache import unsealed
 
 HELPER = '''"""A helper."""
 
-from fastcnn.kernels.cpu.compiler import jit
+from fastcnn.kernels.cpu.runtime.compiler import jit
 
 
 @jit
@@ -24,7 +24,7 @@ def scaled(v):
 
 KERNEL = '''"""A kernel whose helper stands in another file."""
 
-from fastcnn.kernels.cpu.compiler import jit
+from fastcnn.kernels.cpu.runtime.compiler import jit
 from fastcnn.kernels.cpu.helper import scaled
 
 

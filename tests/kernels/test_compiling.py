@@ -2,8 +2,8 @@
 
 import pytest
 
-from fastcnn.kernels.cpu import compiling
-from fastcnn.kernels.cpu.compiling import NOTICEABLE, SENTENCE, Watch
+from fastcnn.kernels.cpu.runtime import compiling
+from fastcnn.kernels.cpu.runtime.compiling import NOTICEABLE, SENTENCE, Watch
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastcnn.kernels.cpu import gather
-from fastcnn.kernels.cpu.gather import past_caches
-from fastcnn.kernels.cpu.host import CacheSizes
-from fastcnn.kernels.cpu.workspace import aligned_empty
+from fastcnn.kernels.cpu.runtime.cpu_info import CacheSizes
+from fastcnn.kernels.cpu.runtime.workspace import aligned_empty
+from fastcnn.kernels.cpu.simd import streaming
+from fastcnn.kernels.cpu.simd.streaming import streams
 
 
 def shapes(geometry, N, C, K, groups):
@@ -69,12 +69,12 @@ def test_any_channel_count_is_exact(reference, cpu, fill, integers, fit, dtype, 
 @pytest.mark.parametrize("strides", [(1, 1, 1), (1, 2, 3)])
 def test_outputs_stored_past_the_caches_are_exact(reference, cpu, integers, fit, monkeypatch, dtype, groups, strides):
     """Arrays larger than the caches are stored so where their channels fill whole vectors."""
-    monkeypatch.setattr(gather, "cache_bytes", lambda: CacheSizes(0, 0, 0))
+    monkeypatch.setattr(streaming, "cache_bytes", lambda: CacheSizes(0, 0, 0))
 
     def fill(kernel, *inputs, shapes, dtype):
         (shape,) = shapes
         out = aligned_empty(prod(shape), np.dtype(dtype)).reshape(shape)
-        assert past_caches(out, 4)
+        assert streams(out, lanes=4)
         out.fill(np.nan)
         kernel(*inputs, out)
         return out
@@ -225,13 +225,13 @@ def test_thread_count_changes_no_bit(cpu, fill, with_threads, fit, name):
 def test_few_pixels_are_rows_of_a_product(
     reference, cpu, fill, integers, dtype, image, taps, stride, pad, dilation, C, K
 ):
-    from fastcnn.kernels.cpu import few_pixels
+    from fastcnn.kernels.cpu.convolution import small_output
 
     pads = tuple((pad, max(0, pad - 1)) if size > 1 else (0, 0) for size in taps)
     sizes = ((image[i] + sum(pads[i]) - dilation[i] * (taps[i] - 1) - 1) // stride[i] + 1 for i in range(3))
     x, w, b = (integers(i, s, dtype) for i, s in enumerate(((2, *image, C), (*taps, C, K), (K,))))
     shape, how = (2, *sizes, K), (stride, pads, dilation)
-    assert few_pixels.suits(x.shape, shape, taps, *how, 1)
+    assert small_output.suits(x.shape, shape, taps, *how, 1)
     got = fill(cpu.conv.conv_forward, x, w, b, *how, 1, True, shapes=[shape], dtype=dtype)
     want = fill(reference.conv.conv_forward, x, w, b, *how, 1, True, shapes=[shape], dtype=dtype)
     np.testing.assert_array_equal(got, want)

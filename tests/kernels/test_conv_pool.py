@@ -113,7 +113,7 @@ def test_images_of_few_channels_are_cut_into_planes(reference, cpu, fill, intege
     conv = fit(image, taps, stride, tuple((pad, pad) if size > 1 else (0, 0) for size in image), dilation)
     pooled = tuple(size // step for size, step in zip(conv.output, window, strict=True))
     x, w, b, dy = arrays(integers, 4, conv, pooled, 5, C, K, dtype)
-    planes = import_module("fastcnn.kernels.cpu.planes")
+    planes = import_module("fastcnn.kernels.cpu.convolution.pooled.few_channels")
     want = stage(reference, fill, conv, window, pooled, x, w, b, dy)
     how = (conv.stride, conv.padding, conv.dilation, window)
     y, winner = fill(planes.forward, x, w, b, *how, shapes=[dy.shape] * 2, dtype=[x.dtype, "uint8"])

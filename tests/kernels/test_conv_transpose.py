@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastcnn.kernels.cpu.winograd import ERROR_BOUND
+from fastcnn.kernels.cpu.convolution.winograd.forward import ERROR_BOUND
 
 
 class Spread(NamedTuple):

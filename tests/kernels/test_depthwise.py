@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastcnn.kernels.cpu import depthwise, gather
-from fastcnn.kernels.cpu.depthwise import bands_of, meetings, segments_of, serves
-from fastcnn.kernels.cpu.host import CacheSizes
+from fastcnn.kernels.cpu.simd import streaming
+from fastcnn.kernels.cpu.convolution.depthwise import forward as depthwise
+from fastcnn.kernels.cpu.convolution.depthwise.forward import bands_of, meetings, segments_of, serves
+from fastcnn.kernels.cpu.runtime.cpu_info import CacheSizes
 
 ONE = (1, 1, 1)
 SAME = ((0, 0), (1, 1), (1, 1))
@@ -91,7 +92,7 @@ def test_work_for_several_threads_is_exact(reference, cpu, fill, integers, fit):
 @pytest.mark.parametrize("stride", [ONE, (1, 2, 2)])
 def test_stores_past_the_caches_are_exact(reference, cpu, integers, fit, monkeypatch, C, stride):
     """Large arrays: whole vectors are stored past the caches, and others through them; rows are fetched ahead."""
-    for module in (depthwise, gather):
+    for module in (depthwise, streaming):
         monkeypatch.setattr(module, "cache_bytes", lambda: CacheSizes(1, 1, 1))
     monkeypatch.setattr(depthwise, "FETCH_BYTES", 0)
     monkeypatch.setattr(depthwise, "plan_lanewise", depthwise.plan_lanewise.__wrapped__)

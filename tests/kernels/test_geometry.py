@@ -5,7 +5,9 @@ from time import perf_counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastcnn.kernels.cpu.geometry import SOURCE_BYTES, Axis, block_shape, blocks_of
+from fastcnn.kernels.cpu.convolution.axes import Axis
+from fastcnn.kernels.cpu.convolution.direct_plan import SOURCE_BYTES, block_shape
+from fastcnn.kernels.cpu.runtime.partition import blocks_of
 
 
 def axis(outputs: int, step: int = 1, extent: int = 1) -> Axis:

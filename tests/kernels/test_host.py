@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from fastcnn.kernels.cpu import host
+from fastcnn.kernels.cpu.runtime import cpu_info
 
 KIB = 1 << 10
 
@@ -13,10 +13,10 @@ KIB = 1 << 10
 @pytest.fixture(autouse=True)
 def fresh():
     """Ask the system anew, before and after."""
-    for function in (host.cache_bytes, host.cpu_name):
+    for function in (cpu_info.cache_bytes, cpu_info.cpu_name):
         function.cache_clear()
     yield
-    for function in (host.cache_bytes, host.cpu_name):
+    for function in (cpu_info.cache_bytes, cpu_info.cpu_name):
         function.cache_clear()
 
 
@@ -37,13 +37,13 @@ def folder_of_caches(path, *caches):
             (48 * KIB, 1024 * KIB, 32768 * KIB),
         ),
         ([(1, "Data", "65536"), (2, "Unified", "1M")], (64 * KIB, 1024 * KIB, 1024 * KIB)),
-        ([(1, "Data", "64K"), (2, "Unified", "what?")], (64 * KIB, *host.ASSUMED[1:])),
-        ([], host.ASSUMED),
+        ([(1, "Data", "64K"), (2, "Unified", "what?")], (64 * KIB, *cpu_info.ASSUMED[1:])),
+        ([], cpu_info.ASSUMED),
     ],
 )
 def test_caches_of_linux(tmp_path, monkeypatch, caches, sizes):
-    monkeypatch.setattr(host, "CACHES", folder_of_caches(tmp_path, *caches))
-    assert host.cache_bytes() == sizes
+    monkeypatch.setattr(cpu_info, "CACHES", folder_of_caches(tmp_path, *caches))
+    assert cpu_info.cache_bytes() == sizes
 
 
 def test_caches_and_name_of_macos(tmp_path, monkeypatch):
@@ -56,20 +56,20 @@ def test_caches_and_name_of_macos(tmp_path, monkeypatch):
         told = "".join(f"{name}: {values[name]}\n" for name in command[1:] if name in values)
         return subprocess.CompletedProcess(command, 1, told, "unknown oid")
 
-    monkeypatch.setattr(host, "CACHES", tmp_path / "none")
-    monkeypatch.setattr(host, "CPU_INFO", tmp_path / "none")
+    monkeypatch.setattr(cpu_info, "CACHES", tmp_path / "none")
+    monkeypatch.setattr(cpu_info, "CPU_INFO", tmp_path / "none")
     monkeypatch.setattr(sys, "platform", "darwin")
-    monkeypatch.setattr(host.subprocess, "run", sysctl)
-    assert host.cache_bytes() == (128 * KIB, 4096 * KIB, 4096 * KIB)
-    assert host.cpu_name() == "Apple M1"
+    monkeypatch.setattr(cpu_info.subprocess, "run", sysctl)
+    assert cpu_info.cache_bytes() == (128 * KIB, 4096 * KIB, 4096 * KIB)
+    assert cpu_info.cpu_name() == "Apple M1"
 
 
 def test_the_name_on_linux(tmp_path, monkeypatch):
-    monkeypatch.setattr(host, "CPU_INFO", tmp_path / "cpuinfo")
-    host.CPU_INFO.write_text("processor\t: 0\nmodel name\t: A CPU @ 2 GHz\nprocessor\t: 1\n")
-    assert host.cpu_name() == "A CPU @ 2 GHz"
+    monkeypatch.setattr(cpu_info, "CPU_INFO", tmp_path / "cpuinfo")
+    cpu_info.CPU_INFO.write_text("processor\t: 0\nmodel name\t: A CPU @ 2 GHz\nprocessor\t: 1\n")
+    assert cpu_info.cpu_name() == "A CPU @ 2 GHz"
 
 
 def test_this_machine_has_a_name_and_caches():
-    assert host.cpu_name()
-    assert 0 < host.cache_bytes().L1 <= host.cache_bytes().L2 <= host.cache_bytes().L3
+    assert cpu_info.cpu_name()
+    assert 0 < cpu_info.cache_bytes().L1 <= cpu_info.cache_bytes().L2 <= cpu_info.cache_bytes().L3

@@ -11,12 +11,12 @@ SIZES = st.sampled_from([0, 1, 7, 8, 9, 127, 128, 129, 136, 137, 1000, 4099, 100
 @given(seed=st.integers(0, 9), size=SIZES)
 def test_sums_of_whole_numbers_are_exact(room, fill, integers, seed, size):
     values = integers(seed, (size,))
-    assert fill(room.loss_value.sum_values, values, shapes=[(1,)], dtype="float64")[0] == values.sum()
+    assert fill(room.loss.sum_values, values, shapes=[(1,)], dtype="float64")[0] == values.sum()
 
 
 def test_errors_of_sums_grow_with_the_logarithm_of_their_number(room, fill):
     values = np.full(10_000_001, 0.1)
-    total = fill(room.loss_value.sum_values, values, shapes=[(1,)], dtype="float64")[0]
+    total = fill(room.loss.sum_values, values, shapes=[(1,)], dtype="float64")[0]
     assert total == pytest.approx(1_000_000.1, rel=1e-15)  # one after the other: 2e-10
 
 
@@ -25,13 +25,13 @@ def test_infinity_and_nan_show_in_a_sum(room, fill):
         for place in (0, 200, 299):
             values = np.ones(300)
             values[place] = bad
-            total = fill(room.loss_value.sum_values, values, shapes=[(1,)], dtype="float64")[0]
+            total = fill(room.loss.sum_values, values, shapes=[(1,)], dtype="float64")[0]
             assert total == bad or np.isnan(total) == np.isnan(bad)
 
 
 def test_weights_of_labels_are_picked(room, fill):
     weights, labels = np.array([0.5, 2.0, 0.0]), np.array([1, 0, 2, 1])
-    picked = fill(room.loss_value.pick, weights, labels, shapes=[(4,)], dtype="float64")
+    picked = fill(room.loss.pick, weights, labels, shapes=[(4,)], dtype="float64")
     np.testing.assert_array_equal(picked, [2, 0.5, 0, 2])
 
 
@@ -41,5 +41,5 @@ def test_weights_of_labels_are_picked(room, fill):
 )
 def test_a_mean_divides_by_what_counts(room, fill, sums, is_mean, scale, loss):
     rule = np.array(sums, float), is_mean, 0.5
-    got = fill(room.loss_value.weigh, *rule, shapes=[(1,), (1,)], dtype="float64")
+    got = fill(room.loss.weigh, *rule, shapes=[(1,), (1,)], dtype="float64")
     assert (got[0][0], got[1][0]) == (scale, loss)

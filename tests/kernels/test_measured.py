@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastcnn.kernels.cpu import gather, norm_gradient
-from fastcnn.kernels.cpu.conv import measured_blocks
-from fastcnn.kernels.cpu.host import CacheSizes
-from fastcnn.kernels.cpu.workspace import aligned_empty
+from fastcnn.kernels.cpu.convolution.select import measured_blocks
+from fastcnn.kernels.cpu.normalization import groups_backward
+from fastcnn.kernels.cpu.runtime.cpu_info import CacheSizes
+from fastcnn.kernels.cpu.runtime.workspace import aligned_empty
+from fastcnn.kernels.cpu.simd import streaming
 
 EPS = 1e-5
 CLOSE = {"float32": 2e-6, "float64": 1e-13}
@@ -140,7 +141,7 @@ def test_a_norm_takes_sums_from_elsewhere(request, fill, dtype, room, constant, 
     pixels = x[0].astype(np.float64)
     mean, variance = pixels.mean(0)[None], pixels.var(0)[None]
     sums = np.empty((2, 21))
-    norm_gradient.gradient_sums((x, gamma, beta, mean, variance, EPS, bounds), dy, sums)
+    groups_backward.gradient_sums((x, gamma, beta, mean, variance, EPS, bounds), dy, sums)
     how = (gamma, mean, variance, 21, EPS, constant)
     after = beta, None, bounds
 
@@ -195,7 +196,7 @@ def test_the_same_bits_for_any_number_of_threads(cpu, fill, with_threads, case):
 
 @pytest.mark.parametrize("K", [32, 64])
 def test_outputs_that_go_past_the_caches_are_summed_too(cpu, monkeypatch, K):
-    monkeypatch.setattr(gather, "cache_bytes", lambda: CacheSizes(1, 1, 1))
+    monkeypatch.setattr(streaming, "cache_bytes", lambda: CacheSizes(1, 1, 1))
     x, w = normal(0, (2, 1, 8, 9, 24), "float32"), normal(1, (1, 1, 1, 24, K), "float32")
     y = aligned_empty(2 * 72 * K, np.dtype("float32")).reshape(2, 1, 8, 9, K)
     mean, variance = np.empty((1, K)), np.empty((1, K))

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from fastcnn.kernels.cpu import channel_sums
-from fastcnn.kernels.cpu.host import CacheSizes
-from fastcnn.kernels.cpu.workspace import aligned_empty
+from fastcnn.kernels.cpu.runtime.cpu_info import CacheSizes
+from fastcnn.kernels.cpu.runtime.workspace import aligned_empty
+from fastcnn.kernels.cpu.simd import streaming
 
 EPS = 1e-5
 CLOSE = {"float32": 2e-6, "float64": 1e-13}
@@ -194,8 +194,8 @@ def test_storing_past_the_caches_changes_no_bit(cpu, dtype, monkeypatch, shape, 
         return [a.tobytes() for a in found]
 
     through = run()
-    monkeypatch.setattr(channel_sums, "cache_bytes", lambda: CacheSizes(0, 0, 0))
-    assert channel_sums.passes_caches(64, aligned_empty(64, dtype))
+    monkeypatch.setattr(streaming, "cache_bytes", lambda: CacheSizes(0, 0, 0))
+    assert streaming.streams(aligned_empty(64, dtype), lanes=16, row=64)
     assert run() == through
 
 

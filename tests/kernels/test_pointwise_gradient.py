@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from fastcnn.kernels.cpu.pointwise_gradient import applies, plan_pointwise
-from fastcnn.kernels.cpu.tile import tiles
+from fastcnn.kernels.cpu.convolution.pointwise_backward_weight import applies, plan_pointwise
+from fastcnn.kernels.cpu.simd.tile import tiles
 
 UNPADDED = ((0, 0),) * 3
 CASES = {  # images, image, stride, C, K, groups

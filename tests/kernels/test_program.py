@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from fastcnn.kernels.cpu import activation, conv, conv_pool, guard, linear, norm, program, threads, workspace
+from fastcnn.kernels.cpu import activation, conv, conv_pool, linear, norm, program
 from fastcnn.kernels.cpu.activation import relu_forward
+from fastcnn.kernels.cpu.runtime import launch, workspace
 
 ONE, NONE, HALO = (1, 1, 1), ((0, 0),) * 3, ((0, 0), (1, 1), (1, 1))
 
@@ -144,7 +145,7 @@ def test_other_functions_stay_calls():
     assert seen == [1] * 4
 
 
-@pytest.mark.skipif(threads.thread_limit() < 2, reason="one thread")
+@pytest.mark.skipif(launch.thread_limit() < 2, reason="one thread")
 def test_other_threads_and_other_memory_begin_anew(with_threads):
     _, _, y, calls = CASES["gather"]()
     made = program.Program(calls)
@@ -165,8 +166,8 @@ def test_a_guard_stops_the_run_and_a_later_one_goes_on():
     before, between, after = np.empty_like(x), np.empty_like(x), np.empty_like(x)
     made = program.Program(
         [
-            (relu_forward, (x, before)), (guard.stop_unless_finite, (numbers,)),
-            (relu_forward, (x, between)), (guard.stop_if_any, (counts,)), (relu_forward, (x, after)),
+            (relu_forward, (x, before)), (program.stop_unless_finite, (numbers,)),
+            (relu_forward, (x, between)), (program.stop_if_any, (counts,)), (relu_forward, (x, after)),
         ]
     )  # fmt: skip
     bad = {0: (np.nan, 0), 1: (0, 2), 3: (-np.inf, 1), 4: (0, 1), 5: (0, -1)}  # by doors, then by the program
@@ -175,7 +176,7 @@ def test_a_guard_stops_the_run_and_a_later_one_goes_on():
             array.fill(-1)
         numbers[1], counts[1] = bad.get(run, (0, 0))
         if run in bad:
-            with pytest.raises(guard.GuardError):
+            with pytest.raises(program.GuardError):
                 made.run()
         else:
             made.run()

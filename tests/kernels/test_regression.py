@@ -12,7 +12,7 @@ SIZES = [1, 63, 64, 65, 16_384, 16_385, 200_003]
 def passes(room, fill, y, t, beta=None, scale=0.5):
     """Return the total and the gradient of the squared error, or of the smooth L1 if there is a beta."""
     name, rule = ("squared_error", ()) if beta is None else ("smooth_l1", (beta,))
-    forward, backward = (getattr(room.regression, f"{name}_{way}") for way in ("forward", "backward"))
+    forward, backward = (getattr(room.loss, f"{name}_{way}") for way in ("forward", "backward"))
     total = fill(forward, y, t, *rule, shapes=[(1,)], dtype="float64")
     return total, fill(backward, y, t, *rule, np.array([scale]), shapes=[y.shape], dtype=y.dtype)
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastcnn.kernels.cpu import addresses
-from fastcnn.kernels.cpu.host import CacheSizes
-from fastcnn.kernels.cpu.workspace import aligned_empty
+from fastcnn.kernels.cpu.runtime.cpu_info import CacheSizes
+from fastcnn.kernels.cpu.runtime.workspace import aligned_empty
+from fastcnn.kernels.cpu.simd import streaming
 
 NAMES = ("join", "permute", "pad", "dropout")
 NUMPY_MODES = {"constant": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
@@ -236,7 +236,7 @@ def test_gate_sums_are_accurate(fast):
 @pytest.fixture
 def past_caches(monkeypatch):
     """Every output exceeds the caches of this host."""
-    monkeypatch.setattr(addresses, "cache_bytes", lambda: CacheSizes(0, 0, 0))
+    monkeypatch.setattr(streaming, "cache_bytes", lambda: CacheSizes(0, 0, 0))
 
 
 @pytest.mark.usefixtures("past_caches")

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastcnn.kernels.cpu.conv import algorithm_of
+from fastcnn.kernels.cpu.convolution.select import algorithm_of
 
 ONE = (1, 1, 1)
 

@@ -18,7 +18,7 @@ def case(seed, N, K, dtype):
 
 def both(room, fill, logits, targets, weights, smoothing, scale):
     """Return losses, probabilities and dlogits of one room."""
-    kernels, shape, dtype = room.soft_loss, logits.shape, logits.dtype
+    kernels, shape, dtype = room.loss, logits.shape, logits.dtype
     rule = targets, weights, smoothing
     kinds = ["float64", dtype]
     losses, softmax = fill(kernels.soft_cross_entropy_forward, logits, *rule, shapes=[shape[:1], shape], dtype=kinds)
@@ -60,7 +60,7 @@ def test_gradient_is_the_finite_difference(room, fill, differences):
 
     def loss():
         losses, softmax = np.empty(4), np.empty_like(logits)
-        room.soft_loss.soft_cross_entropy_forward(logits, targets, weights, 0.3, losses, softmax)
+        room.loss.soft_cross_entropy_forward(logits, targets, weights, 0.3, losses, softmax)
         return losses.mean()
 
     np.testing.assert_allclose(dlogits, differences(loss, logits, 1e-5), rtol=1e-6, atol=1e-9)
@@ -87,7 +87,7 @@ def test_nan_shows_in_the_loss_of_its_image_alone(room, fill, dtype):
 @given(seed=st.integers(0, 9), N=st.integers(0, 300), K=st.integers(1, 40))
 def test_arg_max_is_the_first(cpu, reference, fill, integers, dtype, seed, N, K):
     values = integers(seed, (N, K), dtype, K)  # small whole numbers: many rows have several largest
-    got, want = (fill(room.soft_loss.arg_max, values, shapes=[(N,)], dtype="int64") for room in (cpu, reference))
+    got, want = (fill(room.loss.arg_max, values, shapes=[(N,)], dtype="int64") for room in (cpu, reference))
     np.testing.assert_array_equal(got, want)
 
 
@@ -96,7 +96,7 @@ def test_thread_count_changes_no_bit(cpu, fill, with_threads):
 
     def run():
         results = [*both(cpu, fill, *arrays, 0.1, 0.5)]
-        results.append(fill(cpu.soft_loss.arg_max, arrays[0], shapes=[(5170,)], dtype="int64"))
+        results.append(fill(cpu.loss.arg_max, arrays[0], shapes=[(5170,)], dtype="int64"))
         return [a.tobytes() for a in results]
 
     assert with_threads(1, run) == with_threads(2, run)

@@ -11,8 +11,9 @@ import numba
 import numpy as np
 import pytest
 
-from fastcnn.kernels.cpu import activation, conv, helpers, linear, threads
-from fastcnn.kernels.cpu.tasks import share
+from fastcnn.kernels.cpu import activation, conv, linear
+from fastcnn.kernels.cpu.runtime import launch, thread_pool
+from fastcnn.kernels.cpu.runtime.parallel import share
 
 ONE, PADDING = (1, 1, 1), ((0, 0), (1, 1), (1, 1))
 DENORMAL = np.float32(1e-40)
@@ -30,7 +31,7 @@ def count_task(task, thread, doers, counts):
 
 @numba.njit(nogil=True)
 def count_tasks(team, tasks, doers, counts):
-    """Fill counts (threads, tasks) and doers (tasks,)."""
+    """Fill counts (launch, tasks) and doers (tasks,)."""
     share(team, tasks, count_task, (doers, counts))
 
 
@@ -39,8 +40,8 @@ def count_tasks(team, tasks, doers, counts):
 def test_every_task_is_done_once(tasks, worth):
     for _ in range(20):
         doers = np.full(tasks, -1)
-        counts = np.zeros((threads.threads_for(worth), tasks), np.int64)
-        threads.call_parallel(worth, count_tasks, tasks, doers, counts)
+        counts = np.zeros((launch.threads_for(worth), tasks), np.int64)
+        launch.call_parallel(worth, count_tasks, tasks, doers, counts)
         assert np.array_equal(counts.sum(axis=0), np.ones(tasks))
         assert all(counts[thread, task] == 1 for task, thread in enumerate(doers))
 
@@ -49,8 +50,8 @@ def helped():
     """Say whether a second thread takes a task within a minute."""
     end = time.monotonic() + 60
     while time.monotonic() < end:
-        doers, counts = np.empty(1000, np.int64), np.zeros((threads.thread_count(), 1000), np.int64)
-        threads.call_parallel(True, count_tasks, 1000, doers, counts)
+        doers, counts = np.empty(1000, np.int64), np.zeros((launch.thread_count(), 1000), np.int64)
+        launch.call_parallel(True, count_tasks, 1000, doers, counts)
         if doers.any():
             return True
     return False
@@ -87,8 +88,8 @@ def test_several_python_threads_share_out_tasks_at_once():
 
     def run():
         for _ in range(1000):
-            doers, counts = np.empty(40, np.int64), np.zeros((threads.thread_count(), 40), np.int64)
-            threads.call_parallel(True, count_tasks, 40, doers, counts)
+            doers, counts = np.empty(40, np.int64), np.zeros((launch.thread_count(), 40), np.int64)
+            launch.call_parallel(True, count_tasks, 40, doers, counts)
             if counts.sum() != 40:
                 wrong.append(counts)
 
@@ -114,7 +115,7 @@ beside.start()  # a job is open, or the pool taken, when the process forks
 for _ in range(10):
     child = os.fork()
     if child == 0:
-        several = threads.thread_count() > 1
+        several = launch.thread_count() > 1
         os._exit(0 if all(convolve() == right for _ in range(3)) and (not several or helped()) else 1)
     assert os.waitpid(child, 0)[1] == 0
 stop.set()
@@ -141,13 +142,13 @@ def test_forked_children_compute_with_helpers_of_their_own():
 
 
 def test_callers_at_once_make_no_more_helpers_than_one(monkeypatch):
-    pool, made = helpers.Pool(), []
+    pool, made = thread_pool.Pool(), []
 
     def start(function, arguments):
         time.sleep(0.01)
         made.append(function)
 
-    monkeypatch.setattr(helpers, "start_new_thread", start)
+    monkeypatch.setattr(thread_pool, "start_new_thread", start)
     callers = [threading.Thread(target=pool.grow, args=(2,)) for _ in range(4)]
     for caller in callers:
         caller.start()
@@ -159,9 +160,9 @@ def test_callers_at_once_make_no_more_helpers_than_one(monkeypatch):
 
 ALONE = """
 from test_threads import convolve, threads
-threads.POOL.helpers = 10**6  # who never come
+launch.POOL.helpers = 10**6  # who never come
 alone = convolve()
-threads.POOL.helpers = 0
+launch.POOL.helpers = 0
 print([convolve() == alone for _ in range(5)])
 """
 
@@ -194,8 +195,8 @@ def test_results_that_would_be_denormal_are_zero():
 
 def test_the_quota_rounds_up_and_never_adds(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)), raising=False)
-    monkeypatch.setattr(threads, "CGROUP_QUOTA", tmp_path / "cpu.max")
-    assert threads.available_cores() == 8, "no quota"
+    monkeypatch.setattr(launch, "CGROUP_QUOTA", tmp_path / "cpu.max")
+    assert launch.available_cores() == 8, "no quota"
     for text, cores in [
         ("max 100000\n", 8),
         ("150000 100000\n", 2),
@@ -203,13 +204,13 @@ def test_the_quota_rounds_up_and_never_adds(tmp_path, monkeypatch):
         ("9900000 100000\n", 8),
         ("broken\n", 8),
     ]:
-        threads.CGROUP_QUOTA.write_text(text)
-        assert threads.available_cores() == cores, text
+        launch.CGROUP_QUOTA.write_text(text)
+        assert launch.available_cores() == cores, text
 
 
 def count_in_process(code, **environment):
     return int(
-        run_script(f"import os; {code}; from test_threads import threads; print(threads.thread_count())", **environment)
+        run_script(f"import os; {code}; from test_threads import threads; print(launch.thread_count())", **environment)
     )
 
 
@@ -225,15 +226,15 @@ def test_affinity_and_environment_lower_the_count():
 
 def test_the_count_belongs_to_a_python_thread(with_threads):
     seen = []
-    usual = threads.thread_count()
+    usual = launch.thread_count()
     with_threads(1, lambda: None)
-    other = threading.Thread(target=lambda: seen.append(threads.thread_count()))
+    other = threading.Thread(target=lambda: seen.append(launch.thread_count()))
     other.start()
     other.join()
-    assert (threads.thread_count(), seen) == (1, [usual])
+    assert (launch.thread_count(), seen) == (1, [usual])
 
 
-@pytest.mark.parametrize("count", [0, -1, threads.thread_limit() + 1])
+@pytest.mark.parametrize("count", [0, -1, launch.thread_limit() + 1])
 def test_impossible_counts_are_refused(count):
     with pytest.raises(ValueError, match="must lie between 1 and"):
-        threads.set_thread_count(count)
+        launch.set_thread_count(count)

@@ -1,14 +1,15 @@
-"""Winograd's convolution: its error by norm, its edges, its choice by shape, threads."""
+"""Winograd's convolution: its error by norm, its edges, its choice by shape, launch."""
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastcnn.kernels.cpu import threads, winograd
-from fastcnn.kernels.cpu.tile import tiles
-from fastcnn.kernels.cpu.winograd import ERROR_BOUND, plan_patches
-from fastcnn.kernels.cpu.winograd_gradient import MIN_CHUNKS, plan_chunks
+from fastcnn.kernels.cpu.convolution.winograd import forward as winograd
+from fastcnn.kernels.cpu.convolution.winograd.backward_weight import MIN_CHUNKS, plan_chunks
+from fastcnn.kernels.cpu.convolution.winograd.forward import ERROR_BOUND, plan_patches
+from fastcnn.kernels.cpu.runtime import launch
+from fastcnn.kernels.cpu.simd.tile import tiles
 
 ONE = (1, 1, 1)
 
@@ -87,12 +88,12 @@ def test_few_channels_are_summed_in_chunks(cpu, fill, C, K, taps, groups):
     plan = plan_chunks(13, *arrays[3].shape[2:4], C, K, 7 - taps, tiles(np.float32).lanes, 4)
     assert MIN_CHUNKS <= plan.chunks < 13 * plan.down * plan.across // plan.block
     check(cpu, fill, arrays, how)
-    several, before = passes(cpu.conv, fill, arrays, how, False, "float32", "winograd"), threads.thread_count()
+    several, before = passes(cpu.conv, fill, arrays, how, False, "float32", "winograd"), launch.thread_count()
     try:
-        threads.set_thread_count(1)
+        launch.set_thread_count(1)
         alone = passes(cpu.conv, fill, arrays, how, False, "float32", "winograd")
     finally:
-        threads.set_thread_count(before)
+        launch.set_thread_count(before)
     for mine, one in zip(several, alone, strict=True):
         np.testing.assert_array_equal(mine, one)
 

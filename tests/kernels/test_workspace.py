@@ -5,8 +5,8 @@ import threading
 import numpy as np
 import pytest
 
-from fastcnn.kernels.cpu import workspace
-from fastcnn.kernels.cpu.threads import call_parallel
+from fastcnn.kernels.cpu.runtime import workspace
+from fastcnn.kernels.cpu.runtime.launch import call_parallel
 
 KIND = np.dtype(np.float64)
 

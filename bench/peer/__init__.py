@@ -1,0 +1,1 @@
+"""PyTorch, the peer: in a process of its own."""

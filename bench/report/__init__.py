@@ -1,0 +1,1 @@
+"""Tables, comparisons and plots of what was measured."""

@@ -1,0 +1,1 @@
+"""The problems that are measured: their descriptors and the named sets."""

@@ -1,0 +1,1 @@
+"""Networks in safetensors files, and parameters taken over from others."""

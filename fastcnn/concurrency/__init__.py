@@ -1,0 +1,1 @@
+"""Several Python threads on one network: locks, streams, passes."""

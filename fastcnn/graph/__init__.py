@@ -1,0 +1,1 @@
+"""Networks: graphs of layers, chains of them, and what they cost."""

@@ -1,0 +1,1 @@
+"""How convolutions run: the algorithms, and the choice between them."""

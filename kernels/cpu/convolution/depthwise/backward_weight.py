@@ -1,0 +1,176 @@
+"""The gradient of a convolution of many small groups by its weights: products of x and dy lane by lane, summed.
+
+    dw[t, r, s, j, k] = sum over n, o, p, q of x[n, o * stride + t * dilation - before, ..., j of k's group] dy[..., k]
+
+A task takes one block of channels through a chunk of all bands of output rows: the sums of as many rows of taps as
+registers hold run over a band, whose x and dy are read in place. The bands are dealt into chunks by the shape alone and
+the chunks' sums added in order: the same bits for any number of threads.
+"""
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+from numba.np.unsafe.ndarray import to_fixed_tuple
+
+from fastcnn.kernels.cpu.convolution.axes import Padding, Triple
+from fastcnn.kernels.cpu.convolution.depthwise.code import Pattern, call_gradients, gradients_code, most_sums
+from fastcnn.kernels.cpu.convolution.depthwise.forward import Met, lanes_of, segments_of
+from fastcnn.kernels.cpu.reduction.pixels import sum_panels
+from fastcnn.kernels.cpu.runtime.compiler import jit
+from fastcnn.kernels.cpu.runtime.launch import call_parallel
+from fastcnn.kernels.cpu.runtime.parallel import share
+from fastcnn.kernels.cpu.runtime.partition import MIN_TASKS, SERIAL_FLOPS, blocks_of
+from fastcnn.kernels.cpu.runtime.workspace import scratch
+from fastcnn.kernels.cpu.simd.tile import zero_bytes
+
+BLOCK_VECTORS = 8  # of output channels of a task, at most
+BAND_BYTES = 128 * 1024  # of one vector's source, which is read for all rows of taps that registers hold
+REPEATED_BAND_BYTES = 16 * 1024  # where it is read again for each channel of a group
+MOST_OUTPUTS = 8  # side by side: more would leave too few registers for what is loaded ahead
+
+
+class LanewiseGradient(NamedTuple):
+    """Everything the kernel needs, as integers and tables."""
+
+    numbers: np.ndarray  # in the order of NUMBERS
+    segments: np.ndarray  # (segments, 5): first output, column, tiles, columns between, outputs
+    code: np.ndarray  # (segments, vectors of a unit, rows of taps + 1): addresses
+    bands: np.ndarray  # (bands, 5): first output row, rows, first tap, taps, source row that they meet first
+    depths: np.ndarray  # (outputs, taps): the source's slice, or -1
+    chunks: int
+    tasks: int
+    parallel: bool
+
+
+NUMBERS = "reduce taps_h taps_w most step_h dilation_h units_block units_blocks period unit_in chunks".split()
+
+
+def _bands(heights: list[Met], most: int) -> list[tuple[int, int, int, int, int]]:
+    """Return (first row, rows, first tap, taps, source row) of runs of up to `most` rows that meet the same taps."""
+    bands: list[tuple[int, int, int, int, int]] = []
+    for p, met in enumerate(heights):
+        if not met:
+            continue
+        (tap, row), taps = met[0], len(met)
+        if bands and bands[-1][0] + bands[-1][1] == p and bands[-1][2:4] == (tap, taps) and bands[-1][1] < most:
+            bands[-1] = (bands[-1][0], bands[-1][1] + 1, *bands[-1][2:])
+        else:
+            bands.append((p, 1, tap, taps, row))
+    return bands
+
+
+@lru_cache(maxsize=1024)
+def plan_gradient(
+    source: tuple[int, ...], target: tuple[int, ...], filters: Triple, stride: Triple, padding: Padding,
+    dilation: Triple, groups: int, lanes: int, dtype: np.dtype,
+) -> LanewiseGradient:  # fmt: skip
+    """Plan the gradient by weights from x of shape `source` and dy of shape `target`."""
+    reduce, out, (depths, heights, widths), period, units, unit_in, ragged = lanes_of(
+        source, target, filters, stride, padding, dilation, groups, False, lanes)  # fmt: skip
+    band_bytes = BAND_BYTES if reduce == 1 else REPEATED_BAND_BYTES
+    bands = _bands(heights, max(1, band_bytes // (source[3] * lanes * dtype.itemsize * stride[1])))
+    taps = blocks_of(filters[2], most_sums())[0]
+    most = max(1, most_sums() // taps)
+    heights_used = {after - tap for band in bands for tap, after in _parts(band[3], most)}
+    segments, code = [], []
+    for first in range(0, filters[2], taps):
+        part = [tuple(pair for pair in met if first <= pair[0] < first + taps) for met in widths]
+        for s in segments_of(part, MOST_OUTPUTS, 1):
+            if not any(s.outputs):
+                continue
+            pattern = Pattern(s.outputs, reduce, out, ragged)
+            segments.append((s.first, s.column, s.tiles, s.step, len(s.outputs)))
+            code.append(
+                [
+                    [gradients_code(pattern, G, u, dtype) if G in heights_used else 0 for G in range(most + 1)]
+                    for u in range(period)
+                ]
+            )
+    # Many chunks have many sums to add: where these would outweigh x, tasks take fewer channels instead.
+    most_chunks = max(1, int(np.prod(source)) // (4 * reduce * int(np.prod(filters)) * target[4]))
+    blocks = max(-(-units * period // BLOCK_VECTORS), min(units, -(-MIN_TASKS // most_chunks)))
+    held = blocks_of(units, units // blocks)[0]
+    units_blocks = -(-units // held)
+    chunks = max(1, min(source[0] * target[1] * len(bands), most_chunks, -(-MIN_TASKS // units_blocks)))
+    values = dict(
+        reduce=reduce, taps_h=filters[1], taps_w=filters[2], most=most, step_h=stride[1], dilation_h=dilation[1],
+        units_block=held, units_blocks=units_blocks, period=period, unit_in=unit_in, chunks=chunks,
+    )  # fmt: skip
+    slices = np.full((target[1], filters[0]), -1, np.int64)
+    for o, met in enumerate(depths):
+        for tap, d in met:
+            slices[o, tap] = d
+    return LanewiseGradient(
+        np.array([values[name] for name in NUMBERS], np.int64),
+        np.array(segments, np.int64).reshape(-1, 5),
+        np.array(code, np.int64).reshape(-1, period, most + 1),
+        np.array(bands, np.int64).reshape(-1, 5),
+        slices,
+        chunks,
+        chunks * units_blocks,
+        2 * int(np.prod(target)) * int(np.prod(filters)) * reduce > SERIAL_FLOPS,
+    )
+
+
+def _parts(count: int, most: int) -> list[tuple[int, int]]:
+    """Return the ends of equal parts of at most `most`."""
+    parts = -(-count // most)
+    return [(count * i // parts, count * (i + 1) // parts) for i in range(parts)]
+
+
+@jit(inner=True)
+def _task(task, thread, lanes, x, dy, numbers, segments, code, bands, depths, partials):
+    """Sum one chunk of bands for one block of channels into its partial (vectors, taps, lanes)."""
+    (reduce, taps_h, taps_w, most, step_h, dilation_h, units_block, units_blocks, period, unit_in, chunks,
+     ) = to_fixed_tuple(numbers, 11)  # fmt: skip
+    (_, D, H, W, C), (N, O, P, Q, K) = x.shape, dy.shape
+    chunk, unit = task // units_blocks, task % units_blocks * units_block
+    partial = partials[chunk]
+    # Addresses are taken once: a look at an array in the loops would count its references.
+    source, gradient, sums, size = x.ctypes.data, dy.ctypes.data, partial.ctypes.data, x.itemsize
+    first, last = unit * period, min((unit + units_block) * period, (K + lanes - 1) // lanes)
+    tap_row, tap = taps_w * reduce * lanes, reduce * lanes
+    vector = depths.shape[1] * taps_h * tap_row
+    zero_bytes(sums + size * first * vector, size * (last - first) * vector)
+    areas = N * O * bands.shape[0]
+    for area in range(chunk * areas // chunks, (chunk + 1) * areas // chunks):
+        band, rest = area % bands.shape[0], area // bands.shape[0]
+        o, n = rest % O, rest // O
+        p, rows, first_tap, taps, h = to_fixed_tuple(bands[band], 5)
+        parts = (taps + most - 1) // most
+        for v in range(first, last):
+            u, channel = v % period, v // period * unit_in
+            for t in range(depths.shape[1]):
+                for part in range(parts if depths[o, t] >= 0 else 0):
+                    r, after = taps * part // parts, taps * (part + 1) // parts
+                    plane = ((n * D + depths[o, t]) * H + h + r * dilation_h) * W
+                    place = sums + size * (v * vector + (t * taps_h + first_tap + r) * tap_row)
+                    for j in range(reduce):
+                        for s in range(segments.shape[0]):
+                            call_gradients(
+                                code[s, u, after - r], source + size * ((plane + segments[s, 1]) * C + channel + j), C,
+                                segments[s, 3] * C, step_h * W * C, dilation_h * W * C,
+                                gradient + size * ((((n * O + o) * P + p) * Q + segments[s, 0]) * K + v * lanes), K,
+                                segments[s, 4] * K, Q * K, K - v * lanes, rows, segments[s, 2],
+                                place + size * j * lanes, tap, tap_row,
+                            )  # fmt: skip
+
+
+@jit
+def _tasks(team, tasks, lanes, x, dy, numbers, segments, code, bands, depths, partials):
+    share(team, tasks, _task, (lanes, x, dy, numbers, segments, code, bands, depths, partials))
+
+
+def lanewise_gradient(
+    x: np.ndarray, dy: np.ndarray, stride: Triple, padding: Padding, dilation: Triple, groups: int, lanes: int,
+    dw: np.ndarray,
+) -> None:  # fmt: skip
+    """Fill dw (T, R, S, C / groups, K) from x (N, D, H, W, C) and dy (N, O, P, Q, K)."""
+    dtype, vectors, rows = x.dtype, -(-dy.shape[4] // lanes), dw.size // dw.shape[4]
+    plan = plan_gradient(x.shape, dy.shape, dw.shape[:3], stride, padding, dilation, groups, lanes, dtype)
+    held = plan.chunks * vectors * rows * lanes
+    partial = scratch("partial", held, dtype)[:held].reshape(plan.chunks, vectors, rows, lanes)
+    call_parallel(plan.parallel, _tasks, plan.tasks, lanes, x, dy, plan.numbers, plan.segments, plan.code, plan.bands,
+                  plan.depths, partial)  # fmt: skip
+    call_parallel(plan.parallel, sum_panels, partial, vectors, dw.reshape(-1, dw.shape[4]))

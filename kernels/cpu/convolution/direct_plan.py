@@ -1,0 +1,271 @@
+"""Which input pixels meet which output pixels: the index arithmetic of convolution, done once per shape.
+
+A convolution pass is a *gather*: output pixel i of an axis reads input pixels start + i * step + offset, one for each
+tap, and is written to out_start + i * out_step. The forward pass is one gather. The gradient by the input of a strided
+convolution is one gather per phase (the output pixels that share a remainder by the stride): each phase meets
+only its own taps, so no zeros are multiplied. Axis letters: source axes D H W, filter T R S, output O P Q.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import product
+from math import gcd
+from typing import NamedTuple
+
+import numpy as np
+
+from fastcnn.kernels.cpu.convolution.axes import (
+    Axis,
+    Padding,
+    Triple,
+    forward_axis,
+    input_gradient_axes,
+    reaching,
+    sampled,
+)
+from fastcnn.kernels.cpu.runtime.partition import LINE, MIN_TASKS, SERIAL_FLOPS, blocks_of
+from fastcnn.kernels.cpu.simd.tile import DOT_CHANNELS, DOT_MIN_RUN, TILES_AHEAD
+
+L1_PERIOD = 4096  # bytes after which addresses fall into the same set of L1
+CROWD = 6  # lines of one set that the rows of a tile may take: B's pass through the rest (measured)
+COPY_PANELS = 4  # of output channels from which on a copy that spreads the lines over the sets pays
+SOURCE_BYTES = 256 * 1024  # of one task's input pixels: with a weight panel they stay in a 512 KiB to 1 MiB L2
+
+
+class Gather(NamedTuple):
+    """Everything a gather kernel needs, as integers and tables of offsets in elements."""
+
+    numbers: np.ndarray  # the scalars, in the order of GATHER_NUMBERS
+    groups: int
+    merge: int  # output pixels side by side that share a vector
+    merge_step: int  # source pixels between them
+    dot: bool  # very few output channels: the lanes run along the reduction
+    taps: np.ndarray  # filter taps in the order the packed weights hold them
+    batch: np.ndarray  # offset of every tap, or of every run of taps that lies contiguous in the source
+    run: int  # elements of the source that one entry of the batch reads
+    a_rows: np.ndarray  # (2, pixels / merge): offset of a block's pixels in the source; row 1: blocks at the right edge
+    c_rows: np.ndarray  # the same in the output
+    lines: np.ndarray  # offsets in bytes of the cache lines of a block's source pixels from the first
+    scratch: int  # elements of the source's copy that one task holds; 0: the source itself is read
+    outputs: int  # of one image
+    blocks: int  # of pixels, each with tasks for its chunks of panels
+    tasks: int
+    parallel: bool
+
+    @property
+    def measured_blocks(self) -> int:
+        """The blocks of which each may sum its outputs up: none where outputs overlap, or lanes are no channels."""
+        return self.blocks if self.merge == 1 and not self.dot else 0
+
+
+GATHER_NUMBERS = (
+    "groups reduce_channels out_channels run panels merge start_d start_h start_w step_d step_h step_w "
+    "out_start_d out_start_h out_start_w out_step_d out_step_h out_step_w count_d count_h count_w extent_d "
+    "extent_h extent_w rows_block columns_block rows_blocks columns_blocks panel_chunks pitch_d pitch_h pitch_w "
+    "skip_d skip_h skip_w"
+).split()
+
+
+def block_shape(N: int, axes: Sequence[Axis], channels: int, itemsize: int, tile_rows: int) -> tuple[int, int]:
+    """Return (rows, columns) of one task's outputs: their source fits SOURCE_BYTES; MIN_TASKS tasks where possible."""
+    depth, height, width = axes
+    pixel = channels * itemsize * depth.extent
+
+    def source(rows: int, columns: int) -> int:
+        high = (rows - 1) * height.step + height.extent
+        return high * ((columns - 1) * width.step + width.extent) * pixel
+
+    columns = width.outputs
+    while columns > tile_rows and source(1, columns) > SOURCE_BYTES:
+        columns = -(-columns // 2)
+    line = max(1, source(1, columns) // height.extent)
+    rows = min(height.outputs, max(1, (SOURCE_BYTES // line - height.extent) // height.step + 1))
+    columns_blocks = -(-width.outputs // columns)
+    while rows > 1:
+        tasks = N * depth.outputs * columns_blocks * -(-height.outputs // rows)
+        fewer = -(-rows // 2)
+        if tasks >= MIN_TASKS or fewer * columns < 4 * tile_rows:
+            break
+        rows = fewer
+    return blocks_of(height.outputs, rows)[0], blocks_of(width.outputs, columns)[0]
+
+
+def crowds(pitch: int, rows: int) -> bool:
+    """Say whether the rows of a tile, `pitch` bytes apart, fall into so few sets of L1 that they evict one another."""
+    return rows * gcd(L1_PERIOD, pitch) > CROWD * L1_PERIOD
+
+
+def runs_of(axes: Sequence[Axis], pitches: Triple, channels: int, groups: int) -> tuple[np.ndarray, int]:
+    """Return the offsets of the batch and the length of the run each one reads."""
+    depth, height, width = axes
+    contiguous = groups == 1 and pitches[2] == channels and width.offsets == tuple(range(len(width.offsets)))
+    columns = (0,) if contiguous and width.taps else width.offsets
+    offsets = [
+        d * pitches[0] + h * pitches[1] + w * pitches[2] for d, h, w in product(depth.offsets, height.offsets, columns)
+    ]
+    run = channels // groups * (len(width.taps) if contiguous else 1)
+    return np.array(offsets, np.int64), run
+
+
+def _pixel_table(
+    rows: int, columns: int, last_columns: int, merge: int, row_pitch: int, column_pitch: int, after: int = 0
+) -> np.ndarray:
+    """Return the offsets of a block's pixels, for whole blocks and for those at the right edge.
+
+    Of `merge` pixels side by side the first is listed; the last of a row may overlap the ones before. The last pixel's
+    offset stands `after` more times, for those who look ahead.
+    """
+    wide = (columns, last_columns)
+    table = np.zeros((2, rows * -(-columns // merge) + after), np.int64)
+    for i, count in enumerate(wide):
+        places = np.minimum(np.arange(-(-count // merge)) * merge, count - merge)
+        grid = np.arange(rows)[:, None] * row_pitch + places[None] * column_pitch
+        table[i, : grid.size], table[i, grid.size :] = grid.ravel(), grid[-1, -1]
+    return table
+
+
+def line_table(
+    shape: tuple[int, ...], box: tuple[int, int, int, int], skips: Triple, channels: int, steps: int, itemsize: int
+) -> np.ndarray:
+    """Return the offsets in bytes of the cache lines of a box of (images, slices, rows, columns) of an array.
+
+    Every skip-th pixel is taken. Zeros make the table a multiple of `steps` long.
+    """
+    _, D, H, W, C = shape
+    columns = box[3]
+    if channels == C and skips[2] == 1:
+        columns, channels = 1, min(columns, W) * C
+    counts, skips_all = (*box[:3], columns), (1, *skips)
+    n, d, h, w = np.ix_(*(np.arange(count) * skip for count, skip in zip(counts, skips_all, strict=True)))
+    starts = (((n * D + d) * H + h) * W + w).ravel() * C * itemsize
+    size = channels * itemsize
+    places = np.arange(0, size, LINE) if size % LINE == 0 else np.append(np.arange(0, size, LINE), size - 1)
+    lines = (starts[:, None] + places).ravel()
+    return np.append(lines, np.zeros(-lines.size % max(1, steps), np.int64))
+
+
+def merged_pixels(axis: Axis, channels: int, run_taps: int, last_columns: int, lanes: int) -> int:
+    """Return how many output pixels side by side should share a vector, where there are few output channels.
+
+    The vector's lanes are (pixel, channel), and the filter is widened by zeros to meet all its pixels: fewer vectors,
+    each with more taps. In cycles per pixel, a tile of one vector costs 0.6 a step, one of two vectors 1 (measured).
+    """
+
+    def cost(merge: int) -> float:
+        vectors = -(-channels * merge // lanes)
+        return (run_taps + (merge - 1) * axis.step) / merge * (1.0 if vectors == 2 else 0.6)
+
+    if run_taps == 0 or axis.out_step != 1 or 2 * channels > 2 * lanes:
+        return 1
+    best = min(range(1, min(2 * lanes // channels, last_columns) + 1), key=cost)
+    return best if cost(best) < 0.9 * cost(1) else 1
+
+
+def make_gather(
+    source: tuple[int, int, int, int, int],
+    target: tuple[int, int, int, int, int],
+    axes: tuple[Axis, Axis, Axis],
+    filters: Triple,
+    groups: int,
+    lanes: int,
+    tile_rows: int,
+    itemsize: int,
+) -> Gather:
+    """Plan one gather from an array of shape `source` (N, D, H, W, C) into one of shape `target` (N, O, P, Q, K)."""
+    N, D, H, W, C = source
+    K = target[4]
+    depth, height, width = axes = whole_axes = reaching(axes[0], D), reaching(axes[1], H), reaching(axes[2], W)
+    block_lanes = 2 * lanes
+    panels = groups * -(-(K // groups) // block_lanes)
+    rows, columns = block_shape(N, axes, C, itemsize, tile_rows)
+    rows_blocks, columns_blocks = -(-height.outputs // rows), -(-width.outputs // columns)
+    last_columns = width.outputs - (columns_blocks - 1) * columns
+    _, run = runs_of(axes, (0, 0, C), C, groups)
+    whole_rows = groups == 1 and run == C * len(width.taps)
+    dot = groups == 1 and K <= DOT_CHANNELS and run >= DOT_MIN_RUN
+    merge = merged_pixels(width, K, len(width.taps) if whole_rows and not dot else 0, last_columns, lanes)
+    crowded = merge == 1 and not dot and crowds(width.step * C * itemsize, tile_rows)
+    padded = any(axis.outside(size) for axis, size in zip(axes, (D, H, W), strict=True))
+    copied = padded or (crowded and panels >= COPY_PANELS)
+    skips = (1, 1, 1)
+    if copied:
+        axes, skips = zip(*(sampled(axis) for axis in axes), strict=True)
+        depth, height, width = axes
+        pitch_w = C + LINE // itemsize if crowded else C
+        pitch_h = ((columns - 1) * width.step + width.extent) * pitch_w
+        pitch_d = ((rows - 1) * height.step + height.extent) * pitch_h
+    else:
+        pitch_w, pitch_h, pitch_d = C, W * C, H * W * C
+    batch, run = runs_of(axes, (pitch_d, pitch_h, pitch_w), C, groups)
+    run += (merge - 1) * width.step * C
+    blocks = N * depth.outputs * rows_blocks * columns_blocks
+    panel_chunks = min(panels, -(-MIN_TASKS // max(1, blocks))) if blocks < MIN_TASKS // 2 else 1
+    taps = [(t * filters[1] + r) * filters[2] + s for t, r, s in product(depth.taps, height.taps, width.taps)]
+    values = dict(
+        groups=groups, reduce_channels=C // groups, out_channels=K // groups, run=run, panels=panels, merge=merge,
+        start_d=depth.start, start_h=height.start, start_w=width.start,
+        step_d=depth.step, step_h=height.step, step_w=width.step,
+        out_start_d=depth.out_start, out_start_h=height.out_start, out_start_w=width.out_start,
+        out_step_d=depth.out_step, out_step_h=height.out_step, out_step_w=width.out_step,
+        count_d=depth.outputs, count_h=height.outputs, count_w=width.outputs,
+        extent_d=depth.extent, extent_h=height.extent, extent_w=width.extent,
+        rows_block=rows, columns_block=columns, rows_blocks=rows_blocks, columns_blocks=columns_blocks,
+        panel_chunks=panel_chunks, pitch_d=pitch_d, pitch_h=pitch_h, pitch_w=pitch_w,
+        skip_d=skips[0], skip_h=skips[1], skip_w=skips[2],
+    )  # fmt: skip
+    sampled_axes, line_skips = zip(*(sampled(axis) for axis in whole_axes), strict=True)
+    box = [(count - 1) * axis.step + axis.extent for axis, count in zip(sampled_axes, (1, rows, columns), strict=True)]
+    steps = run * batch.size
+    lines = line_table(source, (1, *box), line_skips, C, steps, itemsize)
+    flops = 2 * N * depth.outputs * height.outputs * width.outputs * K * max(1, len(taps)) * C // groups
+    return Gather(
+        np.array([values[name] for name in GATHER_NUMBERS], np.int64),
+        groups,
+        merge,
+        width.step,
+        dot,
+        np.array(taps, np.int64),
+        batch,
+        run,
+        _pixel_table(rows, columns, last_columns, merge, height.step * pitch_h, width.step * pitch_w),
+        _pixel_table(
+            rows,
+            columns,
+            last_columns,
+            merge,
+            height.out_step * target[3] * K,
+            width.out_step * K,
+            (1 + TILES_AHEAD) * tile_rows,
+        ),
+        np.append(lines, np.zeros(steps, np.int64)),
+        depth.extent * pitch_d if copied else 0,
+        depth.outputs * height.outputs * width.outputs,
+        blocks,
+        blocks * panel_chunks,
+        flops > SERIAL_FLOPS,
+    )
+
+
+@lru_cache(maxsize=1024)
+def forward_gather(
+    source: tuple[int, ...], target: tuple[int, ...], filters: Triple, stride: Triple, padding: Padding,
+    dilation: Triple, groups: int, lanes: int, tile_rows: int, itemsize: int,
+) -> Gather:  # fmt: skip
+    """Return the gather of a forward pass."""
+    axes = tuple(forward_axis(filters[i], stride[i], padding[i][0], dilation[i], target[i + 1]) for i in range(3))
+    return make_gather(source, target, axes, filters, groups, lanes, tile_rows, itemsize)  # type: ignore[arg-type]
+
+
+@lru_cache(maxsize=1024)
+def input_gradient_gathers(
+    source: tuple[int, ...], target: tuple[int, ...], filters: Triple, stride: Triple, padding: Padding,
+    dilation: Triple, groups: int, lanes: int, tile_rows: int, itemsize: int,
+) -> tuple[Gather, ...]:  # fmt: skip
+    """Return the gathers from dy (`source`) into dx (`target`), one for each combination of phases."""
+    phases = product(
+        *(input_gradient_axes(filters[i], stride[i], padding[i][0], dilation[i], target[i + 1]) for i in range(3))
+    )
+    return tuple(
+        make_gather(source, target, axes, filters, groups, lanes, tile_rows, itemsize)  # type: ignore[arg-type]
+        for axes in phases
+    )

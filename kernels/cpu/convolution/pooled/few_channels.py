@@ -1,0 +1,284 @@
+"""Pooled convolution of images of few channels, with the pooled pixels of a row as lanes.
+
+A filter of one input channel has short rows: beside those, most lanes of the tile and of patches would stay empty.
+Here each image is first cut into planes in which the pixels that neighbouring outputs meet stand side by side: of
+`step` columns that lie between two pooled pixels, and of each channel, every one has a plane. Then every number of the
+filter meets a vector of pooled pixels; the window's maximum is taken in registers.
+
+    x (N, D, H, W, C)   w (T, R, S, C, K)   b (K,)   y, winner, dy (N, O, P, Q, K)
+
+The way back adds all outputs up, those that won and, masked, those that did not: with lanes that are all used it is
+faster than visiting the winners alone, of whose patches a row fills a small part of a vector.
+"""
+
+from functools import lru_cache
+from itertools import product
+from math import prod
+from typing import NamedTuple
+
+import numpy as np
+from numba.np.unsafe.ndarray import to_fixed_tuple
+
+from fastcnn.kernels.cpu.convolution.axes import Padding, Triple, forward_axis
+from fastcnn.kernels.cpu.convolution.pooled.few_channels_code import (
+    call_gradient,
+    call_products,
+    call_split,
+    gradient_code,
+    most_channels,
+    products_code,
+    split_code,
+)
+from fastcnn.kernels.cpu.runtime.compiler import jit
+from fastcnn.kernels.cpu.runtime.launch import call_parallel, threads_for
+from fastcnn.kernels.cpu.runtime.parallel import share
+from fastcnn.kernels.cpu.runtime.partition import SERIAL_FLOPS
+from fastcnn.kernels.cpu.runtime.workspace import scratch
+from fastcnn.kernels.cpu.simd.tile import MAX_VECTORS, tile_shape, zero_bytes
+
+CHUNKS = 32  # groups of images that sum dw by themselves
+PATCH_VECTORS = 2.5  # that are multiplied and added in the time that one row of one patch takes (measured)
+
+
+class PlanesPlan(NamedTuple):
+    """One stage: scalars in the order of NUMBERS, tables of offsets in elements of the planes."""
+
+    lanes: int
+    products: np.ndarray  # addresses of the code, by the number of channels
+    numbers: np.ndarray
+    offsets: np.ndarray  # (filter numbers, window taps): from a vector's place to what it meets
+    back: np.ndarray  # the same, (window taps, filter numbers)
+    places: np.ndarray  # (pooled rows, vectors of a row)
+    image: int  # elements of an image's planes, and of a vector behind them
+    parallel: bool
+
+
+NUMBERS = "start_d start_h start_w region_d region_h columns parts lanes split".split()
+
+
+@lru_cache(maxsize=256)
+def suits_forward(
+    source: tuple[int, ...], target: tuple[int, ...], filters: Triple, window: Triple, itemsize: int
+) -> bool:
+    """Say whether the stage from x of shape `source` to y of shape `target` is faster so than by tiles."""
+    lanes, used = _lanes(target[3], itemsize)
+    panel, possible = MAX_VECTORS * lanes, most_channels(prod(window)) > 0
+    return possible and filters[2] * source[4] <= lanes and used > target[4] / (-(-target[4] // panel) * panel)
+
+
+@lru_cache(maxsize=256)
+def suits_backward(
+    source: tuple[int, ...], target: tuple[int, ...], filters: Triple, window: Triple, itemsize: int
+) -> bool:
+    """Say whether its gradient by the weights is faster so than by patches."""
+    lanes, used = _lanes(target[3], itemsize)
+    return filters[2] * source[4] * prod(window) <= PATCH_VECTORS * lanes * used
+
+
+def _lanes(columns: int, itemsize: int) -> tuple[int, float]:
+    """Return the lanes of a vector, and the share of them that the columns of a pooled row fill."""
+    _, lanes = tile_shape(itemsize)
+    return lanes, columns / (-(-columns // lanes) * lanes)
+
+
+@lru_cache(maxsize=64)
+def plan_planes(
+    source: tuple[int, ...], target: tuple[int, ...], filters: Triple, stride: Triple, padding: Padding,
+    dilation: Triple, window: Triple, dtype: np.dtype,
+) -> PlanesPlan:  # fmt: skip
+    """Plan the stage from x of shape `source` to y of shape `target`."""
+    _, lanes = tile_shape(dtype.itemsize)
+    axes = tuple(
+        forward_axis(filters[i], stride[i], padding[i][0], dilation[i], target[i + 1] * window[i]) for i in range(3)
+    )
+    region = tuple((axis.outputs - 1) * axis.step + axis.extent for axis in axes)
+    step = window[2] * stride[2]
+    columns = -(-region[2] // step)
+    parts = step * source[4]  # of a row: a plane for each column of a step and each channel
+    row = parts * columns
+
+    def place(c: int, d: int, h: int, w: int) -> int:
+        return (d * region[1] + h) * row + (w % step * source[4] + c) * columns + w // step
+
+    offsets = [
+        [
+            place(c, *(t * s + r * g for t, s, r, g in zip(tap, stride, taps, dilation, strict=True)))
+            for tap in product(*map(range, window))
+        ]
+        for *taps, c in product(*map(range, filters), range(source[4]))
+    ]
+    jumps = [window[i] * stride[i] for i in range(2)]
+    places = [
+        [(o * jumps[0] * region[1] + p * jumps[1]) * row + v for v in range(0, target[3], lanes)]
+        for o, p in product(range(target[1]), range(target[2]))
+    ]
+    flops = 2 * prod(target) * prod(window) * len(offsets)
+    table = np.array(offsets, np.int64)
+    return PlanesPlan(
+        lanes,
+        products_code(table.shape[1], dtype),
+        np.array(
+            [*(axis.start for axis in axes), *region[:2], columns, parts, lanes, split_code(parts, dtype)], np.int64
+        ),
+        table,
+        np.ascontiguousarray(table.T),
+        np.array(places, np.int64),
+        -(-region[0] * region[1] * row // lanes) * lanes + lanes,
+        flops > SERIAL_FLOPS,
+    )
+
+
+@jit(inner=True)
+def _cut_image(x, n, numbers, planes):
+    """Fill the planes of one image; what lies outside it is zero."""
+    start_d, start_h, start_w, region_d, region_h, columns, parts, lanes, split = to_fixed_tuple(numbers, 9)
+    _, D, H, W, C = x.shape
+    size, row = x.itemsize, parts * columns
+    zero_bytes(planes.ctypes.data, size * planes.size)
+    first, last = max(0, -start_h), min(region_h, H - start_h)
+    for d in range(max(0, -start_d), min(region_d, D - start_d)):
+        source = (((n * D + d + start_d) * H + first + start_h) * W + start_w) * C
+        call_split(split, x.ctypes.data + size * source, W * C, -start_w * C, (W - start_w) * C,
+                   planes.ctypes.data + size * (d * region_h + first) * row, columns, row, last - first,
+                   (columns + lanes - 1) // lanes)  # fmt: skip
+
+
+@jit(inner=True)
+def _forward_image(n, thread, code, x, w, bias, numbers, offsets, places, image, buffers, leaders, y, winner):
+    K, Q = w.shape[1], y.shape[3]
+    size, (rows, vectors), most = x.itemsize, places.shape, code.size - 1
+    planes, z = buffers[thread, :image], buffers[thread, image:]
+    own, pitch = leaders[thread], z.size // K
+    lanes, blocks = pitch // vectors, (K + most - 1) // most
+    _cut_image(x, n, numbers, planes)
+    rows_y, rows_winner = y.reshape(y.shape[0], rows, Q * K), winner.reshape(y.shape[0], rows, Q * K)
+    for i in range(rows):
+        for v in range(vectors):
+            for block in range(blocks):
+                k, after = K * block // blocks, K * (block + 1) // blocks
+                call_products(code[after - k], planes.ctypes.data + size * places[i, v], offsets.ctypes.data,
+                              offsets.shape[0], w.ctypes.data + size * k, K, bias.ctypes.data + size * k,
+                              z.ctypes.data + size * (k * pitch + v * lanes), pitch,
+                              own.ctypes.data + k * pitch + v * lanes, pitch)  # fmt: skip
+        to, to_winner = rows_y[n, i], rows_winner[n, i]
+        for q in range(Q):
+            for k in range(K):
+                to[np.uintp(q * K + k)] = z[np.uintp(k * pitch + q)]
+                to_winner[np.uintp(q * K + k)] = own[np.uintp(k * pitch + q)]
+
+
+@jit
+def _forward(team, code, x, w, bias, numbers, offsets, places, image, buffers, leaders, y, winner):
+    share(team, x.shape[0], _forward_image, (code, x, w, bias, numbers, offsets, places, image, buffers, leaders, y,
+                                             winner))  # fmt: skip
+
+
+def forward(
+    x: np.ndarray, w: np.ndarray, b: np.ndarray | None, stride: Triple, padding: Padding, dilation: Triple,
+    window: Triple, y: np.ndarray, winner: np.ndarray,
+) -> None:  # fmt: skip
+    """Fill y and winner as `conv_pool_forward`."""
+    plan = plan_planes(x.shape, y.shape, w.shape[:3], stride, padding, dilation, window, x.dtype)
+    K, threads = w.shape[4], threads_for(plan.parallel)
+    row = K * plan.places.shape[1] * plan.lanes
+    buffers, leaders = _buffers(threads, plan.image + row, row, x.dtype)
+    bias = np.zeros(K, x.dtype) if b is None else b
+    call_parallel(plan.parallel, _forward, plan.products, x, w.reshape(-1, K), bias,
+                  plan.numbers, plan.offsets, plan.places, plan.image, buffers, leaders, y, winner)  # fmt: skip
+
+
+def _buffers(threads: int, elements: int, winners: int, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
+    """Return scratch memory of each thread: planes with what follows them, and winners."""
+    buffers = scratch("planes", threads * elements, dtype)[: threads * elements].reshape(threads, elements)
+    leaders = scratch("winners", threads * winners, np.dtype(np.uint8))[: threads * winners]
+    return buffers, leaders.reshape(threads, winners)
+
+
+@jit(inner=True)
+def _part_channels(dy, winner, rows, pitch, taps, gradients, leaders, db):
+    """Fill gradients and leaders (K, rows, pitch) from one image's dy and winner, and add to db (K,)."""
+    K = db.size
+    Q = dy.size // (rows * K)
+    flat_dy, flat_winner = dy.reshape(dy.size), winner.reshape(dy.size)
+    for i in range(rows):
+        at, to = i * Q * K, i * pitch
+        for _ in range(Q):
+            for k in range(K):
+                g, tap = flat_dy[np.uintp(at + k)], flat_winner[np.uintp(at + k)]
+                gradients[np.uintp(to + k * rows * pitch)] = g
+                leaders[np.uintp(to + k * rows * pitch)] = tap
+                db[np.uintp(k)] += g if tap < taps else 0
+            at += K
+            to += 1
+        for k in range(K):
+            for q in range(Q, pitch):
+                leaders[np.uintp((k * rows + i) * pitch + q)] = taps
+
+
+@jit(inner=True)
+def _gradient_chunk(chunk, thread, code, lanes, x, dy, winner, numbers, back, places, image, buffers, leaders, dw, db):
+    (chunks, K, count), (N, taps), (rows, vectors) = dw.shape, (x.shape[0], back.shape[0]), places.shape
+    size, pitch = x.itemsize, vectors * lanes
+    planes, gradients, own = buffers[thread, :image], buffers[thread, image:], leaders[thread]
+    sums = gradients[K * rows * pitch :]
+    number_blocks = (count + code.shape[0] - 2) // (code.shape[0] - 1)
+    channel_blocks = (K + code.shape[1] - 2) // (code.shape[1] - 1)
+    zero_bytes(sums.ctypes.data, size * sums.size)
+    db[chunk][:] = 0
+    for n in range(chunk * N // chunks, (chunk + 1) * N // chunks):
+        _cut_image(x, n, numbers, planes)
+        _part_channels(dy[n], winner[n], rows, pitch, taps, gradients, own, db[chunk])
+        for channel_block in range(channel_blocks):
+            k, after = K * channel_block // channel_blocks, K * (channel_block + 1) // channel_blocks
+            for block in range(number_blocks):
+                f, last = count * block // number_blocks, count * (block + 1) // number_blocks
+                call_gradient(code[last - f, after - k], planes.ctypes.data, back.ctypes.data + 8 * f, count, taps,
+                              places.ctypes.data, rows * vectors, gradients.ctypes.data + size * k * rows * pitch,
+                              own.ctypes.data + k * rows * pitch, rows * pitch,
+                              sums.ctypes.data + size * (k * count + f) * lanes, lanes, count * lanes)  # fmt: skip
+    flat = dw[chunk].reshape(K * count)
+    for i in range(K * count):
+        total = dw.dtype.type(0)
+        for lane in range(lanes):
+            total += sums[np.uintp(i * lanes + lane)]
+        flat[i] = total
+
+
+@jit
+def _join_chunks(partial_w, partial_b, dw, db):
+    """Add the chunks' sums in order: dw (numbers, K), db (K,)."""
+    chunks, K, count = partial_w.shape
+    for chunk in range(1, chunks):
+        for k in range(K):
+            partial_b[0, k] += partial_b[chunk, k]
+            for f in range(count):
+                partial_w[0, k, f] += partial_w[chunk, k, f]
+    for k in range(K):
+        db[k] = partial_b[0, k]
+        for f in range(count):
+            dw[f, k] = partial_w[0, k, f]
+
+
+@jit
+def _backward(team, code, lanes, x, dy, winner, numbers, back, places, image, buffers, leaders, partial_w, partial_b,
+              dw, db):  # fmt: skip
+    share(team, partial_w.shape[0], _gradient_chunk, (code, lanes, x, dy, winner, numbers, back, places, image, buffers,
+                                                      leaders, partial_w, partial_b))  # fmt: skip
+    _join_chunks(partial_w, partial_b, dw, db)
+
+
+def backward_weight(
+    x: np.ndarray, dy: np.ndarray, winner: np.ndarray, stride: Triple, padding: Padding, dilation: Triple,
+    window: Triple, dw: np.ndarray, db: np.ndarray | None,
+) -> None:  # fmt: skip
+    """Fill dw and (where it is given) db as `conv_pool_backward`."""
+    plan = plan_planes(x.shape, dy.shape, dw.shape[:3], stride, padding, dilation, window, x.dtype)
+    lanes, K, count, threads = plan.lanes, dw.shape[4], plan.offsets.shape[0], threads_for(plan.parallel)
+    pixels, chunks = K * plan.places.size * lanes, min(x.shape[0], CHUNKS)
+    held = chunks * K * count
+    buffers, leaders = _buffers(threads, plan.image + pixels + K * count * lanes, pixels, x.dtype)
+    partial = scratch("partial", held + chunks * K, x.dtype)
+    call_parallel(plan.parallel, _backward, gradient_code(x.dtype), lanes, x, dy, winner, plan.numbers, plan.back,
+                  plan.places, plan.image, buffers, leaders, partial[:held].reshape(chunks, K, count),
+                  partial[held : held + chunks * K].reshape(chunks, K), dw.reshape(-1, K),
+                  db if db is not None else np.empty(K, x.dtype))  # fmt: skip

@@ -1,0 +1,103 @@
+"""The index arithmetic of the fused stage of `conv_pool.py`, done once per shape."""
+
+from functools import lru_cache
+from itertools import product
+from typing import NamedTuple
+
+import numpy as np
+from numba.np.unsafe.ndarray import to_fixed_tuple
+
+from fastcnn.kernels.cpu.convolution.axes import Padding, Triple, forward_axis
+from fastcnn.kernels.cpu.convolution.copy_padded import copy_padded
+from fastcnn.kernels.cpu.convolution.direct_plan import merged_pixels, runs_of
+from fastcnn.kernels.cpu.runtime.compiler import jit
+from fastcnn.kernels.cpu.runtime.partition import SERIAL_FLOPS
+
+
+class PoolPlan(NamedTuple):
+    """One fused stage: scalars in the order of POOL_NUMBERS, tables of offsets in elements."""
+
+    numbers: np.ndarray
+    taps: np.ndarray  # filter taps in the order of the packed weights
+    batch: np.ndarray  # offsets of the runs of taps
+    merge: int  # pooled pixels side by side whose outputs share a vector
+    merge_step: int  # filter taps between them
+    forward_run: int  # elements of a run, widened for merged pixels
+    a_rows: np.ndarray  # offsets of a pooled row's pixels in the padded x, window tap by window tap
+    c_rows: np.ndarray  # and in the buffer of convolution outputs (window taps, Q, K)
+    patches: np.ndarray  # offset of each window tap's patch in the padded x, and 0 for the tap where ReLU cut
+    windows: np.ndarray  # offset of each window in the padded x
+    run: int
+    padded: bool
+    image: int  # elements of one padded image
+    parallel: bool
+
+
+POOL_NUMBERS = (
+    "run taps_in_window start_d start_h start_w region_d region_h region_w pitch_d pitch_h jump_d jump_h padded"
+).split()
+
+
+@lru_cache(maxsize=256)
+def plan_conv_pool(
+    source: tuple[int, ...], target: tuple[int, ...], filters: Triple, stride: Triple, padding: Padding,
+    dilation: Triple, window: Triple, lanes: int,
+) -> PoolPlan:  # fmt: skip
+    """Plan the stage from x of shape `source` to y of shape `target`."""
+    _, D, H, W, C = source
+    Q, K = target[3], target[4]
+    axes = tuple(
+        forward_axis(filters[i], stride[i], padding[i][0], dilation[i], target[i + 1] * window[i]) for i in range(3)
+    )
+    depth, height, width = axes
+    region = tuple((axis.outputs - 1) * axis.step + axis.extent for axis in axes)
+    padded = any(axis.outside(size) for axis, size in zip(axes, (D, H, W), strict=True))
+    pitch_h = (region[2] if padded else W) * C
+    pitch_d = (region[1] if padded else H) * pitch_h
+    batch, run = runs_of(axes, (pitch_d, pitch_h, C), C, 1)
+    steps = (depth.step * pitch_d, height.step * pitch_h, width.step * C)
+    patches = np.array(
+        [sum(t * s for t, s in zip(tap, steps, strict=True)) for tap in product(*map(range, window))], np.int64
+    )
+    jumps = [np.arange(target[i + 1]) * window[i] * steps[i] for i in range(3)]
+    pooled = width._replace(step=width.step * window[2])
+    merge = merged_pixels(pooled, K, filters[2] if run == C * filters[2] else 0, Q, lanes)
+    places = np.minimum(np.arange(-(-Q // merge)) * merge, Q - merge)
+    values = dict(
+        run=run, taps_in_window=patches.size, start_d=depth.start, start_h=height.start, start_w=width.start,
+        region_d=region[0], region_h=region[1], region_w=region[2], pitch_d=pitch_d, pitch_h=pitch_h,
+        jump_d=window[0] * steps[0], jump_h=window[1] * steps[1], padded=int(padded),
+    )  # fmt: skip
+    flops = 2 * int(np.prod(target)) * patches.size * int(np.prod(filters)) * C
+    return PoolPlan(
+        np.array([values[name] for name in POOL_NUMBERS], np.int64),
+        np.arange(int(np.prod(filters))),
+        batch,
+        merge,
+        pooled.step,
+        run + (merge - 1) * pooled.step * C,
+        (patches[:, None] + places * window[2] * steps[2]).ravel(),
+        (np.arange(patches.size)[:, None] * Q * K + places * K).ravel(),
+        np.append(patches, 0),
+        np.add.outer(np.add.outer(*jumps[:2]), jumps[2]).ravel(),
+        run,
+        padded,
+        region[0] * pitch_d if padded else D * H * W * C,
+        flops > SERIAL_FLOPS,
+    )
+
+
+@jit(inner=True)
+def source_address(x, n, numbers, buffer):
+    """Return the address of image n's first window: in a padded copy where there is padding, else in place."""
+    (_, _, start_d, start_h, start_w, region_d, region_h, region_w, pitch_d, pitch_h, _, _, padded) = to_fixed_tuple(
+        numbers, 13
+    )
+    _, D, H, W, C = x.shape
+    if padded:
+        copy_padded(
+            0, x, n, start_d, start_h, start_w, 0, 1, 1, 1, region_d, region_h, region_w, C, pitch_d, pitch_h, C,
+            buffer.ctypes.data,
+        )  # fmt: skip
+        return buffer.ctypes.data
+    return x.ctypes.data + x.itemsize * ((((n * D + start_d) * H + start_h) * W + start_w) * C)

@@ -1,0 +1,399 @@
+"""Winograd's convolution: 3x3 filters at stride 1 with a quarter of the multiplications, 5x5 ones with a third.
+
+    y = A' [ (G w G') * (B' x B) ] A     for every 6x6 patch x of the input, r x r filter w and m x m patch y
+
+with m + r = 7. Transformed patches V and filters U (36, C, K) meet in 36 matrix products (`gemm.py`). A task
+takes a block of patches through all three steps while V and the products stay in L2: a small block where U stays there,
+too. While it multiplies, it asks for the next block's source and for the lines of its outputs, so that memory works in
+that time as well. Where U outgrows the caches, all threads take a group of patches through the steps together, so that
+U is read once for many. The gradient by the input is the same pass with turned, transposed filters; groups of channels
+are passes of their own.
+
+Sums are rounded as those of larger numbers: against exact results the error's root mean square stays below
+`ERROR_BOUND` times the output's (normal data, up to 1024 input channels), some eight times that of direct sums.
+
+Source: Lavin, Gray, "Fast Algorithms for Convolutional Neural Networks", 2016.
+"""
+
+from functools import lru_cache
+from itertools import product
+from typing import NamedTuple
+
+import numpy as np
+
+from fastcnn.kernels.cpu.convolution.axes import Padding, Triple
+from fastcnn.kernels.cpu.convolution.copy_padded import copy_padded
+from fastcnn.kernels.cpu.convolution.winograd.gemm import call_products, point_products
+from fastcnn.kernels.cpu.convolution.winograd.transforms import call_output, call_to_points, transforms
+from fastcnn.kernels.cpu.runtime.compiler import jit
+from fastcnn.kernels.cpu.runtime.launch import call_parallel, threads_for
+from fastcnn.kernels.cpu.runtime.parallel import share
+from fastcnn.kernels.cpu.runtime.partition import LINE, MIN_TASKS, blocks_of
+from fastcnn.kernels.cpu.runtime.workspace import packed, scratch
+from fastcnn.kernels.cpu.simd.epilogue import added_away, finish
+from fastcnn.kernels.cpu.simd.tile import Tiles, call_transpose, zero_bytes
+
+ERROR_BOUND = 2e-5
+POINTS = 36  # products a patch
+FUSED_WEIGHTS = 10 * 1024 * 1024  # bytes of U up to which a task takes its patches through all steps
+BLOCK_BYTES = 640 * 1024  # of such a task's V and products, which should stay in L2
+HELD_WEIGHTS = 256 * 1024  # bytes of U that stay in L2, too
+HELD_BLOCK_BYTES = 160 * 1024  # of a task's V and products then
+GROUP_BYTES = 12 * 1024 * 1024  # else: of the V and products of a group of patches, which should stay in L3
+WEIGHT_BYTES = 48 * 1024 * 1024  # of U and turned filters at once: more output channels are taken in chunks
+NEAR_BYTES = 12 * 1024 * 1024  # where patches are few and filters turned, so that both stay in L3 until they are read
+MIN_PATCHES = 14  # of a task: a whole tile's rows
+FEW_CHANNELS = 8  # fewer are left to direct sums; 8 to 15 of them take those 1.2 to 1.7 times as long (measured)
+
+
+class Costs(NamedTuple):
+    """Cycles of one core, as fitted to some hundred random shapes measured both ways (AVX-512, float32).
+
+    Transforms: a multiply-add of two vectors, a patch's vector of input and of output channels, a point of a filter.
+    Direct sums: a multiply-add of two vectors, a pixel's vector of channels, an element of the filter.
+    """
+
+    product: float
+    input: float
+    output: float
+    point: float
+    fixed: float
+    direct_product: float
+    direct_pixel: float
+    direct_weight: float
+    direct_fixed: float
+
+
+FORWARD = Costs(1.31, 227, 185, 0.77, 180_000, 1.13, 3.3, 0.55, 130_000)
+
+
+class Patches(NamedTuple):
+    """How the output is cut: patches down and across, patches a block, blocks, and the pitches of the points."""
+
+    down: int
+    across: int
+    fused: bool  # a block is one task's; else a block is a group of patches that all threads take step by step
+    block: int
+    blocks: int
+    chunk: int  # output channels at once
+    together: int  # points that a call multiplies: all where U stays in L2
+    vector_pitch: int  # elements between vectors of channels of V and of the products
+    v_pitch: int  # between points of V, of the products and of U
+    m_pitch: int
+    u_pitch: int
+
+    @property
+    def tasks(self) -> int:
+        """How many tasks finish outputs, each a part of its own."""
+        return self.blocks if self.fused else self.blocks * -(-self.block // min(self.across, self.block))
+
+
+def odd_lines(elements: int, itemsize: int) -> int:
+    """Round up to an odd number of cache lines: rows so far apart meet in no set of a cache."""
+    line = LINE // itemsize
+    return (-(-elements // line) | 1) * line
+
+
+@lru_cache(maxsize=512)
+def plan_patches(
+    N: int, P: int, Q: int, C: int, K: int, pixels: int, turned: bool, lanes: int, itemsize: int
+) -> Patches:
+    """Cut N images of P x Q outputs into blocks of patches of pixels x pixels; filters may have to be turned first."""
+    down, across = -(-P // pixels), -(-Q // pixels)
+    wide = 2 * lanes
+    panel_bytes = POINTS * C * wide * itemsize
+    panels = -(-K // wide)
+    fused = panels * panel_bytes <= FUSED_WEIGHTS
+    turned_bytes = (7 - pixels) ** 2 * C * wide * itemsize
+    chunks, nearer = (-(-panels // max(1, most // (panel_bytes + turned_bytes))) for most in (WEIGHT_BYTES, NEAR_BYTES))
+    if turned and 2 * (nearer - 1) * N * down * across < K:  # the points of x are made again for each chunk
+        chunks = nearer
+    chunk = min(K, -(-panels // chunks) * wide)
+    vectors_in, vectors_out = -(-C // lanes), -(-chunk // lanes)
+    count = N * down * across
+    held = panels * panel_bytes <= HELD_WEIGHTS
+    most = GROUP_BYTES if not fused else HELD_BLOCK_BYTES if held else BLOCK_BYTES
+    fitting = most // (POINTS * (vectors_in + vectors_out) * lanes * itemsize)
+    if held:
+        fitting = min(fitting, count // MIN_TASKS)
+    block = blocks_of(count, max(MIN_PATCHES, fitting))[0]
+    if held:  # whole rows of patches, or equal parts of one
+        block = block // across * across or blocks_of(across, block)[0]
+    return Patches(
+        down, across, fused, block, -(-count // block), chunk, POINTS if held else 1, block * lanes,
+        odd_lines(vectors_in * block * lanes, itemsize), odd_lines(vectors_out * block * lanes, itemsize),
+        odd_lines(-(-chunk // wide) * C * wide, itemsize),
+    )  # fmt: skip
+
+
+def applies(
+    filters: Triple, stride: Triple, padding: Padding, dilation: Triple, dtype: np.dtype, transposed: bool
+) -> bool:
+    """Say whether a convolution is a 3x3 or 5x5 one at stride 1 in float32; float64 is for exact work, stays direct."""
+    plain = filters in ((1, 3, 3), (1, 5, 5)) and stride == dilation == (1, 1, 1) and padding[0] == (0, 0)
+    reaches = not transposed or max(max(pair) for pair in padding) < filters[1]
+    return plain and reaches and dtype == np.float32
+
+
+def slices_as_images(a: np.ndarray) -> np.ndarray:
+    """View (N, D, H, W, C) as N * D images of one slice: a filter of depth 1 meets every slice alone."""
+    return a.reshape(a.shape[0] * a.shape[1], 1, *a.shape[2:])
+
+
+@lru_cache(maxsize=512)
+def is_faster(costs: Costs, N: int, P: int, Q: int, C: int, K: int, taps: int, lanes: int) -> bool:
+    """Compare the cycles of this way, from C to K channels and N images of P x Q outputs, with those of direct sums."""
+    if min(C, K) < min(lanes, FEW_CHANNELS):
+        return False
+    pixels, vectors_in, vectors_out = 7 - taps, -(-C // lanes), -(-K // lanes)
+    patches = N * -(-P // pixels) * -(-Q // pixels)
+    # A multiply-add takes half a cycle; a lone vector of outputs cannot keep both units busy.
+    products = C * vectors_out / 2 * (1.2 if vectors_out == 1 else 1.0)
+    transformed = POINTS * patches * products * costs.product + POINTS * C * K * costs.point + costs.fixed
+    transformed += patches * (vectors_in * costs.input + vectors_out * costs.output)
+    direct = taps**2 * (N * P * Q * products * costs.direct_product + C * K * costs.direct_weight) + costs.direct_fixed
+    return transformed < direct + N * P * Q * (vectors_in + vectors_out) * costs.direct_pixel
+
+
+@jit(inner=True)
+def _filter_channel(c, thread, transform, w, taps, C, first, filters, block, U, u_pitch):
+    pitch = w.shape[2]
+    for panel in range((filters + block - 1) // block):
+        wide = min(block, filters - panel * block)
+        target = U.ctypes.data + w.itemsize * (panel * C + c) * block
+        for e in range(POINTS if wide < block else 0):
+            zero_bytes(target + w.itemsize * e * u_pitch, w.itemsize * block)
+        source = w.ctypes.data + w.itemsize * (c * pitch + first + panel * block)
+        call_to_points(transform, source, taps * C * pitch, C * pitch, target, u_pitch, block // 2, wide)
+
+
+@jit
+def _filters(team, transform, w, taps, C, first, filters, block, U, u_pitch):
+    """Fill U (36, panels, C, block) with transformed filters, lanes past the last channel zero.
+
+    They are `filters` columns from `first` on of w (taps * taps, C, columns).
+    """
+    share(team, C, _filter_channel, (transform, w, taps, C, first, filters, block, U, u_pitch))
+
+
+@jit(inner=True)
+def to_points(first, count, copy, transform, x, first_channel, C, extent, pixels, top, left, down, across, patch_pitch,
+              V, vector_pitch, v_pitch, source):  # fmt: skip
+    """Fill V with the points of C channels of `count` patches of x from patch `first` on, extent x extent pixels each.
+
+    A patch stands `pixels` from the next one, its points of a vector of channels patch_pitch; source is scratch.
+    """
+    size, i = x.itemsize, 0
+    while i < count:
+        # The patches taken of one row of patches: their source is copied in one sweep.
+        column, rest = (first + i) % across, (first + i) // across
+        p, n = rest % down * pixels, rest // down
+        run = min(count - i, across - column)
+        wide = pixels * (run - 1) + extent
+        copy_padded(copy, x, n, 0, p - top, pixels * column - left, first_channel, 1, 1, 1, 1, extent, wide, C,
+                    extent * wide * C, wide * C, C, source)  # fmt: skip
+        for j in range(run):
+            call_to_points(transform, source + size * pixels * j * C, wide * C, C, V + size * (i + j) * patch_pitch,
+                           v_pitch, vector_pitch, C)  # fmt: skip
+        i += run
+
+
+@jit(inner=True)
+def _multiply(e, together, panel, part, parts, count, addresses, lanes, size, C, K, U, u_pitch, V, vector_pitch,
+              v_pitch, M, m_pitch, fetch, fetch_step, store, store_step, away):  # fmt: skip
+    """Multiply `together` points from e on, of one of the equal parts of `count` patches, by one panel of U."""
+    wide, first = 2 * lanes, count * part // parts
+    vectors = (min(wide, K - panel * wide) + lanes - 1) // lanes
+    call_products(
+        addresses[count * (part + 1) // parts - first, vectors], V + size * (e * v_pitch + first * lanes), v_pitch,
+        vector_pitch, U + size * (e * u_pitch + panel * C * wide), u_pitch,
+        M + size * (e * m_pitch + first * lanes + 2 * panel * vector_pitch), m_pitch, C, together, fetch, fetch_step,
+        store, store_step, away,
+    )  # fmt: skip
+
+
+@jit(inner=True)
+def _to_pixels(task, first, count, transform, lanes, M, vector_pitch, m_pitch, pixels, bias, epilogue, down, across,
+               first_channel, channels, y):  # fmt: skip
+    """Fill `count` patches of y, from patch `first` on, with the products' pixels plus bias: that of the task's own."""
+    _, _, P, Q, K = y.shape
+    size, i = y.itemsize, 0
+    biases = bias.ctypes.data + size * (bias.shape[1] * min(task, bias.shape[0] - 1) + first_channel)
+    while i < count:
+        # The patches taken of one row of patches: a function that follows takes their rows of pixels whole.
+        column, rest = (first + i) % across, (first + i) // across
+        p, n = rest % down * pixels, rest // down
+        run, high = min(count - i, across - column), min(pixels, P - p)
+        row = y.ctypes.data + size * (((n * P + p) * Q + pixels * column) * K + first_channel)
+        for j in range(run):
+            call_output(transform, M + size * (i + j) * lanes, m_pitch, vector_pitch,
+                        biases, epilogue, row + size * pixels * j * K, Q * K, K, channels, high,
+                        min(pixels, Q - pixels * (column + j)))  # fmt: skip
+        finish(epilogue, row, high, Q * K, min(pixels * run, Q - pixels * column), K, channels, size)
+        i += run
+
+
+@jit(inner=True)
+def _block(task, thread, copy, addresses, codes, lanes, x, c0, C, pixels, top, left, U, u_pitch, bias, epilogue, down,
+           across, block, vector_pitch, v_pitch, m_pitch, k0, K, together, buffers, y):  # fmt: skip
+    """Take one block of patches through all steps."""
+    size, first = x.itemsize, task * block
+    _, _, _, W, channels = x.shape
+    filters = y.shape[4]
+    tile_rows, panels = addresses.shape[0] - 1, (K + 2 * lanes - 1) // (2 * lanes)
+    patches = x.shape[0] * down * across
+    count = min(block, patches - first)
+    V = buffers[thread].ctypes.data
+    M = V + size * POINTS * v_pitch
+    to_points(first, count, copy, codes[0], x, c0, C, 6, pixels, top, left, down, across, lanes, V, vector_pitch,
+              v_pitch, M + size * POINTS * m_pitch)  # fmt: skip
+    parts = (count + tile_rows - 1) // tile_rows
+    calls, fetch_step, store_step, away = POINTS // together * panels * parts, 0, 0, added_away(epilogue)
+    steps = calls * together * ((C + lanes - 1) // lanes)
+    # While it multiplies, a task asks for the source of the patches that this thread most likely takes next, and for
+    # the lines of its outputs; where it takes a part of a row of patches, for a part of those of the row after.
+    fetch = x.ctypes.data + size * (x.size * max(first + block, first + across) // patches + (6 - pixels - top) * W * C)
+    store = y.ctypes.data + size * (y.size * (first if block >= across else first + across) // patches)
+    if channels == C:
+        fetch_step = size * x.size * block // patches // steps
+    if filters == K:
+        store_step = size * y.size * block // patches // steps
+    for call in range(calls):
+        e, panel, part = 0, call % panels, call // panels
+        if together == 1:
+            e, panel, part = call // (panels * parts), call // parts % panels, call % parts
+        done = steps * call // calls
+        _multiply(e, together, panel, part, parts, count, addresses, lanes, size, C, K, U.ctypes.data, u_pitch, V,
+                  vector_pitch, v_pitch, M, m_pitch, fetch + done * fetch_step, fetch_step, store + done * store_step,
+                  store_step, away)  # fmt: skip
+    _to_pixels(task, first, count, codes[1], lanes, M, vector_pitch, m_pitch, pixels, bias, epilogue, down, across, k0,
+               K, y)  # fmt: skip
+
+
+@jit
+def _blocks(team, tasks, copy, addresses, codes, lanes, x, c0, C, pixels, top, left, U, u_pitch, bias, epilogue, down,
+            across, block, vector_pitch, v_pitch, m_pitch, k0, K, together, buffers, y):  # fmt: skip
+    share(team, tasks, _block, (copy, addresses, codes, lanes, x, c0, C, pixels, top, left, U, u_pitch, bias, epilogue,
+                                down, across, block, vector_pitch, v_pitch, m_pitch, k0, K, together, buffers,
+                                y))  # fmt: skip
+
+
+@jit(inner=True)
+def _points_task(task, thread, first, count, run, copy, transform, x, c0, C, pixels, top, left, down, across, lanes, V,
+                 vector_pitch, v_pitch, buffers):  # fmt: skip
+    begin = task * run
+    to_points(first + begin, min(run, count - begin), copy, transform, x, c0, C, 6, pixels, top, left, down, across,
+              lanes, V + x.itemsize * begin * lanes, vector_pitch, v_pitch, buffers[thread].ctypes.data)  # fmt: skip
+
+
+@jit(inner=True)
+def _multiply_task(task, thread, panels, count, addresses, lanes, size, C, K, U, u_pitch, V, vector_pitch, v_pitch, M,
+                   m_pitch):  # fmt: skip
+    parts = (count + addresses.shape[0] - 2) // (addresses.shape[0] - 1)
+    e, panel, panel_bytes = task // panels, task % panels, size * C * 2 * lanes
+    fetch = U + size * (e * u_pitch + (panel + 1) * C * 2 * lanes)  # of the next panel
+    step = panel_bytes // (parts * ((C + lanes - 1) // lanes))
+    for part in range(parts):
+        _multiply(e, 1, panel, part, parts, count, addresses, lanes, size, C, K, U, u_pitch, V, vector_pitch, v_pitch,
+                  M, m_pitch, fetch + panel_bytes * part // parts, step, 0, 0, 0)  # fmt: skip
+
+
+@jit(inner=True)
+def _pixels_task(task, thread, before, first, count, run, transform, lanes, M, vector_pitch, m_pitch, pixels, bias,
+                 epilogue, down, across, k0, K, y):  # fmt: skip
+    begin, size = task * run, y.itemsize
+    _to_pixels(before + task, first + begin, min(run, count - begin), transform, lanes, M + size * begin * lanes,
+               vector_pitch, m_pitch, pixels, bias, epilogue, down, across, k0, K, y)  # fmt: skip
+
+
+@jit
+def _groups(team, groups, copy, addresses, codes, lanes, x, c0, C, pixels, top, left, U, u_pitch, bias, epilogue, down,
+            across, block, vector_pitch, v_pitch, m_pitch, k0, K, points, buffers, y):  # fmt: skip
+    """Take group after group of patches through the steps, all threads together."""
+    patches, V, size = x.shape[0] * down * across, points.ctypes.data, x.itemsize
+    M, panels, run = V + size * POINTS * v_pitch, (K + 2 * lanes - 1) // (2 * lanes), min(across, block)
+    tasks = (block + run - 1) // run
+    for group in range(groups):
+        first = group * block
+        count = min(block, patches - first)
+        share(team, (count + run - 1) // run, _points_task, (first, count, run, copy, codes[0], x, c0, C,
+              pixels, top, left, down, across, lanes, V, vector_pitch, v_pitch, buffers))  # fmt: skip
+        share(team, POINTS * panels, _multiply_task, (panels, count, addresses, lanes, size, C, K, U.ctypes.data,
+              u_pitch, V, vector_pitch, v_pitch, M, m_pitch))  # fmt: skip
+        share(team, (count + run - 1) // run, _pixels_task, (group * tasks, first, count, run, codes[1], lanes, M,
+              vector_pitch, m_pitch, pixels, bias, epilogue, down, across, k0, K, y))  # fmt: skip
+
+
+@jit(inner=True)
+def _turn_tap(tap, thread, transpose, w, lanes, first_row, rows, first, C, turned):
+    taps, all_rows, columns = w.shape
+    pitch = turned.shape[2]
+    for c in range(0, rows, lanes):
+        source = w.ctypes.data + w.itemsize * ((tap * all_rows + first_row + c) * columns + first)
+        target = turned.ctypes.data + w.itemsize * ((taps - 1 - tap) * C * pitch + c)
+        call_transpose(transpose, source, columns, target, pitch, min(lanes, rows - c), C)
+
+
+@jit
+def _turn(team, transpose, w, lanes, first_row, rows, first, C, turned):
+    """Fill turned (taps, C, pitch) with filters (taps, rows, columns) transposed and turned by half a circle.
+
+    They are `rows` rows from first_row on, and C columns from `first` on, of w.
+    """
+    share(team, w.shape[0], _turn_tap, (transpose, w, lanes, first_row, rows, first, C, turned))
+
+
+def _cut(source: tuple[int, ...], target: tuple[int, ...], taps: int, groups: int) -> tuple[int, ...]:
+    """Return (N, P, Q, C, K, pixels) of `plan_patches` for arrays of these shapes."""
+    N, O, _, _, C = source
+    return N * O, target[2], target[3], C // groups, target[4] // groups, 7 - taps
+
+
+def tasks_of(
+    source: tuple[int, ...], target: tuple[int, ...], taps: int, groups: int, transposed: bool, tiles: Tiles,
+    itemsize: int,
+) -> int:  # fmt: skip
+    """Return how many tasks finish outputs of an array of shape `target`."""
+    return plan_patches(*_cut(source, target, taps, groups), transposed, tiles.lanes, itemsize).tasks
+
+
+def winograd(
+    tiles: Tiles, x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, top: int, left: int, groups: int,
+    transposed: bool, epilogue: int, y: np.ndarray,
+) -> None:  # fmt: skip
+    """Fill y (N, O, P, Q, K) from x (N, O, H, W, C), float32, w (1, r, r, C / groups, K), padded by top and left zeros.
+
+    With `transposed`, x is dy, w the forward filter (1, r, r, K / groups, C) and y is dx. Where the epilogue measures,
+    `bias` (tasks, pitch) holds a record for each of the plan's tasks (`statistics_code.py`).
+    """
+    x, y = slices_as_images(x), slices_as_images(y)
+    C, K, taps = x.shape[4] // groups, y.shape[4] // groups, w.shape[1]
+    code, products = transforms(x.dtype, taps), point_products(x.dtype).products
+    plan = plan_patches(*_cut(x.shape, y.shape, taps, groups), transposed, tiles.lanes, x.itemsize)
+    large, filters = w.size > 1 << 13, w.reshape(taps * taps, w.shape[3], w.shape[4])
+    pitch = -(-plan.chunk // tiles.lanes) * tiles.lanes
+    turned = scratch("turned filters", taps * taps * C * pitch * transposed, x.dtype)
+    turned = turned[: taps * taps * C * pitch * transposed].reshape(-1, C, pitch)
+    threads = threads_for(plan.blocks > 1 or not plan.fused)
+    points, source = POINTS * (plan.v_pitch + plan.m_pitch), 6 * (7 * min(plan.block, plan.across) + 6) * C
+    held = source + (points if plan.fused else 0)
+    buffers = scratch("source", threads * held, x.dtype)[: threads * held].reshape(threads, held)
+    add = np.zeros((1, y.shape[4]), x.dtype) if bias is None else bias.reshape(-1, bias.shape[-1])
+    codes = np.array([code.input, code.output])
+    for group, first in product(range(groups), range(0, K, plan.chunk)):
+        channels = min(plan.chunk, K - first)
+        column = group * K + first
+        if transposed:
+            call_parallel(large, _turn, tiles.addresses[0, 0], filters, tiles.lanes, first, channels, group * C, C,
+                          turned, packs=w)  # fmt: skip
+        how = (turned, taps, C, 0) if transposed else (filters, taps, C, column)
+        U = packed("weights", w, POINTS * plan.u_pitch, x.dtype)
+        call_parallel(large, _filters, code.filter, *how, channels, 2 * tiles.lanes, U, plan.u_pitch, packs=w)
+        common = (tiles.addresses[1, 0], products, codes, tiles.lanes, x, group * C, C, 7 - taps, top, left, U,
+                  plan.u_pitch, add, epilogue, plan.down, plan.across, plan.block, plan.vector_pitch, plan.v_pitch,
+                  plan.m_pitch)  # fmt: skip
+        part = column, channels
+        if plan.fused:
+            call_parallel(plan.blocks > 1, _blocks, plan.blocks, *common, *part, plan.together, buffers, y)
+        else:
+            call_parallel(True, _groups, plan.blocks, *common, *part, scratch("points", points, x.dtype), buffers, y)

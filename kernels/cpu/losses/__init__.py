@@ -1,0 +1,1 @@
+"""How losses run, by the kind of their targets."""

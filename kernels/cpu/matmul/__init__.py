@@ -1,0 +1,1 @@
+"""Matrix products with few rows, and with one."""

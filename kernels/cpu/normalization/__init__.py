@@ -1,0 +1,1 @@
+"""How normalizations run: sums over columns (channels) and along rows."""

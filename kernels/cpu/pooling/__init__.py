@@ -1,0 +1,1 @@
+"""How pooling runs: windows over images."""

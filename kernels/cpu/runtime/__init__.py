@@ -1,0 +1,1 @@
+"""Compiling, launching and the threads: what knows nothing of numerics."""

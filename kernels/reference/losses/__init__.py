@@ -1,0 +1,1 @@
+"""The definitions of losses, by the kind of their targets."""
