@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from fastcnn.arrays import Array
 from fastcnn.backend import Backend, Call
 from fastcnn.engine.plan import Plan
 from fastcnn.engine.training_step import TrainingStep
 from fastcnn.errors import ArgumentError
-from fastcnn.graph.graph import Graph
 from fastcnn.losses import BoundLoss, Loss, MultiTask
 from fastcnn.losses.base import DOUBLE
 from fastcnn.training.history import Evaluation
+
+if TYPE_CHECKING:
+    from fastcnn.graph.graph import Graph
 
 
 @dataclass

@@ -511,7 +511,7 @@ class Graph(Structure):
         metadata
             A dict of JSON values to keep with the network; None keeps `net.metadata`.
         """
-        from fastcnn.checkpoint.safetensors import save
+        from fastcnn.checkpoint.writing import save
 
         save(self, path, metadata)
 

@@ -28,6 +28,7 @@ from fastcnn.errors import ArgumentError, DataError, ShapeError, TrainingError
 from fastcnn.representation import written_call
 from fastcnn.seeding import seeded
 from fastcnn.shapes import IntOrAxes, compact, is_int, per_axis, whole
+from fastcnn.sparse_coding import files
 from fastcnn.sparse_coding.inference import Inference, Schedule, normalized
 from fastcnn.training.progress import Bar
 
@@ -333,9 +334,7 @@ class SparseCoding(ChecksArguments):
         path
             The file.
         """
-        from fastcnn.sparse_coding.files import save
-
-        save([self], None, path)
+        files.save([self], None, path)
 
     @classmethod
     def load(cls, path: str | PathLike[str], device: str = "cpu") -> SparseCoding:
@@ -348,11 +347,9 @@ class SparseCoding(ChecksArguments):
         device
             "cpu" or "reference".
         """
-        from fastcnn.sparse_coding.files import load, unreadable
-
-        layers, _ = load(path, device)
+        layers, _ = files.load(path, SparseCoding, device)
         if len(layers) != 1:
-            raise unreadable(path, f"holds a stack of {len(layers)} layers: load it by SparseCodingStack.load")
+            raise files.unreadable(path, f"holds a stack of {len(layers)} layers: load it by SparseCodingStack.load")
         return layers[0]
 
     def _check_images(self, images: ArrayLike, what: str) -> Array:
