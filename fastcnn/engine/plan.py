@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from fastcnn.algorithms import resolve_algorithm
-from fastcnn.arrays import Array, Shape
+from fastcnn.arrays import Array, Shape, check_gradient
 from fastcnn.backend import Backend
 from fastcnn.engine.arena import Arena, Slot
 from fastcnn.engine.fusion import Fusion
@@ -213,11 +213,7 @@ class Plan:
                 f"backward got {len(gradients)} gradients, outputs: {len(self.output_gradients)}; give one for each."
             )
         for gradient, own in zip(gradients, self.output_gradients, strict=True):
-            if gradient.shape != own.shape:
-                raise ShapeError(
-                    f"backward got a gradient of shape {gradient.shape}, and the output has shape "
-                    f"{own.shape}: give one of that shape."
-                )
+            check_gradient(gradient, own)
             self.backend.copy(gradient, own)
 
     def backward(self) -> None:

@@ -123,8 +123,8 @@ class MaxUnpool(Layer):
             if x.ndim == self.rank + 2 and x.shape == indices.shape:
                 shape = self.output_shape(x.shape[1:], indices.shape[1:])
                 self._check_indices(indices, prod(shape[:-1]))
-                if held.plan is not None and held.plan.outputs[0].shape[1:] != shape:
-                    held.plan = None
+                if held.alone is not None and held.alone.y.shape[1:] != shape:
+                    held.alone = None
             return super().forward(xs[0], indices.astype(np.float64 if x.dtype == np.float64 else np.float32))
         finally:
             held.output_size = None
