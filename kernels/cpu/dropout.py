@@ -11,7 +11,7 @@ The hash takes two 32-bit products an element, which a vector of lanes computes 
 import numpy as np
 
 from fastcnn.kernels.cpu.runtime.compiler import jit
-from fastcnn.kernels.cpu.runtime.launch import call_parallel
+from fastcnn.kernels.cpu.runtime.launch import call_parallel, call_serial
 from fastcnn.kernels.cpu.runtime.parallel import share
 
 STEPS = 1 << 24  # that are told apart: float32 holds each as a whole number
@@ -40,11 +40,16 @@ def bits(i, low, high):
 
 
 @jit
-def draw_key(seed, step, key):
-    """Fill key (1,) from seed (1,) and step (1,), whole numbers below STEPS, and count the step."""
+def _draw_key(seed, step, key):
+    """Do `draw_key`."""
     word = mix(U64(np.int64(seed[0])) * U64(STEPS) + U64(np.int64(step[0])))
     key[0] = np.int64(word >> U64(1))
     step[0] = (np.int64(step[0]) + 1) % STEPS
+
+
+def draw_key(seed, step, key):
+    """Fill key (1,) from seed (1,) and step (1,), whole numbers below STEPS, and count the step."""
+    call_serial(_draw_key, seed, step, key)
 
 
 @jit(inner=True)

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from types import FunctionType
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -107,8 +108,9 @@ class Program:
 
 def is_captured(function: Callable[..., None]) -> bool:
     """Say whether programs repeat the launches of a call in its place: all of this room but what runs on the host."""
-    module = getattr(function, "__module__", None) or ""
-    return module.startswith(ROOM) and not getattr(function, "runs_on_host", False)
+    if not isinstance(function, FunctionType):  # a method, or a kernel without its entry point
+        return False
+    return function.__module__.startswith(ROOM) and not hasattr(function, "runs_on_host")
 
 
 def run_call(function: Callable[..., None], arguments: tuple[Any, ...]) -> None:

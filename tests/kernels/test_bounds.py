@@ -8,7 +8,8 @@ import pytest
 SCRIPT = """
 import ctypes, mmap, sys
 import numpy as np
-from fastcnn.kernels.cpu import conv, workspace
+from fastcnn.kernels.cpu import conv
+from fastcnn.kernels.cpu.runtime import workspace
 
 system = ctypes.CDLL(None)
 system.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]

@@ -45,10 +45,11 @@ print(y[0], sum(scale.stats.cache_hits.values()), sum(scale.stats.cache_misses.v
 
 RELU = """
 import numpy as np
-from fastcnn.kernels.cpu import activation, elementwise
+from fastcnn.kernels.cpu import activation
+from fastcnn.kernels.cpu.elementwise import map as loops
 x, y = np.arange(-50_000, 50_000, dtype=np.float32), np.empty(100_000, np.float32)
 activation.relu_forward(x, y)
-print(y.sum(dtype=float), sum(elementwise.apply_blocks.stats.cache_hits.values()))
+print(y.sum(dtype=float), sum(loops.apply_blocks.stats.cache_hits.values()))
 """
 
 PROGRAM = """

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastcnn.kernels.cpu.simd import streaming
 from fastcnn.kernels.cpu.convolution.depthwise import forward as depthwise
 from fastcnn.kernels.cpu.convolution.depthwise.forward import bands_of, meetings, segments_of, serves
 from fastcnn.kernels.cpu.runtime.cpu_info import CacheSizes
+from fastcnn.kernels.cpu.simd import streaming
 
 ONE = (1, 1, 1)
 SAME = ((0, 0), (1, 1), (1, 1))
