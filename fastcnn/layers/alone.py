@@ -65,11 +65,11 @@ class Alone:
         if self._training:
             self.store.touch()  # running statistics move
         self._forward.run()
-        return self._backend.to_host(self.y)
+        return self._backend.download(self.y)
 
     def backward(self, dy: Array) -> tuple[Array, ...]:
         """Return the gradients by the inputs, and fill those by the parameters; refuse a dy of another shape."""
         check_gradient(dy, self._dy)
-        self._backend.copy(dy, self._dy)
+        self._backend.upload(dy, self._dy)
         self._backward.run()
-        return tuple(self._backend.to_host(dx) for dx in self._dxs)
+        return tuple(self._backend.download(dx) for dx in self._dxs)

@@ -287,7 +287,7 @@ class Layer(ChecksArguments, Described, ABC):
         self._trainable = bool(value)
         if self.store is not None and not self._trainable:
             for gradient in self.store.grads[self].values():
-                gradient.fill(0)
+                self.store.backend.fill(gradient, 0)
 
     @property
     def has_values(self) -> bool:

@@ -145,7 +145,7 @@ class MaxUnpool(Layer):
             if dxs[0] is not None:
                 calls.append((resample.max_unpool_backward_input, (five_axes(dy), positions, five_axes(dxs[0]))))
             if dxs[1] is not None:
-                calls.append((dxs[1].fill, (0,)))
+                calls.append((backend.memory.fill, (dxs[1], 0)))
             return calls
 
         return Bound(backward, [(resample.max_unpool_forward, (five_axes(xs[0]), positions, five_axes(y)))])

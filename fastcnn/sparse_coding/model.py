@@ -252,7 +252,7 @@ class SparseCoding(ChecksArguments):
                 inference.move_filters(self.connectivity)
                 self._record(inference, batch, "filters", beta)
         inference.shrink(beta)
-        self._filters = backend.to_host(filters)
+        self._filters = backend.download(filters)
         return inference.objective()
 
     def _record(self, inference: Inference, batch: int, step: str, beta: float) -> None:
@@ -291,7 +291,7 @@ class SparseCoding(ChecksArguments):
                 inference.run(self.schedule)
             if not backend.all_finite(inference.x):
                 raise DataError(f"the images given to {self!r} are too large for {self.dtype}: scale them to [0, 1].")
-            maps[rows] = backend.to_host(inference.x)
+            maps[rows] = backend.download(inference.x)
         return maps
 
     def reconstruct(self, maps: ArrayLike, batch_size: int = 100) -> Array:
@@ -321,9 +321,9 @@ class SparseCoding(ChecksArguments):
         filters = backend.from_host(self.filters)
         for rows in slices(N, batch_size):
             inference = Inference(backend, images[rows], filters, self.lam, self.p)
-            backend.copy(z[rows], inference.z)
+            backend.upload(z[rows], inference.z)
             inference.to_images(inference.z, filters, inference.image)
-            images[rows] = backend.to_host(inference.image)
+            images[rows] = backend.download(inference.image)
         return images
 
     def save(self, path: str | PathLike[str]) -> None:
