@@ -378,7 +378,7 @@ class Graph(Structure):
             plan.load(arrays)
             plan.forward()
             self._thread.last = (plan, plan.arena.generation)
-            return _single([plan.backend.to_host(y) for y in plan.outputs])
+            return _single([plan.backend.download(y) for y in plan.outputs])
 
     def backward(self, *dys: ArrayLike) -> Any:
         """Fill the layers' `grads`; return the gradients by the inputs of this thread's last `forward`.
@@ -397,7 +397,7 @@ class Graph(Structure):
                 raise ArgumentError(f"{self!r} has no forward pass to go back from: call forward again first.")
             plan.load_gradients(given)
             plan.backward()
-            return _single([plan.backend.to_host(dx) for dx in plan.input_gradients])
+            return _single([plan.backend.download(dx) for dx in plan.input_gradients])
 
     def predict(self, *xs: Inputs, batch_size: int = 256) -> Any:
         """Return the outputs for any number of inputs, computed in batches.
@@ -514,7 +514,7 @@ class Graph(Structure):
         metadata
             A dict of JSON values to keep with the network; None keeps `net.metadata`.
         """
-        from fastcnn.checkpoint.safetensors import save
+        from fastcnn.checkpoint.writing import save
 
         save(self, path, metadata)
 

@@ -10,12 +10,12 @@ import fastcnn as fc
 from fastcnn.kernels.cpu import program
 
 OPERATIONS = (
-    "activation augment conv conv_pool conv_transpose dropout gain join linear local_norm loss norm optimizer pad "
-    "permute pool program resample softmax sparse"
+    "activation augment conv conv_pool conv_transpose dropout gain join linear local_norm loss memory norm optimizer "
+    "pad permute pool program resample softmax sparse"
 ).split()
 ON_HOST = {
     "gain.gain_forward", "gain.gain_backward_input", "local_norm.local_contrast_forward",
-    "local_norm.local_contrast_backward_input",
+    "local_norm.local_contrast_backward_input", "memory.gather",
 }  # fmt: skip
 
 
