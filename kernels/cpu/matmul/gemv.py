@@ -18,6 +18,7 @@ from fastcnn.kernels.cpu.runtime.compiler import jit
 from fastcnn.kernels.cpu.runtime.launch import call_parallel
 from fastcnn.kernels.cpu.runtime.machine_code import load_functions, load_once
 from fastcnn.kernels.cpu.runtime.parallel import share
+from fastcnn.kernels.cpu.runtime.partition import SERIAL_MOVES
 from fastcnn.kernels.cpu.runtime.workspace import scratch
 from fastcnn.kernels.cpu.simd.epilogue import finish, in_memory
 from fastcnn.kernels.cpu.simd.epilogue_code import clip_run
@@ -40,7 +41,6 @@ FEWEST_COLUMNS = 64  # below which the sums of a column are added one after the 
 MOST_WIDTH = 1 << 12  # columns of a task: the sums of a row stay in L1
 MOST_PARTS = 32  # runs of rows of w, enough for 16 threads: their sums are hardly anything beside w
 FEWEST_ELEMENTS = 1 << 14  # of w in a part
-SERIAL_ELEMENTS = 1 << 16  # of w, below which a second thread costs more to wake than it saves
 FINISHED = 1 << 9  # columns whose sums are added up at once
 
 STREAM = Signature("x x_rows w step y pitch rows columns")
@@ -177,7 +177,7 @@ def product(
     addresses = load_once(_loaded, dtype, lambda: _load(dtype))
     sums = scratch("parts of sums", parts * y.size, dtype)[: parts * y.size].reshape(parts, M, K)
     bias = np.empty(0, dtype) if b is None else b
-    call_parallel(w.size > SERIAL_ELEMENTS, _product, addresses[M], x.reshape(-1), F, w.reshape(-1), places, starts,
+    call_parallel(w.size > SERIAL_MOVES, _product, addresses[M], x.reshape(-1), F, w.reshape(-1), places, starts,
                   (each, wide, blocks), sums, bias, in_memory(epilogue), y)  # fmt: skip
 
 
@@ -203,5 +203,5 @@ def product_transposed(
     """Fill y (M, K) with rows of x times w' for w (K, F): dot products with the rows of w, a few at a time."""
     K, F = w.shape
     each = DOT_CHANNELS * max(-(-K // (DOT_CHANNELS * MOST_PARTS)), -(-FEWEST_ELEMENTS // (DOT_CHANNELS * F)))
-    call_parallel(w.size > SERIAL_ELEMENTS, _dots, -(-K // each), tiles(x.dtype).dots, x.reshape(-1), w, places, starts,
+    call_parallel(w.size > SERIAL_MOVES, _dots, -(-K // each), tiles(x.dtype).dots, x.reshape(-1), w, places, starts,
                   each, y, y_rows)  # fmt: skip
