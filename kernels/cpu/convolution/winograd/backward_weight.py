@@ -77,7 +77,8 @@ def _row(task, thread, first, copy, to_x, to_dy, x, c0, C, dy, k0, K, pixels, to
     to_points(index * across, across, copy, to_x, x, c0, C, 6, pixels, top, left, down, across, patch_pitch,
               V.ctypes.data + size * task * across * patch_pitch, lanes, v_pitch, buffer)  # fmt: skip
     n, p, pitch = index // down, index % down * pixels, pixels * across * K
-    copy_padded(copy, dy, n, 0, p, 0, k0, 1, 1, 1, 1, pixels, pixels * across, K, pixels * pitch, pitch, K, buffer)
+    copy_padded(copy, dy, (n, 0, p, 0, k0), (1, 1, 1), (1, pixels, pixels * across, K), (pixels * pitch, pitch, K),
+                buffer)  # fmt: skip
     for j in range(across):
         for panel in range((K + block - 1) // block):
             call_to_points(to_dy, buffer + size * (pixels * j * K + panel * block), pitch, K,

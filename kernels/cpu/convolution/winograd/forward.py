@@ -190,8 +190,8 @@ def to_points(first, count, copy, transform, x, first_channel, C, extent, pixels
         p, n = rest % down * pixels, rest // down
         run = min(count - i, across - column)
         wide = pixels * (run - 1) + extent
-        copy_padded(copy, x, n, 0, p - top, pixels * column - left, first_channel, 1, 1, 1, 1, extent, wide, C,
-                    extent * wide * C, wide * C, C, source)  # fmt: skip
+        copy_padded(copy, x, (n, 0, p - top, pixels * column - left, first_channel), (1, 1, 1), (1, extent, wide, C),
+                    (extent * wide * C, wide * C, C), source)  # fmt: skip
         for j in range(run):
             call_to_points(transform, source + size * pixels * j * C, wide * C, C, V + size * (i + j) * patch_pitch,
                            v_pitch, vector_pitch, C)  # fmt: skip
