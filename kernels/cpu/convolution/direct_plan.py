@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from itertools import product
 from math import gcd
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -207,13 +207,8 @@ def make_gather(
         channels=(C // groups, K // groups),
         panels=panels,
         panel_chunks=panel_chunks,
-        start=(depth.start, height.start, width.start),
-        step=(depth.step, height.step, width.step),
         skip=skip,
-        extent=(depth.extent, height.extent, width.extent),
-        out_start=(depth.out_start, height.out_start, width.out_start),
-        out_step=(depth.out_step, height.out_step, width.out_step),
-        counts=(depth.outputs, height.outputs, width.outputs),
+        **_of_axes(read_axes),
         block=(rows, columns),
         blocks_across=(rows_blocks, columns_blocks),
         pitch=pitch,
@@ -233,6 +228,12 @@ def make_gather(
         parallel=2 * N * depth.outputs * height.outputs * width.outputs * K * max(1, len(taps)) * C // groups
         > SERIAL_FLOPS,
     )
+
+
+def _of_axes(axes: tuple[Axis, Axis, Axis]) -> dict[str, Any]:
+    """Return the fields of a gather that hold a number of each axis."""
+    fields = zip(*((a.start, a.step, a.extent, a.out_start, a.out_step, a.outputs) for a in axes), strict=True)
+    return dict(zip(("start", "step", "extent", "out_start", "out_step", "counts"), fields, strict=True))
 
 
 def _reading(
