@@ -1,8 +1,6 @@
 """The commands about this machine: `doctor` and `warmup`."""
 
 import os
-import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from sweeps import selected
 
 import fastcnn as fc
 from fastcnn import host
@@ -108,68 +107,41 @@ def test_doctor_names_damaged_kernels_until_they_are_mended(
     assert "1 compiled kernel," in run("doctor").stdout
 
 
-def test_after_warmup_of_a_network_its_commands_compile_nothing(tmp_path: Path) -> None:
-    environment = os.environ | {"FASTCNN_CACHE_DIR": str(tmp_path / "cache")}
+# Runs a command, and writes down which kernels it asks for: in the cache, and where that has none, it compiles.
+ASKS = """
+import atexit, pathlib, sys
+from fastcnn.cli.main import main
+from fastcnn.kernels.cpu.compiler import machine_code
 
-    def compiled(*arguments: str) -> tuple[int, str]:
-        """Run a command; return how many files it leaves in the cache, and what it says on standard error."""
-        before = set((tmp_path / "cache").rglob("*"))
-        command = [sys.executable, "-c", "from fastcnn.cli.main import main; main()", *arguments]
+asked, right = [], machine_code.load
+machine_code.load = lambda name: (asked.append(name), right(name))[1]
+atexit.register(lambda: pathlib.Path("asked").write_text(" ".join(asked)))
+main()
+"""
+
+
+@pytest.mark.parametrize("cache", selected(["shared", "empty"], "shared"))
+def test_after_warmup_of_a_network_its_commands_compile_nothing(tmp_path: Path, cache: str) -> None:
+    environment = os.environ | ({"FASTCNN_CACHE_DIR": str(tmp_path / "cache")} if cache == "empty" else {})
+
+    def asked(*arguments: str) -> set[str]:
+        """Run a command, which says nothing on standard error; return the names of the kernels it asks for."""
+        command = [sys.executable, "-c", ASKS, *arguments]
         done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment, cwd=tmp_path)
-        assert done.returncode == 0, done.stderr
-        return len(set((tmp_path / "cache").rglob("*")) - before), done.stderr
+        assert (done.returncode, done.stderr) == (0, "")
+        return set((tmp_path / "asked").read_text().split())
 
-    assert compiled("warmup", "lenet5")[0] > 50
-    quickly = ("--epochs", "1", "--out", "net.safetensors")
-    assert compiled("train", "lenet5", *quickly) == (0, "")
-    assert compiled("train", "lenet5", *quickly, "--optimizer", "adam", "--augment", "--batch-size", "77") == (0, "")
-    assert compiled("eval", "net.safetensors", "--batch-size", "100") == (0, "")
+    compiled = asked("warmup", "lenet5")
+    assert len(compiled) > 50
+    quickly = ("train", "lenet5", "--epochs", "1", "--out", "net.safetensors")
     Image.fromarray(np.eye(8, dtype=np.uint8) * 255).save(tmp_path / "eight.png")
-    assert compiled("predict", "net.safetensors", "eight.png") == (0, "")
-    made, said = compiled("train", "lenet5", *quickly, "--threads", "1", "--optimizer", "rmsprop")
-    assert (made, said) == (0, "")
-    made, said = compiled("bench", "--model", "lenet5", "--batch", "3", "--seconds", "0", "--repeats", "1")
-    assert (made, said) == (0, "")
-    shutil.rmtree(tmp_path / "cache")
-    made, said = compiled("eval", "net.safetensors")
-    assert (made > 20, said) == (True, "Compiling kernels for this machine, once: later runs load them.\n")
-
-
-def test_what_is_compiled_is_told_on_standard_error_unless_only_errors_are_wanted(
-    run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from fastcnn.kernels.cpu.compiling import watch
-
-    def fit(*arguments: object, **keywords: object) -> None:
-        watch.say("compiling")
-        raise fc.TrainingError("enough")
-
-    monkeypatch.setattr(fc.Trainer, "fit", fit)
-    assert run("train", "lenet5").stderr == "compiling\nError: enough\n"
-    assert run("train", "lenet5", "--quiet").stderr == "Error: enough\n"
-
-
-@pytest.mark.parametrize(
-    ("arguments", "sentence"),
-    [
-        (("--input-shape", "8x8x1"), "--input-shape and --classes go with the name of a network: give one."),
-        (("lenet6",), "did you mean lenet"),
-        (("lenet5", "--input-shape", "2x2x1"), "lenet5"),
-        (("autoencoder", "--classes", "3"), "autoencoder has no classes; leave out --classes."),
-    ],
-)
-def test_warmup_refuses_what_is_no_network(run: Callable[..., Any], arguments: tuple[str, ...], sentence: str) -> None:
-    result = run("warmup", *arguments)
-    assert result.exit_code in (1, 2)
-    assert sentence in result.stderr
-    assert "[1/" not in result.stdout
-
-
-def test_what_is_told_while_a_bar_is_drawn_stands_on_a_line_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
-    from fastcnn.cli.main import _to_stderr
-    from fastcnn.progress import Bar
-
-    with Bar(True, "epoch 1/1", 10):
-        _to_stderr("compiling")
-    lines = re.split(r"[\r\n]+", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().err))
-    assert "compiling" in [line.strip() for line in lines]
+    for command in (
+        quickly,
+        (*quickly, "--optimizer", "adam", "--augment", "--batch-size", "77"),
+        ("eval", "net.safetensors", "--batch-size", "100"),
+        ("predict", "net.safetensors", "eight.png"),
+        (*quickly, "--threads", "1", "--optimizer", "rmsprop"),
+    ):
+        needed = asked(*command)
+        assert needed
+        assert not needed - compiled
