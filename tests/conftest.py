@@ -1,12 +1,12 @@
 """What all tests share: rooms, number types, integer-filled arrays, random window geometry."""
 
 import importlib
-import os
 from math import prod
 from typing import NamedTuple
 
 import numpy as np
 import pytest
+import workers
 from hypothesis import settings
 from hypothesis import strategies as st
 from sweeps import run
@@ -14,31 +14,28 @@ from sweeps import run
 from fastcnn.backend import get
 
 ROOMS = ("reference", "cpu")
-WORKERS = 4  # processes at most: each holds up to 2 GB, and its kernels run on several threads
 
 # The same examples in every run: a failure anywhere is a failure everywhere.
 settings.register_profile("reproducible", derandomize=True, deadline=None, max_examples=60)
 settings.load_profile("reproducible")
 
 
-def cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config):
-    """Take a process for each core where all tests are asked for: kernels compile on one core at a time."""
-    everything = config.args_source is pytest.Config.ArgsSource.TESTPATHS
-    option = config.option
-    unasked = getattr(option, "numprocesses", 0) is None and not (option.usepdb or option.collectonly)
-    if everything and unasked and "PYTEST_XDIST_WORKER" not in os.environ:  # such a process is one of them
-        option.numprocesses, option.dist = min(WORKERS, cores()), "worksteal"
+    """Spread all tests over the cores."""
+    workers.spread(config)
 
 
 def pytest_configure(config):
     """Tell the sweeps which run this is."""
     run.exhaustive = "not exhaustive" not in config.option.markexpr
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Note what there is before some of it is left out."""
+    for item in items:
+        run.files[item.path]["exhaustive" if item.get_closest_marker("exhaustive") else "every run"] += 1
 
 
 class Geometry(NamedTuple):

@@ -105,7 +105,7 @@ def house(tmp_path):
 
 @pytest.fixture(scope="session")
 def filled(tmp_path_factory):
-    """Kernels like those of `house`, what PROGRAM prints with them, and its machine code: compiled once for all tests."""
+    """Kernels like those of `house` with the machine code of PROGRAM, compiled once, and what it prints."""
     house = build(tmp_path_factory.mktemp("filled"))
     return house, finish(start(house, PROGRAM))
 

@@ -3,6 +3,7 @@
 The selection holds each value of each axis; the combinations of several axes, and most draws, are in the rest.
 """
 
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from itertools import product
 from types import SimpleNamespace
@@ -12,7 +13,8 @@ import pytest
 from hypothesis import settings
 
 SHARE = 4  # every run draws one of so many examples
-run = SimpleNamespace(exhaustive=False)  # conftest.py knows which run this is before a test is imported
+# Which run this is, which conftest.py knows before a test is imported; and how many tests of each kind a file has.
+run = SimpleNamespace(exhaustive=False, files=defaultdict(Counter))
 
 
 def examples(count: int) -> Callable[[Any], Any]:
