@@ -4,7 +4,8 @@
 
 Its forward pass is the input gradient of the convolution from K to C channels that has this filter, one gather for each
 phase of the stride, so no zeros are multiplied; its input gradient is that convolution's forward pass. `problem` is
-that convolution's, from y to x: the shape of y decides how far the output reaches past the last filter (`output_padding`).
+that of this convolution, from y to x: the shape of y decides how far the output reaches past the last filter
+(`output_padding`).
 """
 
 import numpy as np

@@ -180,7 +180,8 @@ def test_not_a_number_stays_in_its_channel(cpu, fill):
 def test_empty_batch(request, fill, dtype, room):
     room = request.getfixturevalue(room)
     x, w = np.zeros((0, 1, 5, 5, 3), dtype), normal(0, (1, 3, 3, 3, 4), dtype)
-    _, mean, variance = forward(room, fill, x, w, None, (ONE, SAME, ONE, 1), np.zeros(4, dtype), (0, 1, 5, 5, 4))
+    problem = describe(x, (0, 1, 5, 5, 4), w, ONE, SAME, ONE)
+    _, mean, variance = forward(room, fill, x, w, None, problem, np.zeros(4, dtype), problem.y)
     assert (mean.tolist(), variance.tolist()) == ([[0.0] * 4], [[0.0] * 4])
 
 
