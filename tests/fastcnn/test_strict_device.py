@@ -101,7 +101,9 @@ LAYERS = [
     fc.Conv2d(3, 4, 3, padding=1), fc.BatchNorm2d(3), fc.MaxPool2d(2, return_indices=True), fc.AvgPool2d(2), fc.ReLU(),
     fc.AdaptiveAvgPool2d(1), fc.AdaptiveMaxPool2d(2, return_indices=True), fc.Dropout2d(0.5), fc.Flatten(),
     fc.Softmax(), fc.Upsample(scale_factor=2), fc.ConvTranspose2d(3, 4, 2, stride=2), fc.GroupNorm(1, 3),
-    fc.LeakyReLU(0.1), fc.Linear(3, 2),
+    fc.LeakyReLU(0.1), fc.Linear(3, 2), fc.LocalContrastNorm(3), fc.LocalResponseNorm(3), fc.Gain(3),
+    fc.Pad(2, mode="reflect"), fc.SeparableConv2d(3, 4, 3), fc.LPPool2d(2, 2), fc.InstanceNorm2d(3), fc.LayerNorm(3),
+    fc.PadChannels(1, 2), fc.Dropout(0.2), fc.Elementwise(lambda x: x * x, lambda x: x + x), fc.Permute(2, 1, 0),
 ]  # fmt: skip
 
 
