@@ -257,6 +257,94 @@ def test_files_are_written_through_one_door():
         assert wrote == {WRITERS[path.name]} & wrote if path.name in WRITERS else not wrote, path
 
 
+MOST_ARGUMENTS, MOST_LINES = 12, 60
+LONG = {  # functions of `kernels/` that still are longer: none is added
+    "cpu/conv.py conv_measured_forward",
+    "cpu/conv_pool.py _forward",
+    "cpu/conv_pool.py _forward_image",
+    "cpu/convolution/backward_weight.py _add_patches",
+    "cpu/convolution/backward_weight.py _pack_dy",
+    "cpu/convolution/backward_weight.py _product_task",
+    "cpu/convolution/backward_weight.py _product_tasks",
+    "cpu/convolution/backward_weight.py plan_product",
+    "cpu/convolution/depthwise/code.py call_gradients",
+    "cpu/convolution/depthwise/code.py call_products",
+    "cpu/convolution/depthwise/code.py emit_products",
+    "cpu/convolution/depthwise/code.py vector",
+    "cpu/convolution/depthwise/forward.py _task",
+    "cpu/convolution/depthwise/forward.py _tasks",
+    "cpu/convolution/pointwise_backward_weight.py _task",
+    "cpu/convolution/pooled/backward.py _add_input_gradient",
+    "cpu/convolution/pooled/backward.py _add_weight_gradient",
+    "cpu/convolution/pooled/backward.py _backward",
+    "cpu/convolution/pooled/backward.py _gradient_chunk",
+    "cpu/convolution/pooled/few_channels.py _backward",
+    "cpu/convolution/pooled/few_channels.py _forward",
+    "cpu/convolution/pooled/few_channels.py _forward_image",
+    "cpu/convolution/pooled/few_channels.py _gradient_chunk",
+    "cpu/convolution/pooled/few_channels_code.py call_gradient",
+    "cpu/convolution/scatter.py _add_row",
+    "cpu/convolution/scatter.py _scatter_task",
+    "cpu/convolution/scatter.py _scatter_tasks",
+    "cpu/convolution/winograd/gemm.py call_products",
+    "cpu/convolution/winograd/gemm.py call_sums",
+    "cpu/convolution/winograd/transforms.py call_output",
+    "cpu/matmul/skinny_gemm.py _multiply",
+    "cpu/matmul/skinny_gemm.py _product",
+    "cpu/matmul/skinny_gemm.py _product_task",
+    "cpu/norm.py normalize",
+    "cpu/norm.py normalize_image",
+    "cpu/normalization/groups_backward.py gradient_chunk",
+    "cpu/normalization/groups_backward.py gradient_image",
+    "cpu/normalization/groups_backward.py group_norm_backward",
+    "cpu/normalization/groups_backward.py measure_gradient",
+    "cpu/normalization/groups_backward.py normalize_backward",
+    "cpu/normalization/groups_backward.py sum_gradient",
+    "cpu/normalization/row_code.py call_gradient",
+    "cpu/normalization/rows.py normalize_rows_backward",
+    "cpu/normalization/rows.py short_rows_backward",
+    "cpu/normalization/short_rows.py gradient_short",
+    "cpu/normalization/wide.py gradient_row_wide",
+    "cpu/normalization/wide.py gradient_wide",
+    "cpu/normalization/wide.py scale_wide",
+    "cpu/optimizer.py _adam_block",
+    "cpu/optimizer.py _rmsprop_block",
+    "cpu/pooling/lp.py _norm_back_row",
+    "cpu/pooling/lp.py _norm_back_rows",
+    "cpu/pooling/window_code.py call_sweep",
+    "cpu/pooling/window_loop.py _sweep_row",
+    "cpu/pooling/window_loop.py _sweep_rows",
+    "cpu/simd/tile.py call_dot",
+    "cpu/simd/tile.py call_tile",
+    "cpu/sparse.py root_block",
+    "cpu/sparse.py shrink_root",
+    "reference/conv.py conv_measured_forward",
+    "reference/norm.py group_norm_backward",
+}
+
+
+def functions(path: Path) -> Iterator[tuple[str, int, int]]:
+    """Yield name, number of arguments and of lines without the docstring; an object's first values are its own."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if not isinstance(node, ast.FunctionDef) or node.name == "__init__":
+            continue
+        first, given = node.body[0], node.args
+        lines = node.end_lineno - node.lineno + 1
+        if ast.get_docstring(node, clean=False) is not None:
+            lines -= first.end_lineno - first.lineno + 1
+        yield node.name, len(given.posonlyargs) + len(given.args) + len(given.kwonlyargs), lines
+
+
+def test_functions_are_short():
+    long = {
+        f"{path.relative_to(ROOT / 'kernels').as_posix()} {name}"
+        for path in files("kernels")
+        for name, arguments, lines in functions(path)
+        if arguments > MOST_ARGUMENTS or lines > MOST_LINES
+    }
+    assert long == LONG
+
+
 def test_reference_room_never_calls_what_it_checks():
     for path in files("kernels/reference"):
         assert not {module for module in imports(path) if "kernels.cpu" in module}

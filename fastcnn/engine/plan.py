@@ -194,6 +194,9 @@ class Plan:
 
     def load(self, arrays: Sequence[Array]) -> None:
         """Copy arrays of fitting shapes into the inputs, cast to the plan's dtype."""
+        if len(arrays) == 1:
+            self._writers[0](arrays[0])  # at once: small networks notice
+            return
         for array, write in zip(arrays, self._writers, strict=True):
             write(array)
 
@@ -207,6 +210,11 @@ class Plan:
         """Fill the outputs from the inputs."""
         self.begin()
         self._program.run(self.store.version if self._keeps else None)
+
+    def results(self) -> list[Array]:
+        """Return NumPy copies of the outputs."""
+        download, outputs = self.backend.download, self.outputs
+        return [download(outputs[0])] if len(outputs) == 1 else [download(y) for y in outputs]
 
     def load_gradients(self, gradients: Sequence[Array]) -> None:
         """Copy gradients by the outputs in, or refuse those of other shapes."""

@@ -4,9 +4,10 @@ from math import prod
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from random_networks import networks
+from sweeps import examples
 
 import fastcnn as fc
 from fastcnn.backend import CACHE_LINE
@@ -128,7 +129,7 @@ def arrays_for(net, seed):
 
 
 @pytest.mark.parametrize("device", ["cpu", "reference"])
-@settings(max_examples=200)
+@examples(200)
 @given(network=networks(), seed=st.integers(0, 99))
 def test_a_plan_does_what_its_nodes_do(device, network, seed):
     net = fc.Graph(*network).to(device).astype("float64")
@@ -137,6 +138,7 @@ def test_a_plan_does_what_its_nodes_do(device, network, seed):
 
 
 @pytest.mark.parametrize("device", ["cpu", "reference"])
+@examples(60)
 @given(network=networks(), dtype=st.sampled_from(["float32", "float64"]), seed=st.integers(0, 99))
 def test_sharing_places_changes_no_bit(device, network, dtype, seed):
     net = fc.Graph(*network).to(device).astype(dtype)

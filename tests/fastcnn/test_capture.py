@@ -1,4 +1,4 @@
-"""What programs capture: a warm training step and a prediction are one call of native code, whatever layers they have."""
+"""What programs capture: a warm step and a warm prediction are one call of native code, whatever layers there are."""
 
 from importlib import import_module
 from types import FunctionType
@@ -81,7 +81,7 @@ def test_what_runs_on_the_host_is_marked_and_known():
     for name in OPERATIONS:
         room, definition = (import_module(f"fastcnn.kernels.{device}.{name}") for device in ("cpu", "reference"))
         for key, entry in vars(room).items():
-            if isinstance(entry, FunctionType) and hasattr(definition, key) and entry.__module__.startswith(program.ROOM):
-                if not program.is_captured(entry):
-                    marked.add(f"{name}.{key}")
+            ours = isinstance(entry, FunctionType) and entry.__module__.startswith(program.ROOM)
+            if ours and hasattr(definition, key) and not program.is_captured(entry):
+                marked.add(f"{name}.{key}")
     assert {entry for entry in marked if not entry.startswith("activation.")} == ON_HOST

@@ -303,11 +303,11 @@ def _product_task(task, thread, addresses, functions, lanes, x, dy, numbers, row
         images, rows, columns = min(images_block, N - n), min(rows_block, P - p), min(columns_block, Q - q)
         a = padded.ctypes.data
         for i in range(images):
-            copy_padded(addresses[1, 0], x, n + i, start_d + o * step_d * skip_d, start_h + p * step_h * skip_h,
-                        start_w + q * step_w * skip_w, g * group_channels + c0, skip_d, skip_h, skip_w, extent_d,
+            copy_padded(addresses[1, 0], x, (n + i, start_d + o * step_d * skip_d, start_h + p * step_h * skip_h,
+                        start_w + q * step_w * skip_w, g * group_channels + c0), (skip_d, skip_h, skip_w), (extent_d,
                         (rows - 1) * step_h + extent_h,
-                        ((columns + merge - 1) // merge * merge - 1) * step_w + extent_w, channels, pitch_d, pitch_h,
-                        pitch_w, a + size * i * pitch_n)  # fmt: skip
+                        ((columns + merge - 1) // merge * merge - 1) * step_w + extent_w, channels), (pitch_d, pitch_h,
+                        pitch_w), a + size * i * pitch_n)  # fmt: skip
         if patch_run > 0:
             for k in range(group_filters):
                 _add_patches(functions, lanes, dy, n, images, o, p, rows, k, a, patch_rows,

@@ -5,15 +5,18 @@ from fastcnn.kernels.cpu.simd.tile import call_copy_rows, copy_bytes, zero_bytes
 
 
 @jit(inner=True)
-def copy_padded(copy, source, n, d0, h0, w0, c0, skip_d, skip_h, skip_w, depth, rows, columns, channels, pitch_d,
-                pitch_h, pitch_w, target):  # fmt: skip
-    """Copy a box of pixels of image n, from (d0, h0, w0, c0) on, to the address target; pixels outside become zero.
+def copy_padded(copy, source, start, skips, sizes, pitches, target):
+    """Copy a box of pixels from `start` (n, d, h, w, c) on to the address target; pixels outside become zero.
 
-    source (N, D, H, W, C), of which every skip-th pixel is taken; pitches in elements between target's slices, rows
-    and pixels (pitch_w >= channels). The address of copy_rows serves where not all channels or pixels are taken, or
-    pixels are set apart.
+    source (N, D, H, W, C), of which every skip-th pixel is taken; `sizes` (slices, rows, columns, channels) of the
+    box; pitches in elements between target's slices, rows and pixels (no fewer than channels). The address of
+    copy_rows serves where not all channels or pixels are taken, or pixels are set apart.
     """
     _, D, H, W, C = source.shape
+    n, d0, h0, w0, c0 = start
+    skip_d, skip_h, skip_w = skips
+    depth, rows, columns, channels = sizes
+    pitch_d, pitch_h, pitch_w = pitches
     size = source.itemsize
     first, last = min(max(0, -(w0 // skip_w)), columns), max(0, min(columns, (W - w0 + skip_w - 1) // skip_w))
     for i in range(depth):

@@ -7,7 +7,6 @@ vectors of output channels wide) meets all pixels of the block, as many to a til
 """
 
 import numpy as np
-from numba.np.unsafe.ndarray import to_fixed_tuple
 
 from fastcnn.kernels.cpu.convolution.copy_padded import block_start, copy_padded
 from fastcnn.kernels.cpu.convolution.direct_plan import Gather
@@ -31,81 +30,125 @@ CLEARED = 16384  # elements that one task sets to zero
 PARALLEL_CLEARED = 8  # such tasks that one thread does as fast
 
 
-@jit(inner=True)
-def _gather_task(task, thread, addresses, dots, dot, lanes, source, packed, bias, epilogue, numbers, batch, a_rows,
-                 c_rows, lines, buffers, target):  # fmt: skip
-    """Compute one block of output pixels for one chunk of panels."""
-    (groups, reduce_channels, out_channels, run, panels, merge, start_d, start_h, start_w, step_d, step_h, step_w,
-     out_start_d, out_start_h, out_start_w, out_step_d, out_step_h, out_step_w, count_d, count_h, count_w, extent_d,
-     extent_h, extent_w, rows_block, columns_block, rows_blocks, columns_blocks, panel_chunks, pitch_d, pitch_h,
-     pitch_w, skip_d, skip_h, skip_w) = to_fixed_tuple(numbers, 35)  # fmt: skip
-    N, D, H, W, C = source.shape
-    _, O, P, Q, K = target.shape
-    buffer = buffers[thread]
-    itemsize, tile_rows, block = source.itemsize, addresses.shape[0] - 1, 2 * lanes
-    chunk, index = task % panel_chunks, task // panel_chunks
-    n, o, p, q = block_start(index, count_d, rows_blocks, rows_block, columns_blocks, columns_block)
-    rows, columns = min(rows_block, count_h - p), min(columns_block, count_w - q)
-    d0, h0, w0 = start_d + o * step_d * skip_d, start_h + p * step_h * skip_h, start_w + q * step_w * skip_w
-    if buffer.size > 0:
-        copy_padded(addresses[1, 0], source, n, d0, h0, w0, 0, skip_d, skip_h, skip_w, extent_d,
-                    (rows - 1) * step_h + extent_h, (columns - 1) * step_w + extent_w, C, pitch_d, pitch_h, pitch_w,
-                    buffer.ctypes.data)  # fmt: skip
-        a = buffer.ctypes.data
-    else:
-        a = source.ctypes.data + itemsize * ((((n * D + d0) * H + h0) * W + w0) * C)
-    out_d, out_h, out_w = out_start_d + o * out_step_d, out_start_h + p * out_step_h, out_start_w + q * out_step_w
-    c = target.ctypes.data + itemsize * ((((n * O + out_d) * P + out_h) * Q + out_w) * K)
-    edge = np.int64(columns < columns_block)
-    biases = bias.ctypes.data + itemsize * bias.shape[1] * min(index, bias.shape[0] - 1) if bias.size > 0 else 0
-    a_table, c_table = a_rows[edge].ctypes.data, c_rows[edge].ctypes.data
-    pixels = rows * ((columns + merge - 1) // merge)
-    if dot:
-        for m in range(0, pixels, DOT_ROWS):
-            call_dot(dots[min(DOT_ROWS, pixels - m), K], a, a_table + 8 * m, batch.ctypes.data, packed.ctypes.data,
-                     batch.size * run, c, c_table + 8 * m, run, batch.size, biases, epilogue)  # fmt: skip
-        finish(epilogue, c, rows, out_step_h * Q * K, columns, out_step_w * K, K, itemsize)
-        return
-    # While this block is computed, the source of the next one is asked for: most likely this thread will take it.
-    next_n, o, p, q = block_start(index + 1, count_d, rows_blocks, rows_block, columns_blocks, columns_block)
-    pixel = (next_n * D + start_d + o * step_d * skip_d) * H + start_h + p * step_h * skip_h
-    pixel = pixel * W + start_w + q * step_w * skip_w
-    fetch, steps = source.ctypes.data + itemsize * pixel * C, run * batch.size
-    cursor = 0 if next_n < N and panel_chunks == 1 else lines.size
-    tiles_needed = (pixels + tile_rows - 1) // tile_rows
-    high, higher = pixels // tiles_needed, pixels % tiles_needed  # rows of a tile; so many tiles have one more
-    panels_per_group = panels // groups
-    for panel in range(chunk * panels // panel_chunks, (chunk + 1) * panels // panel_chunks):
+@jit(inner=True, inline=True)
+def _first_pixel(plan, index):
+    """Return (image, slice, row, column) of the first source pixel of block `index`, which may lie outside."""
+    rows, columns = plan.block
+    n, o, p, q = block_start(index, plan.counts[0], plan.blocks_across[0], rows, plan.blocks_across[1], columns)
+    d, h, w = plan.start
+    step_d, step_h, step_w = plan.step
+    skip_d, skip_h, skip_w = plan.skip
+    return n, d + o * step_d * skip_d, h + p * step_h * skip_h, w + q * step_w * skip_w
+
+
+@jit(inner=True, inline=True)
+def _read_source(plan, copy, source, index, rows, columns, buffer):
+    """Return the address of the source of a block of rows x columns outputs: in place, or in a padded copy."""
+    _, D, H, W, C = source.shape
+    n, d, h, w = _first_pixel(plan, index)
+    if buffer.size == 0:
+        return source.ctypes.data + source.itemsize * ((((n * D + d) * H + h) * W + w) * C)
+    (_, step_h, step_w), (extent_d, extent_h, extent_w) = plan.step, plan.extent
+    sizes = extent_d, (rows - 1) * step_h + extent_h, (columns - 1) * step_w + extent_w, C
+    copy_padded(copy, source, (n, d, h, w, 0), plan.skip, sizes, plan.pitch, buffer.ctypes.data)
+    return buffer.ctypes.data
+
+
+@jit(inner=True, inline=True)
+def _next_source(plan, source, index):
+    """Return the address of the next block's source and the line of the table to begin with, past the end if none.
+
+    While a block is computed, the source of the next one is prefetched: most likely this thread will take it.
+    """
+    _, D, H, W, C = source.shape
+    n, d, h, w = _first_pixel(plan, index + 1)
+    reads = n < source.shape[0] and plan.panel_chunks == 1
+    return source.ctypes.data + source.itemsize * (((n * D + d) * H + h) * W + w) * C, 0 if reads else plan.lines.size
+
+
+@jit(inner=True, inline=True)
+def _multiply(tiles, plan, panels, pixels, a, a_table, packed, biases, epilogue, c, c_table, ahead):
+    """Compute so many pixels of the panels from the first to the last: `a` and `c` are addresses of their places.
+
+    `ahead` is what `_next_source` returns.
+    """
+    lanes, itemsize, steps = tiles.lanes, packed.itemsize, plan.run * plan.batch.size
+    block, most, batch, lines = 2 * lanes, plan.lines.size - steps, plan.batch.ctypes.data, plan.lines.ctypes.data
+    reduce_channels, out_channels = plan.channels
+    fetch, cursor = ahead
+    needed = (pixels + tiles.rows - 1) // tiles.rows
+    high, higher = pixels // needed, pixels % needed  # rows of a tile; so many tiles have one more
+    panels_per_group = plan.panels // plan.groups
+    for panel in range(*panels):
         g, k = panel // panels_per_group, panel % panels_per_group * block
-        channels = min(block, merge * out_channels - k)
+        channels = min(block, plan.merge * out_channels - k)
         vectors = (channels + lanes - 1) // lanes
         channel = g * out_channels + k
         after = 0
-        for i in range(tiles_needed):
+        for i in range(needed):
             m, after = after, after + high + np.int64(i < higher)
             call_tile(
-                addresses[after - m, vectors], a + itemsize * g * reduce_channels, a_table + 8 * m,
-                batch.ctypes.data, 1, packed.ctypes.data + itemsize * panel * batch.size * run * block, run * block,
-                block, c + itemsize * channel, c_table + 8 * m, run, batch.size,
-                biases + itemsize * channel if bias.size > 0 else 0, channels - (vectors - 1) * lanes, 0, epilogue,
-                fetch, lines.ctypes.data + 8 * min(cursor, lines.size - steps), np.int64(cursor < lines.size - steps),
+                tiles.addresses[after - m, vectors], a + itemsize * g * reduce_channels, a_table + 8 * m, batch, 1,
+                packed.ctypes.data + itemsize * panel * steps * block, plan.run * block, block,
+                c + itemsize * channel, c_table + 8 * m, plan.run, plan.batch.size,
+                biases + itemsize * channel if biases != 0 else 0, channels - (vectors - 1) * lanes, 0, epilogue,
+                fetch, lines + 8 * min(cursor, most), np.int64(cursor < most),
             )  # fmt: skip
             cursor += steps
-    first_panel, after = chunk * panels // panel_chunks, (chunk + 1) * panels // panel_chunks
-    if panel_chunks == 1:
-        finish(epilogue, c, rows, out_step_h * Q * K, columns, out_step_w * K, K, itemsize)
+
+
+@jit(inner=True, inline=True)
+def _multiply_dots(tiles, plan, channels, pixels, a, a_table, packed, biases, epilogue, c, c_table):
+    """Compute so many pixels of very few channels."""
+    batch, runs = plan.batch.ctypes.data, plan.batch.size
+    for m in range(0, pixels, DOT_ROWS):
+        call_dot(tiles.dots[min(DOT_ROWS, pixels - m), channels], a, a_table + 8 * m, batch, packed.ctypes.data,
+                 runs * plan.run, c, c_table + 8 * m, plan.run, runs, biases, epilogue)  # fmt: skip
+
+
+@jit(inner=True, inline=True)
+def _finish_block(plan, panels, block, epilogue, c, rows, columns, target):
+    """Apply the epilogue's function to what a task has computed of a block of rows x columns pixels."""
+    (_, _, _, Q, K), itemsize, (_, out_channels) = target.shape, target.itemsize, plan.channels
+    row_pitch, column_pitch = plan.out_step[1] * Q * K, plan.out_step[2] * K
+    if plan.panel_chunks == 1:
+        finish(epilogue, c, rows, row_pitch, columns, column_pitch, K, itemsize)
+        return
+    panels_per_group = plan.panels // plan.groups
+    for panel in range(*panels):
+        k = panel % panels_per_group * block
+        finish(epilogue, c + itemsize * (panel // panels_per_group * out_channels + k), rows, row_pitch, columns,
+               column_pitch, min(block, out_channels - k), itemsize)  # fmt: skip
+
+
+@jit(inner=True)
+def _direct_task(task, thread, tiles, plan, source, packed, bias, epilogue, buffers, target):
+    """Compute one block of output pixels for one chunk of panels."""
+    (_, O, P, Q, K), itemsize = target.shape, source.itemsize
+    chunk, index = task % plan.panel_chunks, task // plan.panel_chunks
+    panels = chunk * plan.panels // plan.panel_chunks, (chunk + 1) * plan.panels // plan.panel_chunks
+    (most_rows, most_columns), (down, across) = plan.block, plan.blocks_across
+    n, o, p, q = block_start(index, plan.counts[0], down, most_rows, across, most_columns)
+    rows, columns = min(most_rows, plan.counts[1] - p), min(most_columns, plan.counts[2] - q)
+    a = _read_source(plan, tiles.addresses[1, 0], source, index, rows, columns, buffers[thread])
+    (first_d, first_h, first_w), (step_d, step_h, step_w) = plan.out_start, plan.out_step
+    out_d, out_h, out_w = first_d + o * step_d, first_h + p * step_h, first_w + q * step_w
+    c = target.ctypes.data + itemsize * ((((n * O + out_d) * P + out_h) * Q + out_w) * K)
+    edge = np.int64(columns < most_columns)
+    biases = bias.ctypes.data + itemsize * bias.shape[1] * min(index, bias.shape[0] - 1) if bias.size > 0 else 0
+    a_table, c_table = plan.a_rows[edge].ctypes.data, plan.c_rows[edge].ctypes.data
+    pixels = rows * ((columns + plan.merge - 1) // plan.merge)
+    if plan.dot:
+        _multiply_dots(tiles, plan, K, pixels, a, a_table, packed, biases, epilogue, c, c_table)
     else:
-        for panel in range(first_panel, after):
-            k = panel % panels_per_group * block
-            finish(epilogue, c + itemsize * (panel // panels_per_group * out_channels + k), rows, out_step_h * Q * K,
-                   columns, out_step_w * K, min(block, out_channels - k), itemsize)  # fmt: skip
+        _multiply(tiles, plan, panels, pixels, a, a_table, packed, biases, epilogue, c, c_table,
+                  _next_source(plan, source, index))  # fmt: skip
+    _finish_block(plan, panels, 2 * tiles.lanes, epilogue, c, rows, columns, target)
 
 
 @jit
-def _gather_tasks(team, tasks, addresses, dots, dot, lanes, source, packed, bias, epilogue, numbers, batch, a_rows,
-                  c_rows, lines, buffers, target):  # fmt: skip
-    share(team, tasks, _gather_task, (addresses, dots, dot, lanes, source, packed, bias, epilogue, numbers, batch,
-                                      a_rows, c_rows, lines, buffers, target))  # fmt: skip
+def _direct_tasks(team, tiles, plan, source, packed, bias, epilogue, buffers, target):
+    share(team, plan.tasks, _direct_task, (tiles, plan, source, packed, bias, epilogue, buffers, target))
 
 
 @jit(inner=True)
@@ -146,6 +189,4 @@ def gather(
     given = given if given.ndim == 2 else given[np.newaxis]  # one for each block, or for all
     threads = threads_for(plan.parallel)
     buffers = scratch("source", threads * plan.scratch, dtype)[: threads * plan.scratch].reshape(threads, plan.scratch)
-    call_parallel(plan.parallel, _gather_tasks, plan.tasks, tiles.addresses, tiles.dots, plan.dot, tiles.lanes, source,
-                  rows, given, epilogue, plan.numbers, plan.batch, plan.a_rows, plan.c_rows, plan.lines, buffers,
-                  target)  # fmt: skip
+    call_parallel(plan.parallel, _direct_tasks, tiles, plan, source, rows, given, epilogue, buffers, target)

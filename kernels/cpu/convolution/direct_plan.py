@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from itertools import product
 from math import gcd
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -33,10 +33,25 @@ SOURCE_BYTES = 256 * 1024  # of one task's input pixels: with a weight panel the
 
 
 class Gather(NamedTuple):
-    """Everything a gather kernel needs, as integers and tables of offsets in elements."""
+    """Everything the kernel of a gather needs, as integers and tables of offsets in elements.
 
-    numbers: np.ndarray  # the scalars, in the order of GATHER_NUMBERS
+    Of three numbers, one is for each axis: slices, rows, columns.
+    """
+
     groups: int
+    channels: tuple[int, int]  # of a group: in the source, in the output
+    panels: int  # of output channels, of all groups
+    panel_chunks: int  # tasks of a block of pixels
+    start: Triple  # the first output pixel reads source pixels from here on,
+    step: Triple  # the next one so many of those further that are taken,
+    skip: Triple  # and every skip-th one is
+    extent: Triple  # of one output's taps, in pixels that are taken
+    out_start: Triple
+    out_step: Triple
+    counts: Triple  # of outputs
+    block: tuple[int, int]  # rows and columns of outputs
+    blocks_across: tuple[int, int]  # blocks down a slice, and across
+    pitch: Triple  # of the source, or of its copy
     merge: int  # output pixels side by side that share a vector
     merge_step: int  # source pixels between them
     dot: bool  # very few output channels: the lanes run along the reduction
@@ -56,14 +71,6 @@ class Gather(NamedTuple):
     def measured_blocks(self) -> int:
         """The blocks of which each may sum its outputs up: none where outputs overlap, or lanes are no channels."""
         return self.blocks if self.merge == 1 and not self.dot else 0
-
-
-GATHER_NUMBERS = (
-    "groups reduce_channels out_channels run panels merge start_d start_h start_w step_d step_h step_w "
-    "out_start_d out_start_h out_start_w out_step_d out_step_h out_step_w count_d count_h count_w extent_d "
-    "extent_h extent_w rows_block columns_block rows_blocks columns_blocks panel_chunks pitch_d pitch_h pitch_w "
-    "skip_d skip_h skip_w"
-).split()
 
 
 def block_shape(N: int, axes: Sequence[Axis], channels: int, itemsize: int, tile_rows: int) -> tuple[int, int]:
@@ -174,76 +181,90 @@ def make_gather(
     """Plan one gather from an array of shape `source` (N, D, H, W, C) into one of shape `target` (N, O, P, Q, K)."""
     N, D, H, W, C = source
     K = target[4]
-    depth, height, width = axes = whole_axes = reaching(axes[0], D), reaching(axes[1], H), reaching(axes[2], W)
-    block_lanes = 2 * lanes
-    panels = groups * -(-(K // groups) // block_lanes)
-    rows, columns = block_shape(N, axes, C, itemsize, tile_rows)
+    depth, height, width = whole_axes = reaching(axes[0], D), reaching(axes[1], H), reaching(axes[2], W)
+    panels = groups * -(-(K // groups) // (2 * lanes))
+    rows, columns = block_shape(N, whole_axes, C, itemsize, tile_rows)
     rows_blocks, columns_blocks = -(-height.outputs // rows), -(-width.outputs // columns)
     last_columns = width.outputs - (columns_blocks - 1) * columns
-    _, run = runs_of(axes, (0, 0, C), C, groups)
+    _, run = runs_of(whole_axes, (0, 0, C), C, groups)
     whole_rows = groups == 1 and run == C * len(width.taps)
     dot = groups == 1 and K <= DOT_CHANNELS and run >= DOT_MIN_RUN
     merge = merged_pixels(width, K, len(width.taps) if whole_rows and not dot else 0, last_columns, lanes)
     crowded = merge == 1 and not dot and crowds(width.step * C * itemsize, tile_rows)
-    padded = any(axis.outside(size) for axis, size in zip(axes, (D, H, W), strict=True))
+    padded = any(axis.outside(size) for axis, size in zip(whole_axes, (D, H, W), strict=True))
     copied = padded or (crowded and panels >= COPY_PANELS)
-    skips = (1, 1, 1)
-    if copied:
-        axes, skips = zip(*(sampled(axis) for axis in axes), strict=True)
-        depth, height, width = axes
-        pitch_w = C + LINE // itemsize if crowded else C
-        pitch_h = ((columns - 1) * width.step + width.extent) * pitch_w
-        pitch_d = ((rows - 1) * height.step + height.extent) * pitch_h
-    else:
-        pitch_w, pitch_h, pitch_d = C, W * C, H * W * C
-    batch, run = runs_of(axes, (pitch_d, pitch_h, pitch_w), C, groups)
+    read_axes, skip, pitch = _reading(whole_axes, source, (rows, columns), copied, crowded, itemsize)
+    depth, height, width = read_axes
+    batch, run = runs_of(read_axes, pitch, C, groups)
     run += (merge - 1) * width.step * C
     blocks = N * depth.outputs * rows_blocks * columns_blocks
     panel_chunks = min(panels, -(-MIN_TASKS // max(1, blocks))) if blocks < MIN_TASKS // 2 else 1
     taps = [(t * filters[1] + r) * filters[2] + s for t, r, s in product(depth.taps, height.taps, width.taps)]
-    values = dict(
-        groups=groups, reduce_channels=C // groups, out_channels=K // groups, run=run, panels=panels, merge=merge,
-        start_d=depth.start, start_h=height.start, start_w=width.start,
-        step_d=depth.step, step_h=height.step, step_w=width.step,
-        out_start_d=depth.out_start, out_start_h=height.out_start, out_start_w=width.out_start,
-        out_step_d=depth.out_step, out_step_h=height.out_step, out_step_w=width.out_step,
-        count_d=depth.outputs, count_h=height.outputs, count_w=width.outputs,
-        extent_d=depth.extent, extent_h=height.extent, extent_w=width.extent,
-        rows_block=rows, columns_block=columns, rows_blocks=rows_blocks, columns_blocks=columns_blocks,
-        panel_chunks=panel_chunks, pitch_d=pitch_d, pitch_h=pitch_h, pitch_w=pitch_w,
-        skip_d=skips[0], skip_h=skips[1], skip_w=skips[2],
-    )  # fmt: skip
-    sampled_axes, line_skips = zip(*(sampled(axis) for axis in whole_axes), strict=True)
-    box = [(count - 1) * axis.step + axis.extent for axis, count in zip(sampled_axes, (1, rows, columns), strict=True)]
     steps = run * batch.size
-    lines = line_table(source, (1, *box), line_skips, C, steps, itemsize)
-    flops = 2 * N * depth.outputs * height.outputs * width.outputs * K * max(1, len(taps)) * C // groups
+    shape = rows, columns, last_columns, merge
     return Gather(
-        np.array([values[name] for name in GATHER_NUMBERS], np.int64),
-        groups,
-        merge,
-        width.step,
-        dot,
-        np.array(taps, np.int64),
-        batch,
-        run,
-        _pixel_table(rows, columns, last_columns, merge, height.step * pitch_h, width.step * pitch_w),
-        _pixel_table(
-            rows,
-            columns,
-            last_columns,
-            merge,
-            height.out_step * target[3] * K,
-            width.out_step * K,
-            (1 + TILES_AHEAD) * tile_rows,
-        ),
-        np.append(lines, np.zeros(steps, np.int64)),
-        depth.extent * pitch_d if copied else 0,
-        depth.outputs * height.outputs * width.outputs,
-        blocks,
-        blocks * panel_chunks,
-        flops > SERIAL_FLOPS,
+        groups=groups,
+        channels=(C // groups, K // groups),
+        panels=panels,
+        panel_chunks=panel_chunks,
+        skip=skip,
+        **_of_axes(read_axes),
+        block=(rows, columns),
+        blocks_across=(rows_blocks, columns_blocks),
+        pitch=pitch,
+        merge=merge,
+        merge_step=width.step,
+        dot=dot,
+        taps=np.array(taps, np.int64),
+        batch=batch,
+        run=run,
+        a_rows=_pixel_table(*shape, height.step * pitch[1], width.step * pitch[2]),
+        c_rows=_pixel_table(*shape, height.out_step * target[3] * K, width.out_step * K, (1 + TILES_AHEAD) * tile_rows),
+        lines=np.append(_block_lines(source, whole_axes, (rows, columns), steps, itemsize), np.zeros(steps, np.int64)),
+        scratch=depth.extent * pitch[0] if copied else 0,
+        outputs=depth.outputs * height.outputs * width.outputs,
+        blocks=blocks,
+        tasks=blocks * panel_chunks,
+        parallel=2 * N * depth.outputs * height.outputs * width.outputs * K * max(1, len(taps)) * C // groups
+        > SERIAL_FLOPS,
     )
+
+
+def _of_axes(axes: tuple[Axis, Axis, Axis]) -> dict[str, Any]:
+    """Return the fields of a gather that hold a number of each axis."""
+    fields = zip(*((a.start, a.step, a.extent, a.out_start, a.out_step, a.outputs) for a in axes), strict=True)
+    return dict(zip(("start", "step", "extent", "out_start", "out_step", "counts"), fields, strict=True))
+
+
+def _reading(
+    axes: tuple[Axis, Axis, Axis], source: tuple[int, ...], block: tuple[int, int], copied: bool, crowded: bool,
+    itemsize: int,
+) -> tuple[tuple[Axis, Axis, Axis], Triple, Triple]:  # fmt: skip
+    """Return the axes on what tasks read, every how many of the source's pixels that holds, and its pitches.
+
+    That is the source itself, or a copy of the pixels that a block meets: where rows of a tile would crowd in few sets
+    of L1, with a cache line between pixels.
+    """
+    _, _, H, W, C = source
+    if not copied:
+        return axes, (1, 1, 1), (H * W * C, W * C, C)
+    (depth, skip_d), (height, skip_h), (width, skip_w) = (sampled(axis) for axis in axes)
+    rows, columns = block
+    pitch_w = C + LINE // itemsize if crowded else C
+    pitch_h = ((columns - 1) * width.step + width.extent) * pitch_w
+    pitch_d = ((rows - 1) * height.step + height.extent) * pitch_h
+    return (depth, height, width), (skip_d, skip_h, skip_w), (pitch_d, pitch_h, pitch_w)
+
+
+def _block_lines(
+    source: tuple[int, ...], axes: tuple[Axis, Axis, Axis], block: tuple[int, int], steps: int, itemsize: int
+) -> np.ndarray:
+    """Return the offsets in bytes of the cache lines that a block of outputs meets in the source."""
+    taken, skips = zip(*(sampled(axis) for axis in axes), strict=True)
+    depth, height, width = (
+        (count - 1) * axis.step + axis.extent for axis, count in zip(taken, (1, *block), strict=True)
+    )
+    return line_table(source, (1, depth, height, width), skips, source[4], steps, itemsize)
 
 
 @lru_cache(maxsize=1024)

@@ -38,16 +38,20 @@ ROOM = Path(__file__).resolve().parents[1]
 OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
 
 
-def jit(function: Callable[..., Any] | None = None, *, inner: bool = False, reorder: bool = False) -> Any:
+def jit(
+    function: Callable[..., Any] | None = None, *, inner: bool = False, inline: bool = False, reorder: bool = False
+) -> Any:
     """Compile a kernel: no GIL, fused multiply-adds allowed, NaN and infinity kept, code cached on disk.
 
     `inner` functions are called by kernels alone: they get no entry from Python, which would cost half of their
-    compile time, and no machine code of their own (`_Inlined`). In functions compiled with `reorder` the compiler may
+    compile time, and no machine code of their own (`_Inlined`). With `inline`, LLVM must take them in where they are
+    called: a plan is some hundred words, which a call would copy. In functions compiled with `reorder` the compiler may
     sum in the order of vector lanes, one order for good once it is compiled; what they call keeps its own order.
     """
     if function is None:
-        return lambda f: jit(f, inner=inner, reorder=reorder)
+        return lambda f: jit(f, inner=inner, inline=inline, reorder=reorder)
     options = OPTIONS | {"fastmath": {"contract", "reassoc"}} if reorder else OPTIONS
+    options = options | {"forceinline": inline}
     njit: Any = numba.njit
     compiler = _InnerCompiler if inner else Compiler
     dispatcher: Any = njit(**options, no_cpython_wrapper=inner, no_cfunc_wrapper=True, pipeline_class=compiler)(

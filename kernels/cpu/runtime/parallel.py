@@ -58,7 +58,15 @@ def share(typingctx, team, tasks, body, arguments):
 
 
 def _borrowed(context, builder, value, kind):
-    """Return an array without its owner: its caller keeps it alive, and counting references takes turns at one word."""
+    """Return an array without its owner: its caller keeps it alive, and counting references takes turns at one word.
+
+    The arrays of a tuple are treated alike.
+    """
+    if isinstance(kind, types.BaseTuple):
+        for i, part in enumerate(kind):
+            borrowed = _borrowed(context, builder, builder.extract_value(value, i), part)
+            value = builder.insert_value(value, borrowed, i)
+        return value
     if not isinstance(kind, types.Array):
         return value
     array = context.make_array(kind)(context, builder, value)

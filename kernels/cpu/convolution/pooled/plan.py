@@ -95,9 +95,7 @@ def source_address(x, n, numbers, buffer):
     )
     _, D, H, W, C = x.shape
     if padded:
-        copy_padded(
-            0, x, n, start_d, start_h, start_w, 0, 1, 1, 1, region_d, region_h, region_w, C, pitch_d, pitch_h, C,
-            buffer.ctypes.data,
-        )  # fmt: skip
+        copy_padded(0, x, (n, start_d, start_h, start_w, 0), (1, 1, 1), (region_d, region_h, region_w, C),
+                    (pitch_d, pitch_h, C), buffer.ctypes.data)  # fmt: skip
         return buffer.ctypes.data
     return x.ctypes.data + x.itemsize * ((((n * D + start_d) * H + start_h) * W + start_w) * C)

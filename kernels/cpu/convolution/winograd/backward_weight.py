@@ -15,7 +15,14 @@ from typing import NamedTuple
 import numpy as np
 
 from fastcnn.kernels.cpu.convolution.copy_padded import copy_padded
-from fastcnn.kernels.cpu.convolution.winograd.forward import POINTS, Costs, odd_lines, slices_as_images, to_points
+from fastcnn.kernels.cpu.convolution.winograd.forward import (
+    POINTS,
+    Costs,
+    Window,
+    odd_lines,
+    slices_as_images,
+    to_points,
+)
 from fastcnn.kernels.cpu.convolution.winograd.gemm import call_sums, point_products
 from fastcnn.kernels.cpu.convolution.winograd.transforms import call_to_points, call_weights, transforms
 from fastcnn.kernels.cpu.runtime.compiler import jit
@@ -69,65 +76,75 @@ def plan_groups(
                   channel_block, channels, channels * block)  # fmt: skip
 
 
+class ByGroups(NamedTuple):
+    """What is the same for all tasks of the gradient of one group's weights, patches taken in groups."""
+
+    plan: Groups
+    x: Window
+    dy: Window
+    addresses: np.ndarray  # of the tiles
+    weights: int  # address of the transform from the sums of points
+    lanes: int
+
+
 @jit(inner=True)
-def _row(task, thread, first, copy, to_x, to_dy, x, c0, C, dy, k0, K, pixels, top, left, down, across, patch_pitch,
-         v_pitch, y_pitch, patches, block, buffers, V, Y):  # fmt: skip
+def _row(task, thread, work, first, patches, x, dy, buffers, V, Y):
     """Transform one row of patches of x and dy, row `task` of the group that starts at row `first`."""
-    index, buffer, size, lanes = first + task, buffers[thread].ctypes.data, x.itemsize, block // 2
-    to_points(index * across, across, copy, to_x, x, c0, C, 6, pixels, top, left, down, across, patch_pitch,
-              V.ctypes.data + size * task * across * patch_pitch, lanes, v_pitch, buffer)  # fmt: skip
-    n, p, pitch = index // down, index % down * pixels, pixels * across * K
-    copy_padded(copy, dy, n, 0, p, 0, k0, 1, 1, 1, 1, pixels, pixels * across, K, pixels * pitch, pitch, K, buffer)
-    for j in range(across):
+    plan, window, lanes, K = work.plan, work.dy, work.lanes, work.dy.channels
+    index, buffer, size, block = first + task, buffers[thread].ctypes.data, x.itemsize, 2 * work.lanes
+    to_points(work.x, index * plan.across, plan.across, x, V.ctypes.data + size * task * plan.across * plan.patch_pitch,
+              (plan.patch_pitch, lanes, plan.v_pitch), buffer)  # fmt: skip
+    n, p, wide = index // plan.down, index % plan.down * window.pixels, window.pixels * plan.across
+    pitch = wide * K
+    copy_padded(window.copy, dy, (n, 0, p, 0, window.channel), (1, 1, 1), (1, window.pixels, wide, K),
+                (window.pixels * pitch, pitch, K), buffer)  # fmt: skip
+    for j in range(plan.across):
         for panel in range((K + block - 1) // block):
-            call_to_points(to_dy, buffer + size * (pixels * j * K + panel * block), pitch, K,
-                           Y.ctypes.data + size * (panel * patches + task * across + j) * block, y_pitch, lanes,
-                           min(block, K - panel * block))  # fmt: skip
+            call_to_points(window.transform, buffer + size * (window.pixels * j * K + panel * block), pitch, K,
+                           Y.ctypes.data + size * (panel * patches + task * plan.across + j) * block, plan.y_pitch,
+                           lanes, min(block, K - panel * block))  # fmt: skip
 
 
 @jit(inner=True)
-def _product(task, thread, addresses, transform, lanes, patch_pitch, v_pitch, y_pitch, s_pitch, patches, used, C, k0, K,
-             panels, channel_block, rows, sum_rows, accumulate, V, Y, buffers, dw):  # fmt: skip
+def _product(task, thread, work, patches, used, accumulate, V, Y, buffers, dw):
     """Add to dw what a group's patches give for some input channels and one panel of output channels."""
-    size, tile_rows, block, sums = V.itemsize, addresses.shape[0] - 1, 2 * lanes, buffers[thread].ctypes.data
-    c, panel = task // panels * channel_block, task % panels
-    channels, filters = min(channel_block, C - c), min(block, K - panel * block)
+    plan, lanes, size, sums = work.plan, work.lanes, V.itemsize, buffers[thread].ctypes.data
+    C, K, tile_rows, block = work.x.channels, work.dy.channels, work.addresses.shape[0] - 1, 2 * work.lanes
+    panels = (K + block - 1) // block
+    c, panel = task // panels * plan.channel_block, task % panels
+    channels, filters = min(plan.channel_block, C - c), min(block, K - panel * block)
     vectors, needed = (filters + lanes - 1) // lanes, (channels + tile_rows - 1) // tile_rows
-    zero, columns = rows.ctypes.data, dw.shape[4]  # the first entry of rows is 0: the batch is one product
+    rows, sum_rows, columns = plan.channels.ctypes.data, plan.sum_rows.ctypes.data, dw.shape[4]
+    zero = rows  # the first entry of rows is 0: the batch is one product
     for e in range(POINTS):
         for j in range(needed):
             m, after = channels * j // needed, channels * (j + 1) // needed
             call_tile(
-                addresses[after - m, vectors], V.ctypes.data + size * (e * v_pitch + c), rows.ctypes.data + 8 * m, zero,
-                patch_pitch, Y.ctypes.data + size * (e * y_pitch + panel * patches * block), 0, block,
-                sums + size * e * s_pitch, sum_rows.ctypes.data + 8 * m, used, 1, 0, lanes, 0, 0, sums, zero, 0,
+                work.addresses[after - m, vectors], V.ctypes.data + size * (e * plan.v_pitch + c), rows + 8 * m, zero,
+                plan.patch_pitch, Y.ctypes.data + size * (e * plan.y_pitch + panel * patches * block), 0, block,
+                sums + size * e * plan.s_pitch, sum_rows + 8 * m, used, 1, 0, lanes, 0, 0, sums, zero, 0,
             )  # fmt: skip
     for i in range(channels):
-        call_weights(transform, sums + size * i * block, s_pitch,
-                     dw.ctypes.data + size * ((c + i) * columns + k0 + panel * block), C * columns, filters,
-                     accumulate)  # fmt: skip
+        call_weights(work.weights, sums + size * i * block, plan.s_pitch,
+                     dw.ctypes.data + size * ((c + i) * columns + work.dy.channel + panel * block), C * columns,
+                     filters, accumulate)  # fmt: skip
 
 
 @jit
-def _groups(team, addresses, codes, lanes, x, c0, C, dy, k0, K, pixels, top, left, down, across, rows_of_group,
-            patch_pitch, v_pitch, y_pitch, s_pitch, channel_block, rows, sum_rows, buffers, V, Y, dw):  # fmt: skip
+def _groups(team, work, x, dy, buffers, V, Y, dw):
     """Take group after group of rows of patches: transform all, then add their products to dw (r * r, C, columns).
 
     V (36, patches, C) and Y (36, panels, patches, block) hold a group's points.
     """
-    N, block = x.shape[0], 2 * lanes
-    panels, patches, regions = (
-        (K + block - 1) // block,
-        rows_of_group * across,
-        (C + channel_block - 1) // channel_block,
-    )
-    for first in range(0, N * down, rows_of_group):
-        count = min(rows_of_group, N * down - first)
-        share(team, count, _row, (first, addresses[1, 0], codes[0], codes[1], x, c0, C, dy, k0, K, pixels, top, left,
-              down, across, patch_pitch, v_pitch, y_pitch, patches, block, buffers, V, Y))  # fmt: skip
-        share(team, regions * panels, _product, (addresses, codes[2], lanes, patch_pitch, v_pitch, y_pitch, s_pitch,
-              patches, count * across, C, k0, K, panels, channel_block, rows, sum_rows, np.int64(first > 0), V, Y,
-                                                 buffers, dw))  # fmt: skip
+    plan, block = work.plan, 2 * work.lanes
+    panels, patches = (work.dy.channels + block - 1) // block, plan.rows * plan.across
+    regions = (work.x.channels + plan.channel_block - 1) // plan.channel_block
+    rows = x.shape[0] * plan.down
+    for first in range(0, rows, plan.rows):
+        count = min(plan.rows, rows - first)
+        share(team, count, _row, (work, first, patches, x, dy, buffers, V, Y))
+        share(team, regions * panels, _product, (work, patches, count * plan.across, np.int64(first > 0), V, Y, buffers,
+                                                 dw))  # fmt: skip
 
 
 class Chunks(NamedTuple):
@@ -159,68 +176,97 @@ def plan_chunks(N: int, P: int, Q: int, C: int, K: int, pixels: int, lanes: int,
     return Chunks(down, across, block, chunks, block * lanes, v_pitch, y_pitch, s_pitch, s_row)
 
 
+class ByChunks(NamedTuple):
+    """What is the same for all tasks of the gradient of one group's weights, patches taken in chunks."""
+
+    plan: Chunks
+    x: Window
+    dy: Window
+    sums: np.ndarray  # addresses of the sums over patches
+    weights: int  # address of the transform from the sums of points
+    lanes: int
+
+
 @jit(inner=True)
-def _chunk(task, thread, copy, addresses, codes, lanes, x, c0, C, dy, k0, K, pixels, top, left, down, across, block,
-           chunks, vector_pitch, v_pitch, y_pitch, s_pitch, s_row, buffers, partial):  # fmt: skip
+def _chunk(task, thread, work, x, dy, buffers, partial):
     """Sum the products of all points over one chunk of blocks of patches."""
-    size, N, V, S = x.itemsize, x.shape[0], buffers[thread].ctypes.data, partial[task].ctypes.data
-    Y = V + size * POINTS * v_pitch
-    source, patches = Y + size * POINTS * y_pitch, N * down * across
-    blocks, panels = (patches + block - 1) // block, (K + 2 * lanes - 1) // (2 * lanes)
-    zero_bytes(S, size * POINTS * s_pitch)
-    ends = (0, task * blocks // chunks, (task + 1) * blocks // chunks)
-    for first in range(ends[1] * block, min(ends[2] * block, patches), block):
-        count = min(block, patches - first)
-        to_points(first, count, copy, codes[0], x, c0, C, 6, pixels, top, left, down, across, lanes, V, vector_pitch,
-                  v_pitch, source)  # fmt: skip
-        to_points(first, count, copy, codes[1], dy, k0, K, pixels, pixels, 0, 0, down, across, lanes, Y, vector_pitch,
-                  y_pitch, source)  # fmt: skip
-        # Meanwhile the next block's x and dy are asked for.
-        steps = POINTS * panels * ((C + lanes - 1) // lanes)
-        fetch = x.ctypes.data + size * (x.size * (first + block) // patches
-                                        + (6 - pixels - top) * x.shape[3] * x.shape[4])  # fmt: skip
-        other = dy.ctypes.data + size * (dy.size * (first + block) // patches)
-        fetch_step = size * x.size * block // patches // steps if x.shape[4] == C else 0
-        other_step = size * dy.size * block // patches // steps if dy.shape[4] == K else 0
-        for panel in range(panels):
-            k = 2 * panel * lanes
-            vectors = min(2, (K - k + lanes - 1) // lanes)
-            c = 0
-            while c < C:
-                rows, smallest = lanes // vectors, max(1, lanes // vectors // 4)
-                while rows > smallest and C - c <= rows // 2:
-                    rows //= 2
-                call_sums(
-                    addresses[rows, vectors], V + size * (c // lanes * vector_pitch + c % lanes), v_pitch,
-                    Y + size * 2 * panel * vector_pitch, y_pitch, vector_pitch, S + size * (c * s_row + k), s_pitch,
-                    s_row, count, POINTS, fetch, fetch_step, other, other_step,
-                )  # fmt: skip
-                fetch += POINTS * fetch_step
-                other += POINTS * other_step
-                c += rows
+    plan, lanes, size = work.plan, work.lanes, x.itemsize
+    V, S = buffers[thread].ctypes.data, partial[task].ctypes.data
+    Y = V + size * POINTS * plan.v_pitch
+    source, patches = Y + size * POINTS * plan.y_pitch, x.shape[0] * plan.down * plan.across
+    blocks = (patches + plan.block - 1) // plan.block
+    zero_bytes(S, size * POINTS * plan.s_pitch)
+    begin, end = task * blocks // plan.chunks, (task + 1) * blocks // plan.chunks
+    for first in range(begin * plan.block, min(end * plan.block, patches), plan.block):
+        count = min(plan.block, patches - first)
+        to_points(work.x, first, count, x, V, (lanes, plan.vector_pitch, plan.v_pitch), source)
+        to_points(work.dy, first, count, dy, Y, (lanes, plan.vector_pitch, plan.y_pitch), source)
+        _sum_block(work, count, x, dy, first + plan.block, patches, V, Y, S)
+
+
+@jit(inner=True, inline=True)
+def _sum_block(work, count, x, dy, after, patches, V, Y, S):
+    """Add the products of a block of `count` patches to the sums S, and prefetch x and dy from patch `after` on."""
+    plan, lanes, size, C, K = work.plan, work.lanes, x.itemsize, work.x.channels, work.dy.channels
+    panels = (K + 2 * lanes - 1) // (2 * lanes)
+    steps = POINTS * panels * ((C + lanes - 1) // lanes)
+    row = (6 - work.x.pixels - work.x.top) * x.shape[3] * x.shape[4]
+    fetch = x.ctypes.data + size * (x.size * after // patches + row)
+    other = dy.ctypes.data + size * (dy.size * after // patches)
+    fetch_step = size * x.size * plan.block // patches // steps if x.shape[4] == C else 0
+    other_step = size * dy.size * plan.block // patches // steps if dy.shape[4] == K else 0
+    for panel in range(panels):
+        k = 2 * panel * lanes
+        vectors = min(2, (K - k + lanes - 1) // lanes)
+        c = 0
+        while c < C:
+            rows, smallest = lanes // vectors, max(1, lanes // vectors // 4)
+            while rows > smallest and C - c <= rows // 2:
+                rows //= 2
+            call_sums(
+                work.sums[rows, vectors], V + size * (c // lanes * plan.vector_pitch + c % lanes), plan.v_pitch,
+                Y + size * 2 * panel * plan.vector_pitch, plan.y_pitch, plan.vector_pitch,
+                S + size * (c * plan.s_row + k), plan.s_pitch, plan.s_row, count, POINTS, fetch, fetch_step, other,
+                other_step,
+            )  # fmt: skip
+            fetch += POINTS * fetch_step
+            other += POINTS * other_step
+            c += rows
 
 
 @jit(inner=True)
-def _add_channel(c, thread, transform, C, k0, K, s_pitch, s_row, partial, dw):
+def _add_channel(c, thread, work, partial, dw):
     """Fill dw's row of one input channel from the sums of all chunks, added in their order."""
-    size, columns = dw.itemsize, dw.shape[4]
+    plan, size, columns, K = work.plan, dw.itemsize, dw.shape[4], work.dy.channels
     for e in range(POINTS):
-        total = partial[0, e * s_pitch + c * s_row :][:K]
+        total = partial[0, e * plan.s_pitch + c * plan.s_row :][:K]
         for chunk in range(1, partial.shape[0]):
-            part = partial[chunk, e * s_pitch + c * s_row :][:K]
+            part = partial[chunk, e * plan.s_pitch + c * plan.s_row :][:K]
             for k in range(K):
                 total[k] += part[k]
-    call_weights(transform, partial.ctypes.data + size * c * s_row, s_pitch, dw.ctypes.data + size * (c * columns + k0),
-                 C * columns, K, 0)  # fmt: skip
+    call_weights(work.weights, partial.ctypes.data + size * c * plan.s_row, plan.s_pitch,
+                 dw.ctypes.data + size * (c * columns + work.dy.channel), work.x.channels * columns, K, 0)  # fmt: skip
 
 
 @jit
-def _chunks(team, chunks, copy, addresses, codes, lanes, x, c0, C, dy, k0, K, pixels, top, left, down, across, block,
-            vector_pitch, v_pitch, y_pitch, s_pitch, s_row, buffers, partial, dw):  # fmt: skip
-    share(team, chunks, _chunk, (copy, addresses, codes, lanes, x, c0, C, dy, k0, K, pixels, top, left, down, across,
-                                 block, chunks, vector_pitch, v_pitch, y_pitch, s_pitch, s_row, buffers,
-                                 partial))  # fmt: skip
-    share(team, C, _add_channel, (codes[2], C, k0, K, s_pitch, s_row, partial, dw))
+def _chunks(team, work, x, dy, buffers, partial, dw):
+    share(team, work.plan.chunks, _chunk, (work, x, dy, buffers, partial))
+    share(team, work.x.channels, _add_channel, (work, partial, dw))
+
+
+def _windows(
+    tiles: Tiles, plan: Groups | Chunks, x: np.ndarray, dy: np.ndarray, top: int, left: int, groups: int, taps: int
+) -> list[tuple[Window, Window]]:
+    """Return the windows of x and dy for each group of channels."""
+    code, pixels, copy = transforms(x.dtype, taps), 7 - taps, tiles.addresses[1, 0]
+    C, K, cut = x.shape[4] // groups, dy.shape[4] // groups, (plan.down, plan.across)
+    return [
+        (
+            Window(copy, code.input, group * C, C, 6, pixels, top, left, *cut),
+            Window(copy, code.gradient, group * K, K, pixels, pixels, 0, 0, *cut),
+        )
+        for group in range(groups)
+    ]
 
 
 def _by_chunks(
@@ -234,12 +280,10 @@ def _by_chunks(
     threads, size = threads_for(True), plan.chunks * POINTS * plan.s_pitch
     buffers = scratch("source", threads * held, dtype)[: threads * held].reshape(threads, held)
     partial = scratch("partial", size, dtype)[:size].reshape(plan.chunks, -1)
-    codes = np.array([code.input, code.gradient, code.weights])
-    for group in range(groups):
-        call_parallel(True, _chunks, plan.chunks, tiles.addresses[1, 0], point_products(dtype).sums, codes,
-                      tiles.lanes, x, group * C, C, dy, group * K, K, pixels, top, left, plan.down, plan.across,
-                      plan.block, plan.vector_pitch, plan.v_pitch, plan.y_pitch, plan.s_pitch, plan.s_row, buffers,
-                      partial, dw)  # fmt: skip
+    sums = point_products(dtype).sums
+    for windows in _windows(tiles, plan, x, dy, top, left, groups, taps):
+        work = ByChunks(plan, *windows, sums, code.weights, tiles.lanes)
+        call_parallel(True, _chunks, work, x, dy, buffers, partial, dw)
 
 
 def winograd_weight_gradient(
@@ -259,8 +303,6 @@ def winograd_weight_gradient(
     held = max(6 * (pixels * plan.across + 6) * C, pixels**2 * plan.across * K, POINTS * plan.s_pitch)
     threads = threads_for(True)
     buffers = scratch("source", threads * held, x.dtype)[: threads * held].reshape(threads, held)
-    codes = np.array([code.input, code.gradient, code.weights])
-    for group in range(groups):
-        call_parallel(True, _groups, tiles.addresses, codes, tiles.lanes, x, group * C, C, dy, group * K, K, pixels,
-                      top, left, plan.down, plan.across, plan.rows, plan.patch_pitch, plan.v_pitch, plan.y_pitch,
-                      plan.s_pitch, plan.channel_block, plan.channels, plan.sum_rows, buffers, V, Y, dw)  # fmt: skip
+    for windows in _windows(tiles, plan, x, dy, top, left, groups, taps):
+        work = ByGroups(plan, *windows, tiles.addresses, code.weights, tiles.lanes)
+        call_parallel(True, _groups, work, x, dy, buffers, V, Y, dw)

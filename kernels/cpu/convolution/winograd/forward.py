@@ -88,6 +88,33 @@ class Patches(NamedTuple):
         return self.blocks if self.fused else self.blocks * -(-self.block // min(self.across, self.block))
 
 
+class Window(NamedTuple):
+    """The patches of images that a transform takes to points: what `to_points` and its kernels need."""
+
+    copy: int  # address of the copy of rows
+    transform: int  # and of the transform
+    channel: int  # the first of `channels`
+    channels: int
+    extent: int  # pixels of a patch, down and across
+    pixels: int  # from a patch to the next
+    top: int  # zeros above the first patch
+    left: int  # and before it
+    down: int  # patches of an image, down and across
+    across: int
+
+
+class Pass(NamedTuple):
+    """What is the same for all tasks of a pass from one group's channels to a chunk of output channels."""
+
+    plan: Patches
+    window: Window  # of x
+    products: np.ndarray  # addresses of the code
+    output: int  # address of the transform to pixels
+    lanes: int
+    channel: int  # the first of `channels` of the output
+    channels: int
+
+
 def odd_lines(elements: int, itemsize: int) -> int:
     """Round up to an odd number of cache lines: rows so far apart meet in no set of a cache."""
     line = LINE // itemsize
@@ -177,151 +204,143 @@ def _filters(team, transform, w, taps, C, first, filters, block, U, u_pitch):
 
 
 @jit(inner=True)
-def to_points(first, count, copy, transform, x, first_channel, C, extent, pixels, top, left, down, across, patch_pitch,
-              V, vector_pitch, v_pitch, source):  # fmt: skip
-    """Fill V with the points of C channels of `count` patches of x from patch `first` on, extent x extent pixels each.
+def to_points(window, first, count, x, V, pitches, source):
+    """Fill V with the points of `count` patches of x from patch `first` on; source is scratch.
 
-    A patch stands `pixels` from the next one, its points of a vector of channels patch_pitch; source is scratch.
+    `pitches` lie between patches, between vectors of channels, and between points.
     """
-    size, i = x.itemsize, 0
+    size, i, C, extent = x.itemsize, 0, window.channels, window.extent
+    patch_pitch, vector_pitch, v_pitch = pitches
     while i < count:
         # The patches taken of one row of patches: their source is copied in one sweep.
-        column, rest = (first + i) % across, (first + i) // across
-        p, n = rest % down * pixels, rest // down
-        run = min(count - i, across - column)
-        wide = pixels * (run - 1) + extent
-        copy_padded(copy, x, n, 0, p - top, pixels * column - left, first_channel, 1, 1, 1, 1, extent, wide, C,
-                    extent * wide * C, wide * C, C, source)  # fmt: skip
+        column, rest = (first + i) % window.across, (first + i) // window.across
+        p, n = rest % window.down * window.pixels, rest // window.down
+        run = min(count - i, window.across - column)
+        wide = window.pixels * (run - 1) + extent
+        start = n, 0, p - window.top, window.pixels * column - window.left, window.channel
+        copy_padded(window.copy, x, start, (1, 1, 1), (1, extent, wide, C), (extent * wide * C, wide * C, C), source)
         for j in range(run):
-            call_to_points(transform, source + size * pixels * j * C, wide * C, C, V + size * (i + j) * patch_pitch,
-                           v_pitch, vector_pitch, C)  # fmt: skip
+            call_to_points(window.transform, source + size * window.pixels * j * C, wide * C, C,
+                           V + size * (i + j) * patch_pitch, v_pitch, vector_pitch, C)  # fmt: skip
         i += run
 
 
-@jit(inner=True)
-def _multiply(e, together, panel, part, parts, count, addresses, lanes, size, C, K, U, u_pitch, V, vector_pitch,
-              v_pitch, M, m_pitch, fetch, fetch_step, store, store_step, away):  # fmt: skip
-    """Multiply `together` points from e on, of one of the equal parts of `count` patches, by one panel of U."""
+@jit(inner=True, inline=True)
+def _multiply(work, e, together, panel, part, parts, count, size, U, V, M, ahead):
+    """Multiply `together` points from e on, of one of the equal parts of `count` patches, by one panel of U.
+
+    `ahead`: addresses of what is prefetched, each with a step, and how far away what is added lies.
+    """
+    plan, lanes, C = work.plan, work.lanes, work.window.channels
     wide, first = 2 * lanes, count * part // parts
-    vectors = (min(wide, K - panel * wide) + lanes - 1) // lanes
+    vectors = (min(wide, work.channels - panel * wide) + lanes - 1) // lanes
+    fetch, fetch_step, store, store_step, away = ahead
     call_products(
-        addresses[count * (part + 1) // parts - first, vectors], V + size * (e * v_pitch + first * lanes), v_pitch,
-        vector_pitch, U + size * (e * u_pitch + panel * C * wide), u_pitch,
-        M + size * (e * m_pitch + first * lanes + 2 * panel * vector_pitch), m_pitch, C, together, fetch, fetch_step,
-        store, store_step, away,
+        work.products[count * (part + 1) // parts - first, vectors], V + size * (e * plan.v_pitch + first * lanes),
+        plan.v_pitch, plan.vector_pitch, U + size * (e * plan.u_pitch + panel * C * wide), plan.u_pitch,
+        M + size * (e * plan.m_pitch + first * lanes + 2 * panel * plan.vector_pitch), plan.m_pitch, C, together,
+        fetch, fetch_step, store, store_step, away,
     )  # fmt: skip
 
 
-@jit(inner=True)
-def _to_pixels(task, first, count, transform, lanes, M, vector_pitch, m_pitch, pixels, bias, epilogue, down, across,
-               first_channel, channels, y):  # fmt: skip
+@jit(inner=True, inline=True)
+def _to_pixels(work, task, first, count, M, bias, epilogue, y):
     """Fill `count` patches of y, from patch `first` on, with the products' pixels plus bias: that of the task's own."""
     _, _, P, Q, K = y.shape
-    size, i = y.itemsize, 0
-    biases = bias.ctypes.data + size * (bias.shape[1] * min(task, bias.shape[0] - 1) + first_channel)
+    plan, pixels, size, i = work.plan, work.window.pixels, y.itemsize, 0
+    biases = bias.ctypes.data + size * (bias.shape[1] * min(task, bias.shape[0] - 1) + work.channel)
     while i < count:
         # The patches taken of one row of patches: a function that follows takes their rows of pixels whole.
-        column, rest = (first + i) % across, (first + i) // across
-        p, n = rest % down * pixels, rest // down
-        run, high = min(count - i, across - column), min(pixels, P - p)
-        row = y.ctypes.data + size * (((n * P + p) * Q + pixels * column) * K + first_channel)
+        column, rest = (first + i) % plan.across, (first + i) // plan.across
+        p, n = rest % plan.down * pixels, rest // plan.down
+        run, high = min(count - i, plan.across - column), min(pixels, P - p)
+        row = y.ctypes.data + size * (((n * P + p) * Q + pixels * column) * K + work.channel)
         for j in range(run):
-            call_output(transform, M + size * (i + j) * lanes, m_pitch, vector_pitch,
-                        biases, epilogue, row + size * pixels * j * K, Q * K, K, channels, high,
+            call_output(work.output, M + size * (i + j) * work.lanes, plan.m_pitch, plan.vector_pitch,
+                        biases, epilogue, row + size * pixels * j * K, Q * K, K, work.channels, high,
                         min(pixels, Q - pixels * (column + j)))  # fmt: skip
-        finish(epilogue, row, high, Q * K, min(pixels * run, Q - pixels * column), K, channels, size)
+        finish(epilogue, row, high, Q * K, min(pixels * run, Q - pixels * column), K, work.channels, size)
         i += run
 
 
 @jit(inner=True)
-def _block(task, thread, copy, addresses, codes, lanes, x, c0, C, pixels, top, left, U, u_pitch, bias, epilogue, down,
-           across, block, vector_pitch, v_pitch, m_pitch, k0, K, together, buffers, y):  # fmt: skip
+def _block(task, thread, work, x, U, bias, epilogue, buffers, y):
     """Take one block of patches through all steps."""
-    size, first = x.itemsize, task * block
-    _, _, _, W, channels = x.shape
-    filters = y.shape[4]
-    tile_rows, panels = addresses.shape[0] - 1, (K + 2 * lanes - 1) // (2 * lanes)
-    patches = x.shape[0] * down * across
-    count = min(block, patches - first)
+    plan, window, lanes, size = work.plan, work.window, work.lanes, x.itemsize
+    first, patches = task * plan.block, x.shape[0] * plan.down * plan.across
+    count = min(plan.block, patches - first)
     V = buffers[thread].ctypes.data
-    M = V + size * POINTS * v_pitch
-    to_points(first, count, copy, codes[0], x, c0, C, 6, pixels, top, left, down, across, lanes, V, vector_pitch,
-              v_pitch, M + size * POINTS * m_pitch)  # fmt: skip
+    M = V + size * POINTS * plan.v_pitch
+    to_points(window, first, count, x, V, (lanes, plan.vector_pitch, plan.v_pitch), M + size * POINTS * plan.m_pitch)
+    tile_rows, panels = work.products.shape[0] - 1, (work.channels + 2 * lanes - 1) // (2 * lanes)
     parts = (count + tile_rows - 1) // tile_rows
-    calls, fetch_step, store_step, away = POINTS // together * panels * parts, 0, 0, added_away(epilogue)
-    steps = calls * together * ((C + lanes - 1) // lanes)
-    # While it multiplies, a task asks for the source of the patches that this thread most likely takes next, and for
-    # the lines of its outputs; where it takes a part of a row of patches, for a part of those of the row after.
-    fetch = x.ctypes.data + size * (x.size * max(first + block, first + across) // patches + (6 - pixels - top) * W * C)
-    store = y.ctypes.data + size * (y.size * (first if block >= across else first + across) // patches)
-    if channels == C:
-        fetch_step = size * x.size * block // patches // steps
-    if filters == K:
-        store_step = size * y.size * block // patches // steps
+    calls, fetch_step, store_step, away = POINTS // plan.together * panels * parts, 0, 0, added_away(epilogue)
+    steps = calls * plan.together * ((window.channels + lanes - 1) // lanes)
+    # While it multiplies, a task prefetches the source of the patches that this thread most likely takes next, and
+    # the lines of its outputs; where it takes a part of a row of patches, a part of those of the row after.
+    after, below = first + plan.block, first + plan.across
+    row = (6 - window.pixels - window.top) * x.shape[3] * x.shape[4]
+    fetch = x.ctypes.data + size * (x.size * max(after, below) // patches + row)
+    store = y.ctypes.data + size * (y.size * (first if plan.block >= plan.across else below) // patches)
+    if x.shape[4] == window.channels:
+        fetch_step = size * x.size * plan.block // patches // steps
+    if y.shape[4] == work.channels:
+        store_step = size * y.size * plan.block // patches // steps
     for call in range(calls):
         e, panel, part = 0, call % panels, call // panels
-        if together == 1:
+        if plan.together == 1:
             e, panel, part = call // (panels * parts), call // parts % panels, call % parts
         done = steps * call // calls
-        _multiply(e, together, panel, part, parts, count, addresses, lanes, size, C, K, U.ctypes.data, u_pitch, V,
-                  vector_pitch, v_pitch, M, m_pitch, fetch + done * fetch_step, fetch_step, store + done * store_step,
-                  store_step, away)  # fmt: skip
-    _to_pixels(task, first, count, codes[1], lanes, M, vector_pitch, m_pitch, pixels, bias, epilogue, down, across, k0,
-               K, y)  # fmt: skip
+        ahead = fetch + done * fetch_step, fetch_step, store + done * store_step, store_step, away
+        _multiply(work, e, plan.together, panel, part, parts, count, size, U.ctypes.data, V, M, ahead)
+    _to_pixels(work, task, first, count, M, bias, epilogue, y)
 
 
 @jit
-def _blocks(team, tasks, copy, addresses, codes, lanes, x, c0, C, pixels, top, left, U, u_pitch, bias, epilogue, down,
-            across, block, vector_pitch, v_pitch, m_pitch, k0, K, together, buffers, y):  # fmt: skip
-    share(team, tasks, _block, (copy, addresses, codes, lanes, x, c0, C, pixels, top, left, U, u_pitch, bias, epilogue,
-                                down, across, block, vector_pitch, v_pitch, m_pitch, k0, K, together, buffers,
-                                y))  # fmt: skip
+def _blocks(team, work, x, U, bias, epilogue, buffers, y):
+    share(team, work.plan.blocks, _block, (work, x, U, bias, epilogue, buffers, y))
 
 
 @jit(inner=True)
-def _points_task(task, thread, first, count, run, copy, transform, x, c0, C, pixels, top, left, down, across, lanes, V,
-                 vector_pitch, v_pitch, buffers):  # fmt: skip
-    begin = task * run
-    to_points(first + begin, min(run, count - begin), copy, transform, x, c0, C, 6, pixels, top, left, down, across,
-              lanes, V + x.itemsize * begin * lanes, vector_pitch, v_pitch, buffers[thread].ctypes.data)  # fmt: skip
+def _points_task(task, thread, work, first, count, run, x, V, buffers):
+    plan, lanes, begin = work.plan, work.lanes, task * run
+    to_points(work.window, first + begin, min(run, count - begin), x, V + x.itemsize * begin * lanes,
+              (lanes, plan.vector_pitch, plan.v_pitch), buffers[thread].ctypes.data)  # fmt: skip
 
 
 @jit(inner=True)
-def _multiply_task(task, thread, panels, count, addresses, lanes, size, C, K, U, u_pitch, V, vector_pitch, v_pitch, M,
-                   m_pitch):  # fmt: skip
-    parts = (count + addresses.shape[0] - 2) // (addresses.shape[0] - 1)
+def _multiply_task(task, thread, work, panels, count, size, U, V, M):
+    tile_rows, C, lanes = work.products.shape[0] - 1, work.window.channels, work.lanes
+    parts = (count + tile_rows - 1) // tile_rows
     e, panel, panel_bytes = task // panels, task % panels, size * C * 2 * lanes
-    fetch = U + size * (e * u_pitch + (panel + 1) * C * 2 * lanes)  # of the next panel
+    fetch = U + size * (e * work.plan.u_pitch + (panel + 1) * C * 2 * lanes)  # of the next panel
     step = panel_bytes // (parts * ((C + lanes - 1) // lanes))
     for part in range(parts):
-        _multiply(e, 1, panel, part, parts, count, addresses, lanes, size, C, K, U, u_pitch, V, vector_pitch, v_pitch,
-                  M, m_pitch, fetch + panel_bytes * part // parts, step, 0, 0, 0)  # fmt: skip
+        ahead = fetch + panel_bytes * part // parts, step, 0, 0, 0
+        _multiply(work, e, 1, panel, part, parts, count, size, U, V, M, ahead)
 
 
 @jit(inner=True)
-def _pixels_task(task, thread, before, first, count, run, transform, lanes, M, vector_pitch, m_pitch, pixels, bias,
-                 epilogue, down, across, k0, K, y):  # fmt: skip
-    begin, size = task * run, y.itemsize
-    _to_pixels(before + task, first + begin, min(run, count - begin), transform, lanes, M + size * begin * lanes,
-               vector_pitch, m_pitch, pixels, bias, epilogue, down, across, k0, K, y)  # fmt: skip
+def _pixels_task(task, thread, work, before, first, count, run, M, bias, epilogue, y):
+    begin = task * run
+    _to_pixels(work, before + task, first + begin, min(run, count - begin), M + y.itemsize * begin * work.lanes, bias,
+               epilogue, y)  # fmt: skip
 
 
 @jit
-def _groups(team, groups, copy, addresses, codes, lanes, x, c0, C, pixels, top, left, U, u_pitch, bias, epilogue, down,
-            across, block, vector_pitch, v_pitch, m_pitch, k0, K, points, buffers, y):  # fmt: skip
+def _groups(team, work, x, U, bias, epilogue, points, buffers, y):
     """Take group after group of patches through the steps, all threads together."""
-    patches, V, size = x.shape[0] * down * across, points.ctypes.data, x.itemsize
-    M, panels, run = V + size * POINTS * v_pitch, (K + 2 * lanes - 1) // (2 * lanes), min(across, block)
-    tasks = (block + run - 1) // run
-    for group in range(groups):
-        first = group * block
-        count = min(block, patches - first)
-        share(team, (count + run - 1) // run, _points_task, (first, count, run, copy, codes[0], x, c0, C,
-              pixels, top, left, down, across, lanes, V, vector_pitch, v_pitch, buffers))  # fmt: skip
-        share(team, POINTS * panels, _multiply_task, (panels, count, addresses, lanes, size, C, K, U.ctypes.data,
-              u_pitch, V, vector_pitch, v_pitch, M, m_pitch))  # fmt: skip
-        share(team, (count + run - 1) // run, _pixels_task, (group * tasks, first, count, run, codes[1], lanes, M,
-              vector_pitch, m_pitch, pixels, bias, epilogue, down, across, k0, K, y))  # fmt: skip
+    plan, lanes, V, size = work.plan, work.lanes, points.ctypes.data, x.itemsize
+    patches, M = x.shape[0] * plan.down * plan.across, V + size * POINTS * plan.v_pitch
+    panels, run = (work.channels + 2 * lanes - 1) // (2 * lanes), min(plan.across, plan.block)
+    tasks = (plan.block + run - 1) // run
+    for group in range(plan.blocks):
+        first = group * plan.block
+        count = min(plan.block, patches - first)
+        share(team, (count + run - 1) // run, _points_task, (work, first, count, run, x, V, buffers))
+        share(team, POINTS * panels, _multiply_task, (work, panels, count, size, U.ctypes.data, V, M))
+        share(team, (count + run - 1) // run, _pixels_task, (work, group * tasks, first, count, run, M, bias, epilogue,
+                                                             y))  # fmt: skip
 
 
 @jit(inner=True)
@@ -379,7 +398,6 @@ def winograd(
     held = source + (points if plan.fused else 0)
     buffers = scratch("source", threads * held, x.dtype)[: threads * held].reshape(threads, held)
     add = np.zeros((1, y.shape[4]), x.dtype) if bias is None else bias.reshape(-1, bias.shape[-1])
-    codes = np.array([code.input, code.output])
     for group, first in product(range(groups), range(0, K, plan.chunk)):
         channels = min(plan.chunk, K - first)
         column = group * K + first
@@ -389,11 +407,10 @@ def winograd(
         how = (turned, taps, C, 0) if transposed else (filters, taps, C, column)
         U = packed("weights", w, POINTS * plan.u_pitch, x.dtype)
         call_parallel(large, _filters, code.filter, *how, channels, 2 * tiles.lanes, U, plan.u_pitch, packs=w)
-        common = (tiles.addresses[1, 0], products, codes, tiles.lanes, x, group * C, C, 7 - taps, top, left, U,
-                  plan.u_pitch, add, epilogue, plan.down, plan.across, plan.block, plan.vector_pitch, plan.v_pitch,
-                  plan.m_pitch)  # fmt: skip
-        part = column, channels
+        window = Window(tiles.addresses[1, 0], code.input, group * C, C, 6, 7 - taps, top, left, plan.down, plan.across)
+        work = Pass(plan, window, products, code.output, tiles.lanes, column, channels)
         if plan.fused:
-            call_parallel(plan.blocks > 1, _blocks, plan.blocks, *common, *part, plan.together, buffers, y)
+            call_parallel(plan.blocks > 1, _blocks, work, x, U, add, epilogue, buffers, y)
         else:
-            call_parallel(True, _groups, plan.blocks, *common, *part, scratch("points", points, x.dtype), buffers, y)
+            held_points = scratch("points", points, x.dtype)
+            call_parallel(True, _groups, work, x, U, add, epilogue, held_points, buffers, y)
