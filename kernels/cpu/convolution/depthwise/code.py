@@ -121,8 +121,8 @@ def _column_places(f: VectorFunction, row: Value, pitch: Value, columns: list[in
     return places
 
 
-def emit_products(module: ir.Module, pattern: Pattern, dtype: np.dtype, lanes: int) -> None:
-    """Write products(x, pitch, x tile, rows, count, w, w vector, y, K, y tile, bias, outs, units, tiles, epilogue,
+class _Products:
+    """Writes products(x, pitch, x tile, rows, count, w, w vector, y, K, y tile, bias, outs, units, tiles, epilogue,
     ahead, ahead rows, row pitch, w row, y row, first row, last row, rows out).
 
     rows holds `count` pairs: offsets of a row in x, and of its taps in w; where the pattern has rows of its own, of its
@@ -130,104 +130,128 @@ def emit_products(module: ir.Module, pattern: Pattern, dtype: np.dtype, lanes: i
     as many vectors of channels as the pattern of lanes is long; `outs` output channels are left. Tiles stand x tile and
     y tile apart. From offset `ahead` on, so many rows are fetched into L1 that the next rows of outputs will meet.
     """
-    f = VectorFunction(module, "run", PRODUCT_ARGUMENTS, dtype, lanes)
-    b = f.b
-    (x, pitch, x_tile, rows, count, w, w_vector, y, K, y_tile, bias, outs, units, tiles, epilogue, ahead, ahead_rows,
-     row_pitch, w_row_pitch, y_row, first_row, last_row, rows_out) = f.function.args  # fmt: skip
-    x, w, y, bias, rows = f.pointer(x), f.pointer(w), f.pointer(y), f.pointer(bias), f.pointer(rows, i64)
-    period, outputs, by_column = period_of(pattern.group_out, lanes), len(pattern.outputs), _by_place(pattern.outputs)
-    by_row, height = _by_place(pattern.rows), max(1, len(pattern.rows))
-    taps = sorted({tap for met in pattern.outputs for tap, _ in met})
-    clip, measured = ClampEpilogue(f, epilogue), StatisticsEpilogue(f, epilogue)
-    past = b.icmp_signed("!=", b.and_(epilogue, i64(PAST_CACHES)), i64(0))
-    exist = [
-        b.zext(b.and_(b.icmp_signed("<=", first_row, i64(r)), b.icmp_signed("<=", i64(r), last_row)), i64)
-        for r, _ in by_row
-    ]
 
-    def vector(u: int, x_v: Value, w_v: Value, y_v: Value, bias_v: Value, left: Value, *_: object) -> list[Value]:
-        mask = f.mask_below(b.sub(left, i64(u * lanes))) if pattern.ragged else None
-        columns = _Columns(f, pattern, u)
+    def __init__(self, module: ir.Module, pattern: Pattern, dtype: np.dtype, lanes: int) -> None:
+        f = self.f = VectorFunction(module, "run", PRODUCT_ARGUMENTS, dtype, lanes)
+        (x, self.pitch, self.x_tile, rows, self.count, w, self.w_vector, y, self.K, self.y_tile, bias, self.outs,
+         self.units, self.tiles, epilogue, self.ahead, self.ahead_rows, self.row_pitch, self.w_row, self.y_row,
+         first_row, last_row, self.rows_out) = f.function.args  # fmt: skip
+        self.b, self.lanes, self.pattern = f.b, lanes, pattern
+        self.x, self.w, self.y, self.bias, self.rows = *map(f.pointer, (x, w, y, bias)), f.pointer(rows, i64)
+        self.period, self.outputs = period_of(pattern.group_out, lanes), len(pattern.outputs)
+        self.by_column, self.by_row = _by_place(pattern.outputs), _by_place(pattern.rows)
+        self.columns_met = [column for column, _ in self.by_column]
+        self.taps = sorted({tap for met in pattern.outputs for tap, _ in met})
+        self.clamp, self.statistics = ClampEpilogue(f, epilogue), StatisticsEpilogue(f, epilogue)
+        self.past = f.b.icmp_signed("!=", f.b.and_(epilogue, i64(PAST_CACHES)), i64(0))
+        self.exist = [self._between(first_row, i64(r), last_row) for r, _ in self.by_row]
 
-        def fetch(i: Value, _: list[Value]) -> list[Value]:
-            row = b.gep(x_v, [b.add(ahead, b.mul(i, row_pitch))])
-            for at in _column_places(f, row, pitch, [column for column, _ in by_column]):
-                f.prefetch(b.gep(at, [i64(columns.first)]))
-            return []
+    def _between(self, first: Value, i: Value, last: Value) -> Value:
+        """Return 1 where i lies between two numbers, or is one of them, else 0."""
+        b = self.b
+        return b.zext(b.and_(b.icmp_signed("<=", first, i), b.icmp_signed("<=", i, last)), i64)
 
-        f.loop(ahead_rows, [], fetch)
+    def emit(self) -> None:
+        """Write tile after tile."""
+        self.f.loop(self.tiles, [self.x, self.y], self._tile)
+        self.b.ret_void()
 
-        def weights_at(w_row: Value) -> dict[int, Value]:
-            return {tap: f.load(f.at(w_row, i64(0), tap)) for tap in taps}
+    def _tile(self, _: Value, carried: list[Value]) -> list[Value]:
+        x, y = carried
+        self.f.loop(self.units, [x, self.w, y, self.bias, self.outs], self._unit)
+        return [self.b.gep(x, [self.x_tile]), self.b.gep(y, [self.y_tile])]
 
-        def row(x_row: Value, weights: list[tuple[int, dict[int, Value]]], _: object, sums: list[Value]) -> list[Value]:
-            sums = list(sums)
-            places = _column_places(f, x_row, pitch, [column for column, _ in by_column])
-            for at, (_, met) in zip(places, by_column, strict=True):
-                pixel = columns.load(at, mask)
-                for m, tap in met:
-                    for i, weight in weights:
-                        sums[i * outputs + m] = b.call(f.fma, [pixel, weight[tap], sums[i * outputs + m]])
-            return sums
-
-        def slice_(i: Value, sums: list[Value]) -> list[Value]:
-            place = b.gep(rows, [b.mul(i, i64(2))])
-            x_row = b.gep(x_v, [b.load(place)])
-            w_row = b.gep(w_v, [b.load(b.gep(place, [i64(1)]))])
-            if not pattern.rows:
-                return row(x_row, [(0, weights_at(w_row))], i, sums)
-            weights = {
-                tap: weights_at(b.gep(w_row, [b.mul(w_row_pitch, i64(tap))]))
-                for tap in sorted({tap for _, met in by_row for _, tap in met})
-            }
-            for (r, met), exists in zip(by_row, exist, strict=True):
-                at = b.gep(x_row, [b.mul(row_pitch, i64(r))])
-                found = [(i, weights[tap]) for i, tap in met]
-                sums = f.loop(exists, sums, partial(row, at, found))
-            return sums
-
-        start = f.load(f.at(bias_v, i64(0), u), mask)
-        sums = f.loop(count, [start] * (outputs * height), slice_)
-
-        def store(i: int, *_: object) -> list[Value]:
-            y_p, values = b.gep(y_v, [b.mul(y_row, i64(i))]), []
-            for total in sums[i * outputs : (i + 1) * outputs]:
-                values.append(clip.vector(total))
-            places = [f.at(y_p, b.mul(K, i64(m)), u) for m in range(outputs)]
-            pixels = [(value, place, mask) for value, place in zip(values, places, strict=True)]
-            measured.add(bias_v, [(u, mask, pixels)])
-            with b.if_else(past) as branches:
-                for past_caches, branch in zip((True, False), branches, strict=True):
-                    with branch:
-                        for value, place in zip(values, places, strict=True):
-                            f.store(value, place, mask, past_caches and mask is None)
-            return []
-
-        store(0)
-        for i in range(1, height):
-            f.loop(b.zext(b.icmp_signed("<", i64(i), rows_out), i64), [], partial(store, i))
-        return []
-
-    def unit(_: Value, carried: list[Value]) -> list[Value]:
-        x_v, w_v, y_v, bias_v, left = carried
-        for u in range(period):
+    def _unit(self, _: Value, carried: list[Value]) -> list[Value]:
+        (x, w, y, bias, left), b, pattern = carried, self.b, self.pattern
+        for u in range(self.period):
             # In a last unit that is cut short, vectors without a channel have no weights either.
-            exists = b.zext(b.icmp_signed("<", i64(u * lanes), left), i64) if pattern.ragged and u else i64(1)
-            w_u = b.gep(w_v, [b.mul(w_vector, i64(u))])
-            f.loop(exists, [], partial(vector, u, x_v, w_u, y_v, bias_v, left))
-        wide = period * lanes
+            exists = b.zext(b.icmp_signed("<", i64(u * self.lanes), left), i64) if pattern.ragged and u else i64(1)
+            w_u = b.gep(w, [b.mul(self.w_vector, i64(u))])
+            self.f.loop(exists, [], partial(self._vector, u, x, w_u, y, bias, left))
+        wide = self.period * self.lanes
         return [
-            b.gep(x_v, [i64(wide // pattern.group_out * pattern.group_in)]), b.gep(w_v, [b.mul(w_vector, i64(period))]),
-            b.gep(y_v, [i64(wide)]), b.gep(bias_v, [i64(wide)]), b.sub(left, i64(wide)),
+            b.gep(x, [i64(wide // pattern.group_out * pattern.group_in)]),
+            b.gep(w, [b.mul(self.w_vector, i64(self.period))]), b.gep(y, [i64(wide)]), b.gep(bias, [i64(wide)]),
+            b.sub(left, i64(wide)),
         ]  # fmt: skip
 
-    def tile(_: Value, carried: list[Value]) -> list[Value]:
-        x_t, y_t = carried
-        f.loop(units, [x_t, w, y_t, bias, outs], unit)
-        return [b.gep(x_t, [x_tile]), b.gep(y_t, [y_tile])]
+    def _vector(self, u: int, x: Value, w: Value, y: Value, bias: Value, left: Value, *_: object) -> list[Value]:
+        """Write all outputs of a tile, of vector u of a unit."""
+        f, b = self.f, self.b
+        mask = f.mask_below(b.sub(left, i64(u * self.lanes))) if self.pattern.ragged else None
+        columns, height = _Columns(f, self.pattern, u), max(1, len(self.pattern.rows))
+        f.loop(self.ahead_rows, [], partial(self._prefetch, x, columns))
+        start = f.load(f.at(bias, i64(0), u), mask)
+        rows = partial(self._add_rows, x, w, columns, mask)
+        sums = f.loop(self.count, [start] * (self.outputs * height), rows)
+        for i in range(height):
+            store = partial(self._store, sums[i * self.outputs : (i + 1) * self.outputs], i, u, y, bias, mask)
+            if i == 0:
+                store()
+            else:
+                f.loop(b.zext(b.icmp_signed("<", i64(i), self.rows_out), i64), [], store)
+        return []
 
-    f.loop(tiles, [x, y], tile)
-    b.ret_void()
+    def _prefetch(self, x: Value, columns: _Columns, i: Value, _: list[Value]) -> list[Value]:
+        row = self.b.gep(x, [self.b.add(self.ahead, self.b.mul(i, self.row_pitch))])
+        for at in _column_places(self.f, row, self.pitch, self.columns_met):
+            self.f.prefetch(self.b.gep(at, [i64(columns.first)]))
+        return []
+
+    def _weights_at(self, row: Value) -> dict[int, Value]:
+        return {tap: self.f.load(self.f.at(row, i64(0), tap)) for tap in self.taps}
+
+    def _add_rows(
+        self, x: Value, w: Value, columns: _Columns, mask: Value | None, i: Value, sums: list[Value]
+    ) -> list[Value]:
+        """Add entry i of `rows`: one row of the source, or those of the pattern."""
+        b, f = self.b, self.f
+        place = b.gep(self.rows, [b.mul(i, i64(2))])
+        x_row = b.gep(x, [b.load(place)])
+        w_row = b.gep(w, [b.load(b.gep(place, [i64(1)]))])
+        if not self.pattern.rows:
+            return self._add_row(x_row, [(0, self._weights_at(w_row))], columns, mask, i, sums)
+        weights = {
+            tap: self._weights_at(b.gep(w_row, [b.mul(self.w_row, i64(tap))]))
+            for tap in sorted({tap for _, met in self.by_row for _, tap in met})
+        }
+        for (r, met), exists in zip(self.by_row, self.exist, strict=True):
+            at = b.gep(x_row, [b.mul(self.row_pitch, i64(r))])
+            found = [(i, weights[tap]) for i, tap in met]
+            sums = f.loop(exists, sums, partial(self._add_row, at, found, columns, mask))
+        return sums
+
+    def _add_row(
+        self, x_row: Value, weights: list[tuple[int, dict[int, Value]]], columns: _Columns, mask: Value | None,
+        _: object, sums: list[Value],
+    ) -> list[Value]:  # fmt: skip
+        """Add a row of the source to the rows of outputs that meet it, each with its weights."""
+        sums = list(sums)
+        places = _column_places(self.f, x_row, self.pitch, self.columns_met)
+        for at, (_, met) in zip(places, self.by_column, strict=True):
+            pixel = columns.load(at, mask)
+            for m, tap in met:
+                for i, weight in weights:
+                    place = i * self.outputs + m
+                    sums[place] = self.b.call(self.f.fma, [pixel, weight[tap], sums[place]])
+        return sums
+
+    def _store(
+        self, sums: list[Value], i: int, u: int, y: Value, bias: Value, mask: Value | None, *_: object
+    ) -> list[Value]:
+        """Store row i of the outputs."""
+        f, b = self.f, self.b
+        y_row = b.gep(y, [b.mul(self.y_row, i64(i))])
+        values = [self.clamp.vector(total) for total in sums]
+        places = [f.at(y_row, b.mul(self.K, i64(m)), u) for m in range(self.outputs)]
+        pixels = [(value, place, mask) for value, place in zip(values, places, strict=True)]
+        self.statistics.add(bias, [(u, mask, pixels)])
+        with b.if_else(self.past) as branches:
+            for past, branch in zip((True, False), branches, strict=True):
+                with branch:
+                    for value, place in zip(values, places, strict=True):
+                        f.store(value, place, mask, past and mask is None)
+        return []
 
 
 def emit_gradients(module: ir.Module, pattern: Pattern, G: int, u: int, dtype: np.dtype, lanes: int) -> None:
@@ -281,7 +305,7 @@ _loaded: dict[tuple, int] = {}
 def products_code(pattern: Pattern, dtype: np.dtype) -> int:
     """Return the address of the products of a pattern."""
     _, lanes = tile_shape(dtype.itemsize)
-    return _load((pattern, dtype.name), lambda module: emit_products(module, pattern, dtype, lanes))
+    return _load((pattern, dtype.name), lambda module: _Products(module, pattern, dtype, lanes).emit())
 
 
 def gradients_code(pattern: Pattern, G: int, u: int, dtype: np.dtype) -> int:
