@@ -244,7 +244,7 @@ def inference(net: fc.Graph, images: Array) -> list[Stage]:
     return [
         _other("input", "input", images.nbytes + plan.inputs[0].nbytes, lambda: plan.load([images])),
         *layer_stages(plan.forward_parts, "forward", partial(plan.backend.program.Program, constants=constants)),
-        _other("output", "output", ends, lambda: [plan.backend.to_host(y) for y in plan.outputs]),
+        _other("output", "output", ends, lambda: [plan.backend.download(y) for y in plan.outputs]),
     ]
 
 

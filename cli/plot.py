@@ -65,8 +65,9 @@ def _find(file: Path, layer: str | None) -> "tuple[str, Array]":
 
 def _sparse_filters(file: Path) -> "dict[str, Array]":
     from fastcnn.sparse_coding.files import load
+    from fastcnn.sparse_coding.model import SparseCoding
 
-    layers, _ = load(file, "reference")
+    layers, _ = load(file, SparseCoding, "reference")
     return {f"layer{number}": layer.filters for number, layer in enumerate(layers, start=1)}
 
 

@@ -109,3 +109,12 @@ def channels_first_hint(got: Shape, needed: Shape) -> str:
     if len(got) == len(needed) > 1 and got != needed and (*got[1:], got[0]) == needed:
         return "it looks channels-first: convert it with fastcnn.from_nchw."
     return ""
+
+
+def check_gradient(given: Array, own: Array) -> None:
+    """Refuse a gradient by an output that has another shape than that."""
+    if given.shape != own.shape:
+        raise ShapeError(
+            f"backward got a gradient of shape {given.shape}, and the output has shape {own.shape}: give one of that "
+            "shape."
+        )

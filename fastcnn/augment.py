@@ -164,7 +164,8 @@ class Mover:
         moved = Movement(np.zeros(count, bool), np.zeros(count, np.int64), np.zeros(count, np.int64))
         for one in self.augmentations:
             one.draw(self._generator, moved)
-        backend.augment.move_images(images, rows, moved.flip, moved.down, moved.right, self._fill, out)
+        how = map(backend.resident, (rows, moved.flip, moved.down, moved.right, self._fill))
+        backend.augment.move_images(images, *how, out)
 
 
 def _listed(augmentations: Augmentations) -> list[Augmentation]:

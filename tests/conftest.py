@@ -6,8 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+import workers
 from hypothesis import settings
 from hypothesis import strategies as st
+from sweeps import run
 
 from fastcnn.backend import get
 
@@ -16,6 +18,24 @@ ROOMS = ("reference", "cpu")
 # The same examples in every run: a failure anywhere is a failure everywhere.
 settings.register_profile("reproducible", derandomize=True, deadline=None, max_examples=60)
 settings.load_profile("reproducible")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config):
+    """Spread all tests over the cores."""
+    workers.spread(config)
+
+
+def pytest_configure(config):
+    """Tell the sweeps which run this is."""
+    run.exhaustive = "not exhaustive" not in config.option.markexpr
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Note what there is before some of it is left out."""
+    for item in items:
+        run.files[item.path]["exhaustive" if item.get_closest_marker("exhaustive") else "every run"] += 1
 
 
 class Geometry(NamedTuple):

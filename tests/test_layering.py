@@ -2,6 +2,8 @@
 
     cli -> bench, fastcnn    bench -> fastcnn, kernels    fastcnn -> kernels    kernels -> itself
 
+Imports inside functions count as others do; those for types alone do not.
+
 The engine reaches a fast room only from inside functions of the files that pick one.
 """
 
@@ -35,8 +37,11 @@ def module_name(path: Path) -> str:
     return ".".join(parts if parts[0] == "fastcnn" else ("fastcnn", *parts))
 
 
-def imports(path: Path, top_only: bool = False) -> Iterator[str]:
-    """Yield the full names of imported modules; those inside functions too unless `top_only`."""
+def imports(path: Path, top_only: bool = False, types: bool = True) -> Iterator[str]:
+    """Yield the full names of imported modules; those inside functions too unless `top_only`.
+
+    Those under TYPE_CHECKING are left out where `types` is False, or `top_only` True.
+    """
     waiting: list[ast.AST] = [ast.parse(path.read_text())]
     while waiting:
         node = waiting.pop()
@@ -49,10 +54,20 @@ def imports(path: Path, top_only: bool = False) -> Iterator[str]:
                 base = ".".join([*module_name(path).split(".")[:keep], base]).rstrip(".")
             yield from (f"{base}.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            waiting += [] if top_only else node.body
+            waiting += node.body if types and not top_only else []
             waiting += node.orelse
         elif not (top_only and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)):
             waiting += ast.iter_child_nodes(node)
+
+
+def arrows() -> dict[str, set[str]]:
+    """Return the modules that each module of the project imports, wherever it does, but for types."""
+    modules = {module_name(path).removesuffix(".__init__"): path for folder in FOLDERS for path in files(folder)}
+    found: dict[str, set[str]] = {}
+    for name, path in modules.items():
+        wanted = {module if module in modules else module.rpartition(".")[0] for module in imports(path, types=False)}
+        found[name] = (wanted & modules.keys()) - {name}
+    return found
 
 
 def folder_of(module: str) -> str | None:
@@ -107,6 +122,65 @@ def test_engine_picks_its_room_in_one_place_and_late():
         assert not {module for module in early if module.split(".")[0] in HEAVY}, path.name
 
 
+def circles(graph: dict[str, set[str]]) -> dict[str, set[str]]:
+    """Return the modules from which imports lead back to themselves: those left when ends are taken off in turn."""
+    left = dict(graph)
+    while ends := {name for name, wanted in left.items() if not wanted & left.keys()}:
+        left = {name: wanted for name, wanted in left.items() if name not in ends}
+    return {name: wanted & left.keys() for name, wanted in left.items()}
+
+
+def test_no_import_closes_a_circle_not_even_inside_a_function():
+    assert not circles(arrows())
+
+
+def test_circles_are_found():
+    assert circles({"a": {"b"}, "b": {"c", "d"}, "c": {"b"}, "d": set()}) == {"a": {"b"}, "b": {"c"}, "c": {"b"}}
+
+
+FLOORS = (
+    {"runtime"},
+    {"simd"},
+    {"reduction"},
+    {"matmul", "elementwise"},
+    {"normalization"},
+    {"pooling", "losses"},
+    {"convolution"},
+    {"operations"},
+)
+"""The folders of `kernels/cpu` from the ground up: each imports from its own floor's folder and those beneath."""
+
+
+def test_the_floors_of_the_cpu_room():
+    room = "fastcnn.kernels.cpu."
+    floor = {name: number for number, names in enumerate(FLOORS) for name in names}
+
+    def folder(module: str) -> str:
+        parts = module.removeprefix(room).split(".")
+        return parts[0] if len(parts) > 1 or parts[0] in floor else "operations"
+
+    wrong = {
+        (name, module)
+        for name, wanted in arrows().items()
+        for module in wanted
+        if name.startswith(room) and module.startswith(room) and folder(name) != folder(module)
+        if floor[folder(module)] >= floor[folder(name)]
+    }
+    assert not wrong
+
+
+ROOMS = {"reference": {"definition", "losses"}, "cpu": set().union(*FLOORS) - {"operations"}}
+"""What lies beside the operations in each room: the folders of how it does them."""
+
+
+def test_rooms_have_the_same_operations_and_nothing_beside_them():
+    operations = {room: {path.name for path in (ROOT / "kernels" / room).glob("*.py")} for room in ROOMS}
+    assert operations["cpu"] == operations["reference"]
+    for room, folders in ROOMS.items():
+        beside = {path.name for path in (ROOT / "kernels" / room).iterdir() if path.is_dir()}
+        assert beside - {"__pycache__"} == folders
+
+
 WRITERS = {"files.py": "write_bytes", "plotting.py": "savefig"}  # the door, and a picture drawn into memory
 
 
@@ -121,41 +195,7 @@ def test_files_are_written_through_one_door():
 MOST_ARGUMENTS, MOST_LINES = 12, 60
 LONG = {  # functions of `kernels/` that still are longer: none is added
     "cpu/conv.py conv_measured_forward",
-    "cpu/convolution/depthwise/code.py call_gradients",
-    "cpu/convolution/depthwise/code.py call_products",
-    "cpu/convolution/pooled/few_channels_code.py call_gradient",
-    "cpu/convolution/winograd/gemm.py call_products",
-    "cpu/convolution/winograd/gemm.py call_sums",
-    "cpu/convolution/winograd/transforms.py call_output",
-    "cpu/matmul/skinny_gemm.py _multiply",
-    "cpu/matmul/skinny_gemm.py _product",
-    "cpu/matmul/skinny_gemm.py _product_task",
-    "cpu/norm.py normalize",
-    "cpu/norm.py normalize_image",
-    "cpu/normalization/groups_backward.py gradient_chunk",
-    "cpu/normalization/groups_backward.py gradient_image",
     "cpu/normalization/groups_backward.py group_norm_backward",
-    "cpu/normalization/groups_backward.py measure_gradient",
-    "cpu/normalization/groups_backward.py normalize_backward",
-    "cpu/normalization/groups_backward.py sum_gradient",
-    "cpu/normalization/row_code.py call_gradient",
-    "cpu/normalization/rows.py normalize_rows_backward",
-    "cpu/normalization/rows.py short_rows_backward",
-    "cpu/normalization/short_rows.py gradient_short",
-    "cpu/normalization/wide.py gradient_row_wide",
-    "cpu/normalization/wide.py gradient_wide",
-    "cpu/normalization/wide.py scale_wide",
-    "cpu/optimizer.py _adam_block",
-    "cpu/optimizer.py _rmsprop_block",
-    "cpu/pooling/lp.py _norm_back_row",
-    "cpu/pooling/lp.py _norm_back_rows",
-    "cpu/pooling/window_code.py call_sweep",
-    "cpu/pooling/window_loop.py _sweep_row",
-    "cpu/pooling/window_loop.py _sweep_rows",
-    "cpu/simd/tile.py call_dot",
-    "cpu/simd/tile.py call_tile",
-    "cpu/sparse.py root_block",
-    "cpu/sparse.py shrink_root",
     "reference/conv.py conv_measured_forward",
     "reference/norm.py group_norm_backward",
 }

@@ -1,5 +1,26 @@
 """Devices: `get("cpu")`, `get("reference")` return a backend, by which all else reaches kernels and memory."""
 
-from fastcnn.backend.base import CACHE_LINE, DEVICES, Backend, Call, check_device, get, import_kernels
+from functools import partial
 
-__all__ = ["CACHE_LINE", "DEVICES", "Backend", "Call", "check_device", "get", "import_kernels"]
+from fastcnn.backend.base import Backend, Call, import_kernels
+from fastcnn.backend.fusions import Fused
+from fastcnn.backend.host import CACHE_LINE, CpuBackend, HostBackend
+from fastcnn.backend.registry import check_device, get, register, registered
+
+__all__ = [
+    "CACHE_LINE",
+    "DEVICES",
+    "Backend",
+    "Call",
+    "Fused",
+    "check_device",
+    "get",
+    "import_kernels",
+    "register",
+    "registered",
+]
+
+DEVICES = ("cpu", "reference")
+
+register("cpu", partial(CpuBackend, "cpu"))
+register("reference", partial(HostBackend, "reference"))

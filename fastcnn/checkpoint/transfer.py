@@ -6,7 +6,7 @@ from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fastcnn.arrays import Shape
-from fastcnn.checkpoint.safetensors import OTHER_LAYOUT, TENSOR_DTYPES, open_tensors
+from fastcnn.checkpoint.opening import OTHER_LAYOUT, TENSOR_DTYPES, open_tensors
 from fastcnn.errors import CheckpointError
 
 if TYPE_CHECKING:

@@ -42,6 +42,7 @@ class Pass(Hold):
 
     def __init__(self, owner: Owner, writes: bool, enter: bool = True) -> None:
         self._owner, self._writes, self._enter, self._watch = owner, writes, enter, None
+        self._known = None
 
     def __enter__(self) -> Self:
         while True:
@@ -63,3 +64,18 @@ class Pass(Hold):
             self.store.backend.streams.give(self.stream)
         finally:
             self._end()
+        del self._owner, self.store, self.stream  # it stays, and they may go
+        _ended.append(self)
+
+
+_ended: list[Pass] = []
+
+
+def passing(owner: Owner, writes: bool, enter: bool = True) -> Pass:
+    """Return a `Pass`: one that has ended, if there is one, since making it takes longer than using it."""
+    try:
+        again = _ended.pop()
+    except IndexError:
+        return Pass(owner, writes, enter)
+    again._owner, again._writes, again._enter = owner, writes, enter
+    return again

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fastcnn.arrays import Array
-from fastcnn.backend import CACHE_LINE, Backend
+from fastcnn.backend import Backend
 
 
 @dataclass(eq=False)
@@ -29,25 +29,25 @@ class Slot:
         self.last = max(self.last, time)
 
 
-def place(slots: Iterable[Slot]) -> int:
-    """Give each slot an offset, a multiple of a cache line, and return the bytes that all need together.
+def place(slots: Iterable[Slot], alignment: int) -> int:
+    """Give each slot an offset, a multiple of some bytes, and return the bytes that all need together.
 
     The largest choose first, each the lowest free place (Pisarchyk and Lee 2020, "greedy by size").
 
     >>> early, late, both = Slot(64, 0, 1), Slot(100, 2, 3), Slot(64, 1, 2)
-    >>> place([early, late, both]), early.offset, late.offset, both.offset
+    >>> place([early, late, both], 64), early.offset, late.offset, both.offset
     (192, 0, 0, 128)
     """
     placed: list[tuple[int, int, Slot]] = []
     end = 0
     for number, slot in enumerate(sorted(slots, key=lambda slot: -slot.size)):
-        size, offset = -(-slot.size // CACHE_LINE) * CACHE_LINE, 0
+        size, offset = -(-slot.size // alignment) * alignment, 0
         for start, _, other in placed:
             if other.first > slot.last or slot.first > other.last or start + other.size <= offset:
                 continue
             if start >= offset + size:
                 break
-            offset = -(-(start + other.size) // CACHE_LINE) * CACHE_LINE
+            offset = -(-(start + other.size) // alignment) * alignment
         slot.offset = offset
         insort(placed, (offset, number, slot))
         end = max(end, offset + size)

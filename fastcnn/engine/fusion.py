@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import prod
 
-from fastcnn.backend import Backend
+from fastcnn.backend import Backend, Fused
 from fastcnn.engine.steps import Activated, Folded, Measured, Normalized, Pooled, Step
 from fastcnn.layers.activation import Activation, ReLU
 from fastcnn.layers.batch_norm import ChannelNorm
@@ -30,7 +30,7 @@ class Fusion:
         needed: set[Node],
     ) -> None:
         self._nodes, self._outputs, self._batch, self._backend, self._needed = nodes, outputs, batch, backend, needed
-        self._training = training
+        self._training, self._fuses = training, backend.fuses
         self._taken: set[Node | None] = set()
         self._measured: dict[Node, Measured] = {}
         self._readers: dict[Node, list[Node]] = {node: [] for node in nodes}
@@ -58,15 +58,16 @@ class Fusion:
     def _weighted(self, node: Node) -> Step:
         nodes = [node]
         norm = self._only_reader(node)
-        if norm is not None and self._folds(norm):
+        if norm is not None and Fused.FOLDED_NORM in self._fuses and self._folds(norm):
             nodes.append(norm)
-        adds = self._take_sum(nodes)
-        after = self._only_reader(nodes[-1])
+        adds = Fused.RESIDUAL in self._fuses and self._take_sum(nodes)
+        after = self._only_reader(nodes[-1]) if Fused.ACTIVATION in self._fuses else None
         if after is not None and isinstance(after.layer, Activation) and self._finishes(after, adds):
             nodes.append(after)
         if isinstance(nodes[1:] and nodes[1].layer, ChannelNorm):
             return Folded(*(one for one in nodes if one not in self._needed))  # the way back to a shortcut is not its
-        pool = self._only_reader(nodes[-1]) if isinstance(nodes[-1].layer, ReLU) and not adds else None
+        pools = Fused.POOL in self._fuses and isinstance(nodes[-1].layer, ReLU) and not adds
+        pool = self._only_reader(nodes[-1]) if pools else None
         if pool is not None and self._joins_pool(node, pool):
             return Pooled(*nodes, pool)
         return Activated(*nodes) if len(nodes) > 1 else self._alone(node)
@@ -75,7 +76,7 @@ class Fusion:
         """Return the step of a convolution or linear layer that finishes nothing else, but may measure its outputs."""
         norms = [reader.layer for reader in self._readers[node] if isinstance(reader.layer, ChannelNorm)]
         measuring = [norm for norm in norms if norm.measures(self._training and norm.training)]
-        if not measuring or not isinstance(node.layer, Conv):
+        if not measuring or not isinstance(node.layer, Conv) or Fused.STATISTICS not in self._fuses:
             return Step(node)
         self._measured[node] = Measured(node, measuring[0])
         return self._measured[node]
@@ -103,8 +104,9 @@ class Fusion:
 
     def _normalized(self, node: Node) -> Step:
         nodes = [node]
-        self._take_sum(nodes)
-        clip = self._only_reader(nodes[-1])
+        if Fused.NORM_RESIDUAL in self._fuses:
+            self._take_sum(nodes)
+        clip = self._only_reader(nodes[-1]) if Fused.NORM_ACTIVATION in self._fuses else None
         if clip is not None and getattr(clip.layer, "bounds", None):
             nodes.append(clip)
         norm = node.layer

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Literal, TypeAlias
 
+from fastcnn.backend import Backend, Fused
 from fastcnn.engine.arena import Slot, place
 from fastcnn.engine.steps import Normalized, Step
 from fastcnn.layers.node import Node
@@ -51,12 +52,14 @@ class Layout:
         training: bool,
         returns: Returns,
         needed: set[Node],
+        backend: Backend,
     ) -> None:
         """`pixel`: bytes of one number of a node's shape, for the whole batch; `fuse`: kernels may add gradients up.
 
-        `needed` as `needed_gradients` returns them.
+        `needed` as `needed_gradients` returns them; the backend says where slots start, and what is fused.
         """
-        self._steps, self._pixel, self._fuse, self._training, self._needed = steps, pixel, fuse, training, needed
+        self._steps, self._pixel, self._training, self._needed = steps, pixel, training, needed
+        self._sums = fuse and Fused.GRADIENT_SUM in backend.fuses
         self._end = 2 * len(steps) + 1
         self._again = returns == "inputs"  # such a way back may be run several times
         self._slots: list[Slot] = []
@@ -78,10 +81,11 @@ class Layout:
             for time, step in enumerate(reversed(steps), len(steps) + 1):
                 if step.output in self._needed:
                     self._return(time, step)
-            self._sum_gradients()
+            if Fused.GRADIENT_MOMENTS in backend.fuses:
+                self._sum_gradients()
         for node in inputs if returns == "inputs" else ():
             self.gradients[node].touch(self._end)
-        self.size = place(self._slots)
+        self.size = place(self._slots, backend.alignment)
 
     def _slot(self, node: Node, first: int, last: int) -> Slot:
         self._slots.append(Slot(prod(node.shape) * self._pixel, first, last))
@@ -129,7 +133,7 @@ class Layout:
             total, target = self.gradients.get(source), None
             if source in self._needed:
                 passes = view or k in step.passes
-                if total is not None and k == 0 and self._fuse and step.finishes_gradient:
+                if total is not None and k == 0 and self._sums and step.finishes_gradient:
                     way.total = total
                     total.touch(time)
                     target = self.gradients[source] = self._slot(source, time, time)

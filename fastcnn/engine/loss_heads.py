@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from fastcnn.arrays import Array
 from fastcnn.backend import Backend, Call
 from fastcnn.engine.plan import Plan
 from fastcnn.engine.training_step import TrainingStep
 from fastcnn.errors import ArgumentError
-from fastcnn.graph.graph import Graph
 from fastcnn.losses import BoundLoss, Loss, MultiTask
-from fastcnn.losses.base import DOUBLE
+from fastcnn.losses.base import DOUBLE, ROW
 from fastcnn.training.history import Evaluation
+
+if TYPE_CHECKING:
+    from fastcnn.graph.graph import Graph
 
 
 @dataclass
@@ -36,13 +39,19 @@ class Batch:
     def __post_init__(self) -> None:
         backend = self.plan.backend
         self._changes = [loss.changes for loss, _ in self.losses]
-        losses, self._loss = (backend.zeros((size,), DOUBLE) for size in (len(self.heads), 1))
+        losses = backend.zeros((len(self.heads),), DOUBLE)
+        self._report = backend.zeros((1 + ROW * len(self.heads),), DOUBLE)
+        self._loss = self._report[:1]
         forward: list[Call] = []
         for i, head in enumerate(self.heads):
+            head.bound.report_in(self._report[1 + ROW * i :][:ROW])
             forward += head.bound.forward_calls(head.weight, losses[i : i + 1])
         forward.append((backend.loss.sum_values, (losses, self._loss)))
         back = [call for head in self.heads for call in head.bound.gradient_calls()]
-        self._forward, self._backward = (backend.program.Program(calls) for calls in (forward, back))
+        counts = [call for head in self.heads for call in head.bound.count_calls()]
+        self._forward, self._backward, self._counts = (
+            backend.program.Program(calls) for calls in (forward, back, counts)
+        )
         self.step = TrainingStep(self.plan, [*forward, (backend.program.stop_unless_finite, (self._loss,)), *back])
 
     def takes(self, losses: Sequence[tuple[Loss, float]], targets: list[Array]) -> bool:
@@ -58,7 +67,8 @@ class Batch:
     @property
     def loss(self) -> float:
         """The weighted sum of the heads' losses in the last forward pass."""
-        return float(self._loss[0])
+        loss: float = self.plan.backend.read(self._loss)[0]
+        return loss
 
     def forward(self) -> None:
         """Compute the losses of the plan's outputs."""
@@ -68,6 +78,16 @@ class Batch:
         """Fill the gradients by the plan's outputs."""
         self._backward.run()
 
+    def count(self) -> None:
+        """Count in the report which outputs of the last forward pass are right."""
+        self._counts.run()
+
+    def report(self) -> list[list[float]]:
+        """Return what the last pass and `count` have left of each head: one wait for all of them."""
+        self.count()
+        numbers = self.plan.backend.read(self._report)
+        return [numbers[first : first + ROW] for first in range(1, len(numbers), ROW)]
+
 
 @dataclass
 class Sums:
@@ -76,24 +96,23 @@ class Sums:
     images: int = 0
     terms: list[float] = field(default_factory=list)
     samples: list[float] = field(default_factory=list)
-    hits: int = 0
-    named: int = 0
+    correct: float = 0
+    counted: float = 0
 
     def add(self, batch: Batch) -> None:
         """Count a batch that has gone forward."""
         if not self.terms:
             self.terms, self.samples = [0.0] * len(batch.heads), [0.0] * len(batch.heads)
         self.images += batch.plan.batch
-        for i, head in enumerate(batch.heads):
-            self.terms[i] += head.weight * head.bound.total
-            self.samples[i] += head.bound.samples
-            hits, named = head.bound.hits() or (0, 0)
-            self.hits, self.named = self.hits + hits, self.named + named
+        for i, (head, row) in enumerate(zip(batch.heads, batch.report(), strict=True)):
+            self.terms[i] += head.weight * head.bound.total(row)
+            self.samples[i] += head.bound.samples(row)
+            self.correct, self.counted = self.correct + row[2], self.counted + row[3]
 
     def means(self) -> Evaluation:
         """Return the means so far."""
         loss = sum(terms / samples for terms, samples in zip(self.terms, self.samples, strict=True) if samples)
-        return Evaluation(loss, self.hits / self.named if self.named else None)
+        return Evaluation(loss, self.correct / self.counted if self.counted else None)
 
 
 def bind_heads(

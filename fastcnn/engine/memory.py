@@ -6,18 +6,15 @@ are called and not started: each asks for its scratch memory first.
 
 from __future__ import annotations
 
-import mmap
-import sys
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, fields
-from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastcnn.arrays import Array, Shape
-from fastcnn.backend import Backend
+from fastcnn.arrays import Array
+from fastcnn.backend import get
 from fastcnn.engine.loss_heads import Batch, bind_heads
 from fastcnn.engine.plan import Plan, Workshop
 from fastcnn.errors import ArgumentError, FastcnnError
@@ -29,11 +26,6 @@ from fastcnn.optimizers.rules import Optimizer
 if TYPE_CHECKING:
     from fastcnn.graph.graph import Graph
     from fastcnn.graph.structure import Structure
-
-LARGE = 1 << 20  # bytes from which on an array has a mapping of its own: smaller ones would waste most of a page
-
-# Linux's flag for a mapping that is not held against the memory there is; Python 3.11 has no name for it.
-NO_RESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" else 0)
 
 MEBIBYTE = 1 << 20
 
@@ -72,22 +64,6 @@ class Memory:
         parts = ", ".join(f"{name} {size / MEBIBYTE:.1f}" for name, size in self.parts().items() if size)
         what = "training step" if self.training else "prediction"
         return f"{what}, batch {self.batch_size}: {self.total / MEBIBYTE:.1f} MiB ({parts})"
-
-
-class Unwritten(Backend):
-    """A backend whose large arrays take addresses, and no memory until somebody writes into them."""
-
-    def empty(self, shape: Shape, dtype: np.dtype[Any]) -> Array:
-        """Return an array of zeros."""
-        size = prod(shape) * dtype.itemsize
-        if size < LARGE:
-            return super().zeros(shape, dtype)
-        # More than the machine has may be asked for, too: how much a network lacks is worth knowing.
-        how = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | NO_RESERVE} if hasattr(mmap, "MAP_ANONYMOUS") else {}
-        array: Array = np.frombuffer(mmap.mmap(-1, size, **how), dtype).reshape(shape)
-        return array
-
-    zeros = empty
 
 
 def memory_of(
@@ -135,7 +111,7 @@ def _planned(
 def unfilled(net: Graph) -> tuple[Structure, Store]:
     """Return a network's twin with parameters that have no values, and take no memory until somebody writes them."""
     twin = copy_without_values(net)
-    store = Store(twin.layers, Unwritten(net.device), net.dtype)
+    store = Store(twin.layers, get(net.device).unwritten(), net.dtype)
     store.undrawn.clear()
     return twin, store
 

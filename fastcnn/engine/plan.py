@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from fastcnn.algorithms import resolve_algorithm
-from fastcnn.arrays import Array, Shape
+from fastcnn.arrays import Array, Shape, check_gradient
 from fastcnn.backend import Backend
 from fastcnn.engine.arena import Arena, Slot
 from fastcnn.engine.fusion import Fusion
@@ -118,10 +118,11 @@ class Plan:
         else:
             self.steps = [Step(node) for node in nodes if node.layer is not None]
         pixel = batch * store.dtype.itemsize
-        self._layout = Layout(self.steps, inputs, outputs, pixel, fuse, training, returns, needed)
+        how = fuse, training, returns, needed, self.backend
+        self._layout = Layout(self.steps, inputs, outputs, pixel, *how)
         size = self._layout.size
         self.arena = arena(size) if arena else Arena(self.backend, size)
-        self._keeps = not training and returns == "nothing"
+        self._keeps = self.backend.keeps_constants and not training and returns == "nothing"
         workshop = Workshop(self.backend, self._keeps)
         self._bind_forward(workshop)
         self.forward_parts: list[Part] = [(step, bound.forward) for step, bound in self._bound.items()]
@@ -174,7 +175,8 @@ class Plan:
         grads = layer.grads if layer.learns else {}
         if layer in self._filled:
             grads = {name: workshop.empty(g.shape, g.dtype) for name, g in grads.items()}
-            sums += [(self.backend.add, (layer.grads[name], g, layer.grads[name])) for name, g in grads.items()]
+            held = layer.grads
+            sums += [(self.backend.join.add_forward, ((held[name], g), held[name])) for name, g in grads.items()]
         self._filled.add(layer)
         dy = self._array(way.dy, step.output)
         pairs = zip(way.targets, step.sources, strict=True)
@@ -192,6 +194,9 @@ class Plan:
 
     def load(self, arrays: Sequence[Array]) -> None:
         """Copy arrays of fitting shapes into the inputs, cast to the plan's dtype."""
+        if len(arrays) == 1:
+            self._writers[0](arrays[0])  # at once: small networks notice
+            return
         for array, write in zip(arrays, self._writers, strict=True):
             write(array)
 
@@ -206,6 +211,11 @@ class Plan:
         self.begin()
         self._program.run(self.store.version if self._keeps else None)
 
+    def results(self) -> list[Array]:
+        """Return NumPy copies of the outputs."""
+        download, outputs = self.backend.download, self.outputs
+        return [download(outputs[0])] if len(outputs) == 1 else [download(y) for y in outputs]
+
     def load_gradients(self, gradients: Sequence[Array]) -> None:
         """Copy gradients by the outputs in, or refuse those of other shapes."""
         if len(gradients) != len(self.output_gradients):
@@ -213,16 +223,17 @@ class Plan:
                 f"backward got {len(gradients)} gradients, outputs: {len(self.output_gradients)}; give one for each."
             )
         for gradient, own in zip(gradients, self.output_gradients, strict=True):
-            if gradient.shape != own.shape:
-                raise ShapeError(
-                    f"backward got a gradient of shape {gradient.shape}, and the output has shape "
-                    f"{own.shape}: give one of that shape."
-                )
-            self.backend.copy(gradient, own)
+            check_gradient(gradient, own)
+            self.backend.upload(gradient, own)
 
     def backward(self) -> None:
         """Fill all gradients from the output gradients, which are overwritten."""
         self._way_back.run()
+
+    def _copy(self, array: Array) -> Array:
+        copy = self.backend.empty(array.shape, array.dtype)
+        self.backend.copy(array, copy)
+        return copy
 
     def first_non_finite(self) -> str | None:
         """Return what first holds an infinity or NaN: the input, or something of a layer by its label.
@@ -233,7 +244,7 @@ class Plan:
         """
         if not all(self.backend.all_finite(x) for x in self.inputs):
             return "the input"
-        states = [(array, array.copy()) for state in self.store.state.values() for array in state.values()]
+        states = [(array, self._copy(array)) for state in self.store.state.values() for array in state.values()]
         try:
             for step, bound in self._bound.items():
                 run(bound.forward)

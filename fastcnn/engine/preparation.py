@@ -76,3 +76,4 @@ def _prepare_evaluation(net: Structure, plan: Plan) -> None:
     heads = bind_heads(plan.backend, plan, losses, targets_of(plan, losses), False)
     plan.backend.prepare(plan.forward)
     plan.backend.prepare(heads.forward)
+    plan.backend.prepare(heads.count)

@@ -22,6 +22,7 @@ from fastcnn.optimizers.update import Update
 COUNT = np.dtype(np.int64)
 DOUBLE = np.dtype(np.float64)
 KEPT, ENDED = range(2)  # what a step has come to: the states are kept, the update is done
+NOWHERE = (0, 0)
 
 
 class TrainingStep:
@@ -41,21 +42,23 @@ class TrainingStep:
         self._update: Update | None = None
         self._program: Any = None
         self._states = _States(plan)
-        self._reached, self._one = plan.backend.zeros((2,), COUNT), plan.backend.zeros((1,), COUNT)
-        self._one += 1
+        self._reached, self._one = plan.backend.zeros((2,), COUNT), plan.backend.from_host(np.ones(1, COUNT))
 
     def run(self, optimizer: Optimizer, clip_value: float | None = None, clip_norm: float | None = None) -> None:
         """Take a step, with limits of gradients as those of a Trainer; the backend's GuardError tells of a guard."""
         update = self._ready(optimizer, (clip_value, clip_norm))
         self._plan.begin()
-        self._reached.fill(0)
+        self._plan.backend.write(self._reached, NOWHERE)
         try:
             self._program.run()
-        finally:  # an interrupt may come before the first call or behind the last one
-            if self._reached[ENDED]:
+        except BaseException:  # an interrupt may come before the first call or behind the last one
+            reached = self._plan.backend.read(self._reached)
+            if reached[ENDED]:
                 update.end()
-            elif self._reached[KEPT]:
+            elif reached[KEPT]:
                 self._states.bring_back()
+            raise
+        update.end()
 
     def _ready(self, optimizer: Optimizer, limits: tuple[float | None, float | None]) -> Update:
         """Return the update with its numbers written; another one, and another program, where those do not serve."""

@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, DTypeLike
 from fastcnn.arguments import checks_arguments
 from fastcnn.arrays import Array, as_float, float_dtype
 from fastcnn.backend import check_device, get
-from fastcnn.concurrency.passes import Pass
+from fastcnn.concurrency.passes import Pass, passing
 from fastcnn.concurrency.streams import Stream
 from fastcnn.engine.liveness import Returns
 from fastcnn.engine.plan import Modes, Plan, modes
@@ -235,14 +235,14 @@ class Graph(Structure):
 
     def reading(self) -> Pass:
         """Return a context for passes that change nothing: several threads may be in one at a time."""
-        return Pass(self, False)
+        return passing(self, False)
 
     def changing(self) -> Pass:
         """Return a context for passes that change parameters, gradients or states: one thread is in it, and no other.
 
         Passes are ordered: predictions of other threads wait for a training step, and it for them.
         """
-        return Pass(self, True)
+        return passing(self, True)
 
     def astype(self, dtype: DTypeLike) -> Graph:
         """Change the network to float32 or float64, in place, and return it.
@@ -378,7 +378,7 @@ class Graph(Structure):
             plan.load(arrays)
             plan.forward()
             self._thread.last = (plan, plan.arena.generation)
-            return _single([plan.backend.to_host(y) for y in plan.outputs])
+            return _single([plan.backend.download(y) for y in plan.outputs])
 
     def backward(self, *dys: ArrayLike) -> Any:
         """Fill the layers' `grads`; return the gradients by the inputs of this thread's last `forward`.
@@ -397,7 +397,7 @@ class Graph(Structure):
                 raise ArgumentError(f"{self!r} has no forward pass to go back from: call forward again first.")
             plan.load_gradients(given)
             plan.backward()
-            return _single([plan.backend.to_host(dx) for dx in plan.input_gradients])
+            return _single([plan.backend.download(dx) for dx in plan.input_gradients])
 
     def predict(self, *xs: Inputs, batch_size: int = 256) -> Any:
         """Return the outputs for any number of inputs, computed in batches.
@@ -417,7 +417,10 @@ class Graph(Structure):
         >>> net.predict(np.zeros((300, 8, 8, 1))).shape
         (300, 10)
         """
-        return _single(self._values(self.outputs, self.check_inputs(*xs), batch_size))
+        arrays = self.check_inputs(*xs)
+        if type(batch_size) is int and 0 < arrays[0].shape[0] <= batch_size:
+            return _single(self._values_of_batch(self.outputs, arrays))
+        return _single(self._values(self.outputs, arrays, batch_size))
 
     @checks_arguments
     def activations(self, x: Any, *names: str, batch_size: int = 256) -> Any:
@@ -470,7 +473,7 @@ class Graph(Structure):
             plan = self.plan_on(held.store, held.stream, len(arrays[0]), False, "nothing", nodes)
             plan.load(arrays)
             plan.forward()
-            return [plan.backend.to_host(y) for y in plan.outputs]
+            return plan.results()
 
     def check_inputs(self, *xs: Inputs) -> list[Array]:
         """Return the inputs as float arrays, or refuse those that do not fit the network."""
@@ -511,7 +514,7 @@ class Graph(Structure):
         metadata
             A dict of JSON values to keep with the network; None keeps `net.metadata`.
         """
-        from fastcnn.checkpoint.safetensors import save
+        from fastcnn.checkpoint.writing import save
 
         save(self, path, metadata)
 

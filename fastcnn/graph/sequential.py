@@ -2,36 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any, TypeGuard, overload
+from collections.abc import Sequence
 
-from fastcnn.errors import ArgumentError
+from fastcnn.graph.chain import Chain
 from fastcnn.graph.graph import Graph
-from fastcnn.graph.topology import Block, name_layers, name_parts
 from fastcnn.layers.base import Layer
-from fastcnn.layers.node import Input, Node
 
 
-def is_chain(part: Any) -> TypeGuard[Sequential]:
-    """Say whether a part of a chain is a chain itself, which called on a node calls its parts one after another."""
-    return isinstance(part, Sequential) and type(part).__call__ is Sequential.__call__
-
-
-def _unrolled(part: Layer | Graph) -> Iterator[Layer | Graph]:
-    """Iterate over the parts of a chain, and of chains in it however deep, in order; a layer is its own only part.
-
-    Python's stack bounds how deep functions call each other, and networks may be nested deeper.
-    """
-    waiting = [part]
-    while waiting:
-        first = waiting.pop()
-        if is_chain(first):
-            waiting += reversed(first.chain)
-        else:
-            yield first
-
-
-class Sequential(Graph):
+class Sequential(Chain, Graph):
     """A chain of layers.
 
     Parameters
@@ -53,8 +31,6 @@ class Sequential(Graph):
     (True, ['flatten1', 'linear1', 'block.linear1', 'block.relu1'])
     """
 
-    kind = "sequential"
-
     def __init__(
         self,
         *layers: Layer | Graph,
@@ -62,64 +38,5 @@ class Sequential(Graph):
         fuse: bool = True,
         name: str | None = None,
     ) -> None:
-        for layer in layers:
-            if not isinstance(layer, Layer | Graph):
-                raise ArgumentError(f"Sequential was given {layer!r}: it takes layers only.")
-        name_layers(list(dict.fromkeys(layers)))
-        self.chain = layers
-        if input_shape is None:
-            self._become_block(fuse, name)
-            return
-        if not isinstance(input_shape, list | tuple):
-            raise ArgumentError(
-                f"input_shape={input_shape!r} was given: give its axes without the batch, as (28, 28, 1)."
-            )
-        first = Input(*input_shape)
-        super().__init__(first, self._run(first), fuse=fuse, name=name)
-
-    def _become_block(self, fuse: bool, name: str | None) -> None:
-        self.name, self.inputs, self.outputs, self.nodes, self.input_names = name, [], [], [], []
-        parts: list[tuple[Block, Layer]] = []
-        for part in self.chain:
-            if isinstance(part, Graph):
-                parts += [((part, inner), layer) for layer, inner in part.names.items()]
-            else:
-                parts.append((None, part))
-        self.names = name_parts(parts)
+        super().__init__(*layers, input_shape=input_shape, name=name)
         self._prepare(fuse)
-
-    def _run(self, node: Node) -> Node:
-        for part in self.chain:
-            start = node
-            for layer in _unrolled(part):
-                end = layer(node)
-                if not isinstance(end, Node):
-                    raise ArgumentError(f"Sequential was given {layer!r}: in a chain, each part has one output.")
-                node = end
-            if is_chain(part):
-                part.own_nodes([start], [node])
-        return node
-
-    def __call__(self, *nodes: Node) -> Node:
-        """Put the layers on a node of another network, and return its last node."""
-        self.check_nodes(nodes)
-        if len(nodes) != 1:
-            raise ArgumentError(f"{self!r} was called on {len(nodes)} nodes: a chain takes one.")
-        end = self._run(nodes[0])
-        self.own_nodes(nodes, [end])
-        return end
-
-    def __len__(self) -> int:
-        return len(self.chain)
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self.chain)
-
-    @overload
-    def __getitem__(self, index: int) -> Any: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> tuple[Any, ...]: ...
-
-    def __getitem__(self, index: int | slice) -> Any:
-        return self.chain[index]

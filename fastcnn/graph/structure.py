@@ -30,7 +30,7 @@ class Structure(ChecksArguments):
         self,
         inputs: Node | Sequence[Node],
         outputs: Node | Sequence[Node],
-        name: str | None,
+        name: str | None = None,
     ) -> None:
         self.name = name
         self.inputs = node_list(inputs, "inputs")

@@ -127,9 +127,10 @@ class AdaptiveMaxPool(AdaptivePool):
         y = super().forward(*xs)
         if not self.return_indices:
             return y
-        indices = np.empty(y.shape, np.int64)
-        get(self.device).pool.adaptive_max_pool_positions(self._thread.winner, self._thread.image, five_axes(indices))
-        return y, indices
+        backend = get(self.device)
+        indices = backend.empty(y.shape, np.dtype(np.int64))
+        backend.pool.adaptive_max_pool_positions(self._thread.winner, self._thread.image, five_axes(indices))
+        return y, backend.download(indices)
 
     def bind(self, backend: Backend, xs: Sequence[Array], y: Array, training: bool = True) -> Bound:
         """Return the calls; the array of winning taps lives between them."""

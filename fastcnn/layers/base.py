@@ -1,7 +1,7 @@
 """What every layer is: constructor arguments, parameters, shapes and bound kernel calls.
 
 A layer serves twice. Called on a node it makes a node of a graph; its `forward` and `backward` work
-on arrays by themselves, as a graph of one node. Either way `bind` turns it into kernel calls on
+on arrays by themselves (`alone.py`). Either way `bind` turns it into kernel calls on
 fixed arrays. Parameters have PyTorch's names.
 """
 
@@ -27,6 +27,7 @@ from fastcnn.backend import Backend, Call, check_device, get
 from fastcnn.concurrency.passes import Pass
 from fastcnn.docstrings import Described
 from fastcnn.errors import ArgumentError, ShapeError
+from fastcnn.layers.alone import Alone
 from fastcnn.layers.node import Node
 from fastcnn.layers.parameters import Store, claims, drawn
 from fastcnn.representation import written_call
@@ -35,7 +36,6 @@ from fastcnn.seeding import default_generator
 if TYPE_CHECKING:
     from weakref import ReferenceType
 
-    from fastcnn.engine.plan import Plan
     from fastcnn.graph.graph import Graph
 
 _changes = count(1)
@@ -287,7 +287,7 @@ class Layer(ChecksArguments, Described, ABC):
         self._trainable = bool(value)
         if self.store is not None and not self._trainable:
             for gradient in self.store.grads[self].values():
-                gradient.fill(0)
+                self.store.backend.fill(gradient, 0)
 
     @property
     def has_values(self) -> bool:
@@ -433,10 +433,8 @@ class Layer(ChecksArguments, Described, ABC):
         for array in arrays:
             self.astype(wider(self.dtype, array.dtype))
         with Pass(self, self.training and bool(self.state_shapes()), enter=False):
-            plan = self._thread.plan = self._standalone_plan(batch, [array.shape[1:] for array in arrays])
-            plan.load(arrays)
-            plan.forward()
-            return plan.backend.to_host(plan.outputs[0])
+            alone = self._thread.alone = self._alone(batch, [array.shape[1:] for array in arrays])
+            return alone.forward(arrays)
 
     def backward(self, dy: ArrayLike) -> Any:
         """Return the gradient by the input of this thread's last `forward` (a tuple for several); fill `grads`.
@@ -446,30 +444,23 @@ class Layer(ChecksArguments, Described, ABC):
         dy
             The gradient by the output of that `forward`, in its shape.
         """
-        plan = self._thread.plan
-        if plan is None or plan.store is not self.store:
+        alone = self._thread.alone
+        if alone is None or alone.store is not self.store:
             raise ArgumentError(f"{self.label} cannot go backward yet: call its forward first.")
         gradient = as_float(dy, f"the output gradient of {self.label}")
         with Pass(self, True, enter=False):
-            plan.load_gradients([gradient])
-            plan.backward()
-            results = tuple(plan.backend.to_host(dx) for dx in plan.input_gradients)
+            results = alone.backward(gradient)
         return results[0] if len(results) == 1 else results
 
     def has_store(self, store: Store) -> bool:
         """Say whether a store is still the layer's."""
         return self.store is store
 
-    def _standalone_plan(self, batch: int, shapes: list[Shape]) -> Plan:
-        from fastcnn.engine.plan import Plan
-
-        store, plan = self.own_store(), self._thread.plan
-        if plan and plan.store is store and plan.serves(batch, shapes):
-            return plan
-        output = self.output_shape(*shapes)
-        inputs = [Node(None, (), shape) for shape in shapes]
-        node = Node(self, inputs, output)
-        return Plan([*inputs, node], inputs, [node], store, batch, False, self.training, returns="inputs")
+    def _alone(self, batch: int, shapes: list[Shape]) -> Alone:
+        store, alone = self.own_store(), self._thread.alone
+        if alone is not None and alone.store is store and alone.matches(batch, shapes):
+            return alone
+        return Alone(self, store, batch, shapes)
 
 
 def _noting_the_end(init: Callable[..., None]) -> Callable[..., None]:
@@ -489,10 +480,10 @@ def _noting_the_end(init: Callable[..., None]) -> Callable[..., None]:
 class _OfThread(threading.local):
     """What a layer that works by itself keeps for one thread.
 
-    The plan of its last pass; what won in a pooling, of images of which size; the size that an unpooling is asked for.
+    The calls of its last pass; what won in a pooling, of images of which size; the size that an unpooling is asked for.
     """
 
-    plan: Plan | None = None
+    alone: Alone | None = None
     winner: Array | None = None
     image: Shape = ()
     output_size: Shape | None = None

@@ -136,7 +136,7 @@ class ChannelNorm(GroupedNorm):
         bound, mean, variance = self.grouped(backend, xs, y, C, shape, bounds, fixed, measured, sums)
         if fixed:
             running = (("running_mean", mean), ("running_var", variance))
-            fill: list[Call] = [(backend.copy, (self.own_state[name], own[0])) for name, own in running]
+            fill: list[Call] = [(backend.memory.copy, (self.own_state[name], own[0])) for name, own in running]
             return Bound(bound.backward, [*fill, *bound.forward])
         track = self.track_calls(backend, mean, variance, shape[1], y.size == 0) if self.tracks else []
         return Bound(bound.backward, [*bound.forward, *track])

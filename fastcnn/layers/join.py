@@ -13,6 +13,7 @@ from fastcnn.arrays import Array, Shape
 from fastcnn.backend import Backend
 from fastcnn.errors import ArgumentError, ShapeError
 from fastcnn.layers.base import Bound, Call, Layer
+from fastcnn.layers.node import OPERATORS
 from fastcnn.shapes import is_int
 
 
@@ -194,3 +195,7 @@ class Concat(Layer):
 
         parts = tuple(x.reshape(rows, width) for x, width in zip(xs, widths, strict=True))
         return Bound(backward, [(join.concat_forward, (parts, y.reshape(rows, sum(widths))))])
+
+
+OPERATORS["+"] = lambda a, b: Add()(a, b)
+OPERATORS["*"] = lambda a, b: Multiply()(a, b)

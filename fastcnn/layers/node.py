@@ -5,7 +5,7 @@ A node is a layer applied to earlier nodes, with the shape of its result (withou
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 # Nodes are numbered as they are made, so an input's number is always below its consumer's.
 _serial = count()
+
+OPERATORS: dict[str, Callable[[Node, Node], Node]] = {}
+"""What `a + b` and `a * b` make of two nodes: set by `join.py`, whose layers are made of nodes themselves."""
 
 
 class Node:
@@ -45,18 +48,10 @@ class Node:
         """The network inside another one that has put the node there, and the layer's name in it."""
 
     def __add__(self, other: Node) -> Node:
-        from fastcnn.layers.join import Add
-
-        if not isinstance(other, Node):
-            return NotImplemented
-        return Add()(self, other)
+        return OPERATORS["+"](self, other) if isinstance(other, Node) else NotImplemented
 
     def __mul__(self, other: Node) -> Node:
-        from fastcnn.layers.join import Multiply
-
-        if not isinstance(other, Node):
-            return NotImplemented
-        return Multiply()(self, other)
+        return OPERATORS["*"](self, other) if isinstance(other, Node) else NotImplemented
 
     def __repr__(self) -> str:
         return f"<node {self.layer!r} of shape {self.shape}>"

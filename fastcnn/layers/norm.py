@@ -77,9 +77,9 @@ class NormLayer(Layer):
     def affine(self, backend: Backend) -> tuple[Array, Array]:
         """Return weight and bias, each in one axis; ones and zeros in place of those that the layer lacks."""
         plain = backend.zeros((2, prod(self.weight_shape)), self.dtype)
-        plain[0] += 1
+        backend.fill(plain[0], 1)
         held = (self.own_params.get("weight"), self.own_params.get("bias"))
-        gamma, beta = (own if mine is None else mine.reshape(-1) for own, mine in zip(plain, held, strict=True))
+        gamma, beta = (plain[i] if mine is None else mine.reshape(-1) for i, mine in enumerate(held))
         return gamma, beta
 
     def affine_gradients(self, backend: Backend, grads: Mapping[str, Array]) -> tuple[Array, Array]:

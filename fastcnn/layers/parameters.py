@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from fastcnn.arrays import Array, Shape
-from fastcnn.backend import CACHE_LINE, Backend
+from fastcnn.backend import Backend
 from fastcnn.concurrency.locks import SharedLock
 from fastcnn.errors import ArgumentError, ShapeError
 
@@ -53,23 +53,27 @@ class Views(dict[str, Array]):
     It waits for passes that read the parameters at the time. Pickled or copied, it is a dict of arrays.
     """
 
-    def __init__(self, lock: SharedLock) -> None:
+    def __init__(self, lock: SharedLock, backend: Backend) -> None:
         super().__init__()
-        self._lock = lock
+        self._lock, self._backend = lock, backend
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return dict, ({name: view.copy() for name, view in self.items()},)
+        return dict, ({name: self._backend.download(view) for name, view in self.items()},)
 
     def __setitem__(self, name: str, value: Any) -> None:
         if name not in self:
             raise ArgumentError(f"{name!r} is no parameter here: choose one of {', '.join(self)}.")
-        array = np.asarray(value)
-        if array.shape != self[name].shape:
+        own, backend = self[name], self._backend
+        array = value if backend.owns(value) else np.asarray(value)
+        if array.shape != own.shape:
             raise ShapeError(
-                f"{name} was given shape {array.shape}, and has shape {self[name].shape}: give an array of that shape."
+                f"{name} was given shape {array.shape}, and has shape {own.shape}: give an array of that shape."
             )
         with self._lock.writing():
-            self[name][...] = array
+            if backend.owns(array):
+                backend.copy(array.astype(own.dtype, copy=False), own)
+            else:
+                backend.upload(array.astype(own.dtype, copy=False), own)
 
     def update(self, *args: Any, **kwargs: Any) -> None:
         """Assign several parameters, each copied into its view."""
@@ -106,19 +110,19 @@ class Store:
         self.lock = SharedLock()
         self._version = 0  # of the values and states
         self._lent: dict[int, weakref.ref[Array]] = {}
-        slots = _place(layers, CACHE_LINE // dtype.itemsize)
+        slots = _place(layers, backend.alignment // dtype.itemsize)
         size = max((stop for *_, stop in slots), default=0)
         self.decayed = max((stop for *_, shape, _, stop in slots if len(shape) > 1), default=0)
         self._values = backend.zeros((size,), dtype)
         self.gradients = backend.zeros((size,), dtype)
         self.params, self.grads, self.state = (
-            {layer: Views(self.lock) for layer in layers} for _ in range(3)
+            {layer: Views(self.lock, backend) for layer in layers} for _ in range(3)
         )  # by layer, then by name
         for layer, name, shape, start, _ in slots:
             stop = start + prod(shape)
             dict.__setitem__(self.params[layer], name, self._values[start:stop].reshape(shape))
             dict.__setitem__(self.grads[layer], name, self.gradients[start:stop].reshape(shape))
-        self._slots = [(layer, start, stop) for layer, *_, start, stop in slots]
+        self._slots = slots
         for layer in layers:
             for name, shape in layer.state_shapes().items():
                 dict.__setitem__(self.state[layer], name, backend.empty(shape, dtype))
@@ -149,7 +153,7 @@ class Store:
         for layer in layers:
             if layer not in self.params:
                 for views in (self.params, self.grads, self.state):
-                    views[layer] = Views(self.lock)
+                    views[layer] = Views(self.lock, self.backend)
                 layer.store = layer.store or self
                 layer.dtype, layer.device = self.dtype, self.backend.name
 
@@ -166,7 +170,7 @@ class Store:
             for layer in layers:
                 self._fill(layer, {name: first(layer, name) for name in self._views(layer)})
                 for gradient in self.grads[layer].values():
-                    gradient.fill(0)
+                    self.backend.fill(gradient, 0)
 
     def _fill(self, layer: Layer, values: dict[str, Array], rounds: bool = True) -> None:
         for name, view in self._views(layer).items():
@@ -176,7 +180,7 @@ class Store:
                     f"{name} of {layer.label} holds {value.dtype} numbers that a network in {self.dtype} would round: "
                     f"call astype({value.dtype.name!r}) of the network, or astype({self.dtype.name!r}) of the layer."
                 )
-            self.backend.copy(value, view)
+            self.backend.upload(value, view)
         self.touch()
         self.undrawn.pop(layer, None)
 
@@ -193,7 +197,7 @@ class Store:
 
     def lend(self, views: dict[str, Array]) -> dict[str, Array]:
         """Return parameters or states for others to read and write: views whose end of life is noticed."""
-        lent = Views(self.lock)
+        lent = Views(self.lock, self.backend)
         for name, own in views.items():
             dict.__setitem__(lent, name, self._lend_one(own))
         return lent
@@ -210,6 +214,8 @@ class Store:
 
     def _lend_one(self, own: Array) -> Array:
         self.touch()
+        if not self.backend.keeps_constants:
+            return own
         held = self._lent.get(id(own))
         view = held() if held else None
         if view is None:
@@ -237,29 +243,26 @@ class Store:
 
     def host_value(self, layer: Layer, name: str) -> Array:
         """Return a parameter or a state as a NumPy array."""
-        return self.backend.to_host(self._views(layer)[name])
+        return self.backend.download(self._views(layer)[name])
 
     def host_values(self, layer: Layer) -> dict[str, Array] | None:
         """Return all parameters and states of a layer as NumPy arrays, or None where it has no values yet."""
         if layer in self.undrawn:
             return None
-        return {name: self.backend.to_host(view) for name, view in self._views(layer).items()}
+        return {name: self.backend.download(view) for name, view in self._views(layer).items()}
 
     def named(self, flat: Array) -> dict[str, Array]:
         """Return the views of an array laid out as `values` by "layer.parameter": an optimizer's state, by name."""
-        start = self._values.ctypes.data
-        views = {}
-        for layer, params in self.params.items():
-            for name, value in params.items():
-                first = (value.ctypes.data - start) // flat.itemsize
-                views[f"{layer.name}.{name}"] = flat[first : first + value.size].reshape(value.shape)
-        return views
+        return {
+            f"{layer.name}.{name}": flat[start : start + prod(shape)].reshape(shape)
+            for layer, name, shape, start, _ in self._slots
+        }
 
     def trained(self, layers: Iterable[Layer]) -> list[slice]:
         """Return the stretches of the flat arrays that training some layers changes, in order: not frozen ones."""
         stretches: list[slice] = []
         learning = {layer for layer in layers if layer.trainable}
-        for start, stop in sorted((start, stop) for layer, start, stop in self._slots if layer in learning):
+        for start, stop in sorted((start, stop) for layer, *_, start, stop in self._slots if layer in learning):
             if stretches and stretches[-1].stop == start:
                 start = stretches.pop().start
             stretches.append(slice(start, stop))
@@ -277,7 +280,7 @@ def _is_exact(value: Array, dtype: np.dtype[Any]) -> bool:
 
 
 def _place(layers: Sequence[Layer], align: int) -> list[tuple[Layer, str, Shape, int, int]]:
-    """Return (layer, name, shape, start, end of slot) in the order of the layers; each starts on a cache line."""
+    """Return (layer, name, shape, start, end of slot) in the order of the layers; starts are multiples of `align`."""
     parameters = [(layer, *entry) for layer in layers for entry in layer.parameter_shapes().items()]
     starts = {}
     start = 0

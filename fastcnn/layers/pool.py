@@ -191,10 +191,10 @@ class MaxPool(Pool):
         y = super().forward(*xs)
         if not self.return_indices:
             return y
-        indices = np.empty(y.shape, np.int64)
-        image = (*self.lead(), *np.shape(xs[0])[1:-1])
-        get(self.device).pool.max_pool_positions(self._thread.winner, *self.geometry(), image, five_axes(indices))
-        return y, indices
+        backend, image = get(self.device), (*self.lead(), *np.shape(xs[0])[1:-1])
+        indices = backend.empty(y.shape, np.dtype(np.int64))
+        backend.pool.max_pool_positions(self._thread.winner, *self.geometry(), image, five_axes(indices))
+        return y, backend.download(indices)
 
     def bind(self, backend: Backend, xs: Sequence[Array], y: Array, training: bool = True) -> Bound:
         """Return the calls; the array of winning taps lives between them."""
@@ -258,9 +258,10 @@ class MaxPoolIndices(Pool):
         calls: list[Call] = [
             (pool.max_pool_forward, (x, *geometry, maxima, winner)),
             (pool.max_pool_positions, (winner, *geometry, x.shape[1:4], positions)),
-            (np.copyto, (five_axes(y), positions, "unsafe")),
+            (backend.memory.copy, (positions, five_axes(y))),
         ]
-        return Bound(lambda dy, dxs, grads: [(dx.fill, (0,)) for dx in dxs if dx is not None], calls)
+        fill = backend.memory.fill
+        return Bound(lambda dy, dxs, grads: [(fill, (dx, 0)) for dx in dxs if dx is not None], calls)
 
 
 def check_exact(layer: Layer, pixels: int, dtype: np.dtype[Any]) -> None:

@@ -123,8 +123,8 @@ class MaxUnpool(Layer):
             if x.ndim == self.rank + 2 and x.shape == indices.shape:
                 shape = self.output_shape(x.shape[1:], indices.shape[1:])
                 self._check_indices(indices, prod(shape[:-1]))
-                if held.plan is not None and held.plan.outputs[0].shape[1:] != shape:
-                    held.plan = None
+                if held.alone is not None and held.alone.y.shape[1:] != shape:
+                    held.alone = None
             return super().forward(xs[0], indices.astype(np.float64 if x.dtype == np.float64 else np.float32))
         finally:
             held.output_size = None
@@ -145,7 +145,7 @@ class MaxUnpool(Layer):
             if dxs[0] is not None:
                 calls.append((resample.max_unpool_backward_input, (five_axes(dy), positions, five_axes(dxs[0]))))
             if dxs[1] is not None:
-                calls.append((dxs[1].fill, (0,)))
+                calls.append((backend.memory.fill, (dxs[1], 0)))
             return calls
 
         return Bound(backward, [(resample.max_unpool_forward, (five_axes(xs[0]), positions, five_axes(y)))])

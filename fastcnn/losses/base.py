@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from functools import cached_property
 from itertools import count
 from math import prod
@@ -32,12 +33,16 @@ def _device(value: Any, name: str) -> str:
 
 DOUBLE = np.dtype(np.float64)
 
+ROW = 4
+"""What a loss reports of a pass: the sum of all terms, what a mean divides by, what is right, and of how many."""
+
 
 class BoundLoss(ABC):
     """A loss on fixed arrays: calls that read outputs y and targets t, and calls that fill dy.
 
     The calls forward fill `sums` with the sum of all terms and what a mean divides it by, and `scale` with the factor
-    of the gradient: numbers that the calls back read from memory, so that a program can repeat them.
+    of the gradient: numbers that the calls back read from memory, so that a program can repeat them. Where there are
+    classes, further calls fill `counts` with how many outputs choose their target's, and of how many.
 
     Parameters
     ----------
@@ -56,17 +61,27 @@ class BoundLoss(ABC):
         self.y, self.t, self.dy = y, t, dy
         self.backend, self.kernels = backend, backend.loss
         self.is_mean = reduction == "mean"
-        self.sums, self.scale, self.loss = (backend.zeros((size,), DOUBLE) for size in (2, 1, 1))
+        self.scale, self.loss = (backend.zeros((1,), DOUBLE) for _ in range(2))
+        self.report_in(backend.zeros((ROW,), DOUBLE))
 
-    @property
-    def total(self) -> float:
-        """The sum of all terms in the last pass."""
-        return self.factor * float(self.sums[0])
+    def report_in(self, row: Array) -> None:
+        """Let `sums` and `counts` stand in a row (4,) of somebody's from now on."""
+        self.sums, self.counts = row[:2], row[2:]
+        terms = self.term_count()
+        if terms is not None:
+            self.backend.write(self.sums[1:], [terms])
 
-    @property
-    def samples(self) -> float:
-        """What a mean over several batches divides their sums by: for a sum, the number of images."""
-        return float(self.sums[1]) if self.is_mean else float(len(self.y))
+    def term_count(self) -> int | None:
+        """Return what a mean divides the sum by, or None where `sum_calls` fill it in."""
+        return None
+
+    def total(self, row: Sequence[float]) -> float:
+        """Return the sum of all terms, from what the last pass has left in the row."""
+        return self.factor * row[0]
+
+    def samples(self, row: Sequence[float]) -> float:
+        """Return what a mean over several batches divides their sums by: for a sum, the number of images."""
+        return row[1] if self.is_mean else float(len(self.y))
 
     @abstractmethod
     def sum_calls(self) -> list[Call]:
@@ -84,7 +99,8 @@ class BoundLoss(ABC):
     def forward(self) -> float:
         """Return the loss."""
         self._forward.run()
-        return float(self.loss[0])
+        loss: float = self.backend.read(self.loss)[0]
+        return loss
 
     def backward(self) -> None:
         """Fill dy with the gradient of the last `forward`."""
@@ -98,9 +114,9 @@ class BoundLoss(ABC):
     def _backward(self) -> Any:
         return self.backend.program.Program(self.gradient_calls())
 
-    def hits(self) -> tuple[int, int] | None:
-        """Return how many outputs choose their target's class, and of how many; None where there are no classes."""
-        return None
+    def count_calls(self) -> list[Call]:
+        """Return the calls that fill `counts` after a forward pass; none where there are no classes."""
+        return []
 
 
 _changes = count(1)
@@ -202,7 +218,7 @@ class Loss(ChecksArguments, Checked, Written, Described, ABC):
         if bound is None:
             raise ArgumentError(f"{self.label} cannot go backward yet: call its forward first.")
         bound.backward()
-        return get(self.device).to_host(bound.dy)
+        return get(self.device).download(bound.dy)
 
 
 class _OfThread(threading.local):

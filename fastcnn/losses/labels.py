@@ -52,11 +52,12 @@ class BoundRows(BoundLoss):
     def loss_call(self) -> Call:
         """Return the call that fills the losses of the rows."""
 
-    def hits(self) -> tuple[int, int]:
-        """Return how many of the largest scores stand at the label, and how many rows have one."""
-        self.kernels.first_largest(self.scores, self.labels, self._hits)
-        named = np.count_nonzero(self.labels < self.scores.shape[1])
-        return int(np.count_nonzero(self._hits)), int(named)
+    def count_calls(self) -> list[Call]:
+        """Return the calls that count how many of the largest scores stand at the label, and the rows that have one."""
+        return [
+            (self.kernels.first_largest, (self.scores, self.labels, self._hits)),
+            (self.kernels.count_hits, (self._hits, self.labels, self.scores.shape[1], self.counts)),
+        ]
 
 
 class BoundCrossEntropy(BoundRows):

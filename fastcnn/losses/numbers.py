@@ -38,7 +38,10 @@ class BoundTerms(BoundLoss):
         self._kernels = kernels
         self._arrays = tuple(map(as_rows, arrays)) if flatten else arrays
         self.rule, self.factor = rule, factor
-        self.sums[1] = self.y.size
+
+    def term_count(self) -> int:
+        """Return the number of elements."""
+        return self.y.size
 
     def sum_calls(self) -> list[Call]:
         """Return the call that sums over all elements."""
@@ -54,9 +57,9 @@ class BoundTerms(BoundLoss):
 class BoundBinary(BoundTerms):
     """Binary cross-entropy on fixed arrays, whose elements are classified by their signs."""
 
-    def hits(self) -> tuple[int, int]:
-        """Return how many logits are above 0 where their target is above 1/2, and not where it is not."""
-        return int(np.count_nonzero((self.y > 0) == (self.t > 0.5))), self.y.size
+    def count_calls(self) -> list[Call]:
+        """Return the call that counts the logits above 0 where their target is above 1/2, and not where it is not."""
+        return [(self.kernels.count_signs, (self.y, self.t, self.counts))]
 
 
 class NumberLoss(Loss):

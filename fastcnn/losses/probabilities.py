@@ -5,6 +5,7 @@ scores (N, K) or (N, H, W, K), of any number of axes   probabilities of the same
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -29,10 +30,13 @@ class BoundProbabilities(BoundLoss):
         self.weights, self.smoothing = backend.from_host(weights), smoothing
         rows = (len(self.scores),)
         self.losses = backend.empty(rows, DOUBLE)
-        self.sums[1] = len(self.scores)
         self.probabilities = backend.empty(self.scores.shape, self.scores.dtype)
         self._labels = backend.empty(rows, np.dtype(np.int64))
         self._hits = backend.empty(rows, np.dtype(np.int8))
+
+    def term_count(self) -> int:
+        """Return the number of rows."""
+        return prod(self.y.shape[:-1])
 
     def sum_calls(self) -> list[Call]:
         """Return the calls that sum the rows' losses."""
@@ -47,11 +51,14 @@ class BoundProbabilities(BoundLoss):
         arguments = self.probabilities, self.targets, self.weights, self.smoothing, self.scale, self.dscores
         return [(self.backend.loss.soft_cross_entropy_backward, arguments)]
 
-    def hits(self) -> tuple[int, int]:
-        """Return in how many rows the largest score stands at the largest probability, and the number of rows."""
-        self.backend.loss.arg_max(self.targets, self._labels)
-        self.kernels.first_largest(self.scores, self._labels, self._hits)
-        return int(np.count_nonzero(self._hits)), self._hits.size
+    def count_calls(self) -> list[Call]:
+        """Return the calls that count in how many rows the largest score stands at the largest probability."""
+        kernels, labels = self.kernels, self._labels
+        return [
+            (kernels.arg_max, (self.targets, labels)),
+            (kernels.first_largest, (self.scores, labels, self._hits)),
+            (kernels.count_hits, (self._hits, labels, self.scores.shape[1], self.counts)),
+        ]
 
 
 def check_probabilities(given: Array, dtype: np.dtype[Any]) -> Array:

@@ -167,7 +167,7 @@ class Optimizer(ChecksArguments, Checked, Written, Described, ABC):
         arrays = {name: backend.zeros(values.shape, values.dtype) for name in self.kept()}
         for name, array in arrays.items():
             if self.first_value(name):
-                array[...] = self.first_value(name)
+                backend.fill(array, self.first_value(name))
         return arrays
 
 

@@ -45,7 +45,8 @@ class Update:
         self._stretches = self._next_stretches()
         parts = self._parts()
         self._bounds = [part[:2] for part in parts]
-        self._rules = backend.zeros((len(parts), len(optimizer.rule(1, 0.0))), np.dtype(np.float64))
+        rules = backend.zeros((len(parts), len(optimizer.rule(1, 0.0))), np.dtype(np.float64))
+        self._rules, self._write = [rules[i] for i in range(len(parts))], backend.write
         kernel, none = getattr(backend.optimizer, optimizer.kernel), values[:0]
         self.calls: list[Call] = []
         for (start, stop), rule in zip(self._bounds, self._rules, strict=True):
@@ -62,7 +63,7 @@ class Update:
         if [part[:2] for part in parts] != self._bounds or not _same(self.optimizer.held(self._values), self._held):
             return False
         for rule, (_, _, steps, decay) in zip(self._rules, parts, strict=True):
-            rule[:] = self.optimizer.rule(steps, decay)
+            self._write(rule, self.optimizer.rule(steps, decay))
         return True
 
     def _goes_on(self) -> bool:
@@ -78,7 +79,7 @@ class Update:
                 return False
         steps = int(state["step"]) + 1
         self._stretches = [((0, self._values.size, steps), True)]
-        self._rules[0] = optimizer.rule(steps, optimizer.weight_decay)
+        self._write(self._rules[0], optimizer.rule(steps, optimizer.weight_decay))
         return True
 
     def end(self) -> None:

@@ -42,8 +42,10 @@ def save(layers: Sequence[SparseCoding], pool: int | None, path: str | PathLike[
         ) from None
 
 
-def load(path: str | PathLike[str], device: str = "cpu") -> tuple[list[SparseCoding], int | None]:
-    """Return the layers in a file that `save` wrote, and the pooling between them."""
+def load(
+    path: str | PathLike[str], make: type[SparseCoding], device: str = "cpu"
+) -> tuple[list[SparseCoding], int | None]:
+    """Return the layers in a file that `save` wrote, made by `make`, and the pooling between them."""
     from safetensors import SafetensorError, safe_open
 
     check_device(device)
@@ -51,7 +53,7 @@ def load(path: str | PathLike[str], device: str = "cpu") -> tuple[list[SparseCod
         with Path(path).open("rb"):
             pass
         with safe_open(path, framework="np") as file:
-            return _read(file, path, device)
+            return _read(file, path, make, device)
     except SafetensorError as error:
         raise unreadable(path, f"is damaged or no safetensors file ({error})") from None
     except CheckpointError:
@@ -71,9 +73,9 @@ def is_sparse_coding(path: str | PathLike[str]) -> bool:
         return False
 
 
-def _read(file: Any, path: str | PathLike[str], device: str) -> tuple[list[SparseCoding], int | None]:
-    from fastcnn.sparse_coding.model import SparseCoding
-
+def _read(
+    file: Any, path: str | PathLike[str], make: type[SparseCoding], device: str
+) -> tuple[list[SparseCoding], int | None]:
     text = (file.metadata() or {}).get(KEY)
     if text is None:
         raise unreadable(path, "holds no layers of sparse coding")
@@ -83,9 +85,8 @@ def _read(file: Any, path: str | PathLike[str], device: str) -> tuple[list[Spars
         description = json.loads(text)
         if description["version"] != VERSION:
             raise unreadable(path, f"has format version {description['version']!r}, and {VERSION} is known")
-        layers = [
-            SparseCoding(**entry["arguments"], dtype=entry["dtype"], device=device) for entry in description["layers"]
-        ]
+        entries = description["layers"]
+        layers = [make(**entry["arguments"], dtype=entry["dtype"], device=device) for entry in entries]
         pool = description["pool"]
     except CheckpointError:
         raise

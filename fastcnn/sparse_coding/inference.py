@@ -68,7 +68,7 @@ class Inference:
         self.algorithm = resolve_algorithm("auto")
         self.y, self.e, self.image = (backend.empty((N, H, W, C), dtype) for _ in range(3))
         self.z, self.x, self.r, self.d, self.q = (backend.zeros(maps, dtype) for _ in range(5))
-        backend.copy(images, self.y)
+        backend.upload(images, self.y)
         backend.copy(self.y, self.e)
         self.penalty, self.sums = np.zeros(N), np.zeros(N)
 
@@ -128,7 +128,7 @@ class Inference:
         The direction is tangent to the spheres |f_j| = 1, on whose maps j it is scaled by the maps' energies (Jacobi's
         rule); the step is the best one on the straight line, halved until the cost, back on the spheres, is no higher.
         """
-        f = self.backend.to_host(self.filters).astype(np.float64)
+        f = self.backend.download(self.filters).astype(np.float64)
         direction = self._direction(f, connectivity)
         trial = self.backend.empty(self.filters.shape, self.filters.dtype)
         self.backend.copy(direction, trial)
@@ -139,7 +139,7 @@ class Inference:
         step = float(np.multiply(self.image, self.e, dtype=np.float64).sum()) / change
         before = float(np.square(self.e, dtype=np.float64).sum())
         for _ in range(MOST_HALVINGS):
-            self.backend.copy(normalized(f + step * direction), trial)
+            self.backend.upload(normalized(f + step * direction), trial)
             self.to_images(self.z, trial, self.image)
             self.backend.sparse.squared_distance(flat(self.y), flat(self.image), self.sums)
             if self.sums.sum() <= before:
@@ -156,7 +156,7 @@ class Inference:
         )  # of -|e|^2 / 2, so it points downhill
         energy = np.square(self.z, dtype=np.float64).sum(axis=(0, 1, 2))
         energy = np.maximum(energy, LEAST_SHARE * energy.mean() or 1.0)
-        direction: Array = self.backend.to_host(gradient) * connectivity / energy
+        direction: Array = self.backend.download(gradient) * connectivity / energy
         direction -= f * (f * direction).sum(axis=(0, 1, 2))
         return direction
 

@@ -28,6 +28,7 @@ from fastcnn.errors import ArgumentError, DataError, ShapeError, TrainingError
 from fastcnn.representation import written_call
 from fastcnn.seeding import seeded
 from fastcnn.shapes import IntOrAxes, compact, is_int, per_axis, whole
+from fastcnn.sparse_coding import files
 from fastcnn.sparse_coding.inference import Inference, Schedule, normalized
 from fastcnn.training.progress import Bar
 
@@ -251,7 +252,7 @@ class SparseCoding(ChecksArguments):
                 inference.move_filters(self.connectivity)
                 self._record(inference, batch, "filters", beta)
         inference.shrink(beta)
-        self._filters = backend.to_host(filters)
+        self._filters = backend.download(filters)
         return inference.objective()
 
     def _record(self, inference: Inference, batch: int, step: str, beta: float) -> None:
@@ -290,7 +291,7 @@ class SparseCoding(ChecksArguments):
                 inference.run(self.schedule)
             if not backend.all_finite(inference.x):
                 raise DataError(f"the images given to {self!r} are too large for {self.dtype}: scale them to [0, 1].")
-            maps[rows] = backend.to_host(inference.x)
+            maps[rows] = backend.download(inference.x)
         return maps
 
     def reconstruct(self, maps: ArrayLike, batch_size: int = 100) -> Array:
@@ -320,9 +321,9 @@ class SparseCoding(ChecksArguments):
         filters = backend.from_host(self.filters)
         for rows in slices(N, batch_size):
             inference = Inference(backend, images[rows], filters, self.lam, self.p)
-            backend.copy(z[rows], inference.z)
+            backend.upload(z[rows], inference.z)
             inference.to_images(inference.z, filters, inference.image)
-            images[rows] = backend.to_host(inference.image)
+            images[rows] = backend.download(inference.image)
         return images
 
     def save(self, path: str | PathLike[str]) -> None:
@@ -333,9 +334,7 @@ class SparseCoding(ChecksArguments):
         path
             The file.
         """
-        from fastcnn.sparse_coding.files import save
-
-        save([self], None, path)
+        files.save([self], None, path)
 
     @classmethod
     def load(cls, path: str | PathLike[str], device: str = "cpu") -> SparseCoding:
@@ -348,11 +347,9 @@ class SparseCoding(ChecksArguments):
         device
             "cpu" or "reference".
         """
-        from fastcnn.sparse_coding.files import load, unreadable
-
-        layers, _ = load(path, device)
+        layers, _ = files.load(path, SparseCoding, device)
         if len(layers) != 1:
-            raise unreadable(path, f"holds a stack of {len(layers)} layers: load it by SparseCodingStack.load")
+            raise files.unreadable(path, f"holds a stack of {len(layers)} layers: load it by SparseCodingStack.load")
         return layers[0]
 
     def _check_images(self, images: ArrayLike, what: str) -> Array:

@@ -138,7 +138,7 @@ class SparseCodingStack(ChecksArguments):
         device
             "cpu" or "reference".
         """
-        layers, pool = load(path, device)
+        layers, pool = load(path, SparseCoding, device)
         try:
             return cls(*layers, pool=pool)
         except FastcnnError as error:

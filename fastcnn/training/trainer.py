@@ -17,6 +17,7 @@ import numpy as np
 from fastcnn.arguments import ChecksArguments, checks_arguments
 from fastcnn.arrays import Array
 from fastcnn.augment import Augmentations, Mover
+from fastcnn.backend import get
 from fastcnn.checked import Check, Checked, optional
 from fastcnn.concurrency.passes import Pass
 from fastcnn.engine.loss_heads import Batch, Sums, bind_heads, losses_by_output
@@ -249,8 +250,9 @@ class Trainer(ChecksArguments, Checked):
                 self._check_learns()
             batch.plan.load(images)
             for given, head in zip(targets, batch.heads, strict=True):
-                batch.plan.backend.copy(given, head.targets)
-            return self._train_batch(batch)
+                batch.plan.backend.upload(given, head.targets)
+            self._train_batch(batch)
+            return batch.loss
 
     @checks_arguments
     def evaluate(self, data: LabelledImages, batch_size: int = 256) -> Evaluation:
@@ -312,9 +314,11 @@ class Trainer(ChecksArguments, Checked):
         return arrays, targets
 
     def _check_all(self, data: LabelledImages, what: str) -> tuple[Arrays, Targets]:
-        """Return what `_check` does; batches are gathered from images in the network's dtype, in order in memory."""
+        """Return what `_check` does as arrays that batches are gathered from, images in the network's dtype."""
         images, targets = self._check(data, what)
-        return [np.ascontiguousarray(array, self.net.dtype) for array in images], targets
+        resident = get(self.net.device).resident
+        arrays = [resident(np.ascontiguousarray(array, self.net.dtype)) for array in images]
+        return arrays, [resident(one) for one in targets]
 
     def _batch(self, held: Pass, size: int, targets: Targets, training: bool) -> Batch:
         """Return what a step of this batch size touches; `targets` show the shapes of one image's targets."""
@@ -373,7 +377,7 @@ class Trainer(ChecksArguments, Checked):
             "seconds": seconds,
         }
 
-    def _train_batch(self, batch: Batch) -> float:
+    def _train_batch(self, batch: Batch) -> None:
         self.steps += 1
         optimizer = self.optimizer
         try:
@@ -382,7 +386,6 @@ class Trainer(ChecksArguments, Checked):
                 batch.step.run(optimizer, self.clip_value, self.clip_norm)
         except batch.plan.backend.program.GuardError:
             raise self._not_finite(batch) from None
-        return batch.loss
 
     def _not_finite(self, batch: Batch) -> TrainingError:
         backend, store = batch.plan.backend, batch.plan.store
@@ -391,7 +394,7 @@ class Trainer(ChecksArguments, Checked):
             problem = f"the loss is {batch.loss}"
         elif not all(backend.all_finite(store.gradients[part]) for part in batch.plan.trained):
             problem = "a gradient is not finite"
-        given = (np.isfinite(head.targets).all() for head in batch.heads)
+        given = (np.isfinite(backend.download(head.targets)).all() for head in batch.heads)
         culprit = batch.plan.first_non_finite() or ("the loss itself" if all(given) else "the targets")
         when = f"epoch {self.epoch}, step {self.steps}" if self.epoch else f"step {self.steps}"
         return TrainingError(

@@ -13,8 +13,7 @@ import numpy as np
 from fastcnn.kernels.cpu.runtime.compiler import jit
 from fastcnn.kernels.cpu.runtime.launch import call_parallel
 from fastcnn.kernels.cpu.runtime.parallel import share
-
-SMALL = 1 << 15  # elements: for fewer no second thread wakes
+from fastcnn.kernels.cpu.runtime.partition import SERIAL_ELEMENTS
 
 
 @jit(inner=True)
@@ -64,4 +63,4 @@ def move_images(images, rows, flip, down, right, fill, y):
     """Fill y with the images of some rows, each moved in its way."""
     (M, H, W, C), N = images.shape, len(rows)
     lines = images.reshape(M, H, W * C), y.reshape(N, H, W * C)
-    call_parallel(y.size > SMALL, _move_images, lines[0], rows, flip, down, right, fill, lines[1])
+    call_parallel(y.size > SERIAL_ELEMENTS, _move_images, lines[0], rows, flip, down, right, fill, lines[1])

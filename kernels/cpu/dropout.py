@@ -11,12 +11,12 @@ The hash takes two 32-bit products an element, which a vector of lanes computes 
 import numpy as np
 
 from fastcnn.kernels.cpu.runtime.compiler import jit
-from fastcnn.kernels.cpu.runtime.launch import call_parallel
+from fastcnn.kernels.cpu.runtime.launch import call_parallel, call_serial
 from fastcnn.kernels.cpu.runtime.parallel import share
+from fastcnn.kernels.cpu.runtime.partition import SERIAL_ELEMENTS
 
 STEPS = 1 << 24  # that are told apart: float32 holds each as a whole number
 BLOCK = 1 << 14  # elements that share two words of the key, and that a thread takes at once
-SMALL = 1 << 15  # elements: for fewer no second thread wakes
 U32, U64 = np.uint32, np.uint64
 
 
@@ -40,11 +40,16 @@ def bits(i, low, high):
 
 
 @jit
-def draw_key(seed, step, key):
-    """Fill key (1,) from seed (1,) and step (1,), whole numbers below STEPS, and count the step."""
+def _draw_key(seed, step, key):
+    """Do `draw_key`."""
     word = mix(U64(np.int64(seed[0])) * U64(STEPS) + U64(np.int64(step[0])))
     key[0] = np.int64(word >> U64(1))
     step[0] = (np.int64(step[0]) + 1) % STEPS
+
+
+def draw_key(seed, step, key):
+    """Fill key (1,) from seed (1,) and step (1,), whole numbers below STEPS, and count the step."""
+    call_serial(_draw_key, seed, step, key)
 
 
 @jit(inner=True)
@@ -67,4 +72,4 @@ def dropout_blocks(team, x, limit, scale, key, y):
 def dropout_forward(x, p, key, y):
     """Fill y with x, scaled or dropped; with dy for x this is the gradient. NaN and infinity stay NaN where dropped."""
     limit, scale = min(round(p * 2**32), 2**32 - 1), 1 / (1 - p) if p < 1 else 0.0
-    call_parallel(y.size > SMALL, dropout_blocks, x.reshape(-1), limit, scale, key, y.reshape(-1))
+    call_parallel(y.size > SERIAL_ELEMENTS, dropout_blocks, x.reshape(-1), limit, scale, key, y.reshape(-1))

@@ -7,10 +7,11 @@ The gains are written out over a period of several pixels, so that few channels 
 
 import numpy as np
 
-from fastcnn.kernels.cpu.elementwise.map import RUN, SMALL, Pair, call
+from fastcnn.kernels.cpu.elementwise.map import RUN, Pair, call
 from fastcnn.kernels.cpu.runtime.compiler import jit
 from fastcnn.kernels.cpu.runtime.launch import call_parallel, runs_on_host
 from fastcnn.kernels.cpu.runtime.parallel import share
+from fastcnn.kernels.cpu.runtime.partition import SERIAL_ELEMENTS
 from fastcnn.kernels.cpu.runtime.workspace import scratch
 
 LANES = 1 << 8  # sums side by side, at least: four vectors of 16 lanes hide the adder's latency four times
@@ -75,4 +76,6 @@ def gain_backward_weight(x, dy, dg):
     """Fill dg with the sums of dy * x over all pixels."""
     chunks = max(1, min(x.size // CHUNK, x.size // dg.size))
     partial = scratch("gain sums", chunks * dg.size, np.dtype(np.float64))[: chunks * dg.size]
-    call_parallel(x.size > SMALL, gain_chunks, x.reshape(-1), dy.reshape(-1), partial.reshape(chunks, dg.size), dg)
+    call_parallel(
+        x.size > SERIAL_ELEMENTS, gain_chunks, x.reshape(-1), dy.reshape(-1), partial.reshape(chunks, dg.size), dg
+    )

@@ -15,12 +15,12 @@ from fastcnn.kernels.cpu.gain import PRODUCT
 from fastcnn.kernels.cpu.runtime.compiler import jit
 from fastcnn.kernels.cpu.runtime.launch import call_parallel
 from fastcnn.kernels.cpu.runtime.parallel import share
+from fastcnn.kernels.cpu.runtime.partition import SERIAL_MOVES
 from fastcnn.kernels.cpu.runtime.workspace import scratch
 from fastcnn.kernels.cpu.simd.copy import VECTOR_BYTES, addresses_of, array_at, copy_run, stream_run
 from fastcnn.kernels.cpu.simd.streaming import streams
 
 BLOCK = 1 << 14  # elements of a task: with those of two inputs they stay in the second cache
-SMALL = 1 << 16  # elements: for fewer no second thread wakes
 NARROW = 16  # elements: rows up to so many are copied column by column, which has no loop of a few turns inside
 PIECE = 1 << 12  # elements of a task that does so: they stay in the first cache
 LONG = 1 << 9  # elements of a row: of shorter ones too many lines are stored in two parts
@@ -67,7 +67,7 @@ def add_forward(xs, y):
     if len(xs) == 2 and y is not xs[0]:
         call(SUM.address("g", y.dtype), xs[0], 0, xs[1], y)
     else:
-        call_parallel(y.size > SMALL, add_blocks, addresses_of(xs), y.reshape(-1))
+        call_parallel(y.size > SERIAL_MOVES, add_blocks, addresses_of(xs), y.reshape(-1))
 
 
 @jit(inner=True)
@@ -89,7 +89,7 @@ def spread_blocks(team, dy, addresses):
 
 def add_backward_input(dy, dxs):
     """Fill every array of dxs with dy."""
-    call_parallel(dy.size > SMALL, spread_blocks, dy.reshape(-1), addresses_of(dxs))
+    call_parallel(dy.size > SERIAL_MOVES, spread_blocks, dy.reshape(-1), addresses_of(dxs))
 
 
 @jit(inner=True)
@@ -162,7 +162,7 @@ def concat(addresses, widths, joining, y):
     lines = all(width * y.itemsize % VECTOR_BYTES == 0 for width in widths)
     past_caches = streams(y) and (lines or sum(widths) >= LONG)
     array = np.array(widths, np.int64)
-    call_parallel(y.size > SMALL, concat_blocks, addresses, array, joining, past_caches, y.reshape(-1))
+    call_parallel(y.size > SERIAL_MOVES, concat_blocks, addresses, array, joining, past_caches, y.reshape(-1))
 
 
 @jit
@@ -223,7 +223,7 @@ def multiply_forward(x, gate, y):
     if x.shape[1] == 1:
         call(PRODUCT.address("g", y.dtype), gate, 0, x, y)
     else:
-        call_parallel(y.size > SMALL, gate_blocks, x.reshape(-1), gate.reshape(-1), y.reshape(-1), *x.shape)
+        call_parallel(y.size > SERIAL_MOVES, gate_blocks, x.reshape(-1), gate.reshape(-1), y.reshape(-1), *x.shape)
 
 
 @jit(inner=True)
@@ -278,4 +278,4 @@ def multiply_backward_gate(x, dy, dgate):
         multiply_forward(x, dy.reshape(A, C), dgate.reshape(A, 1, C))
         return
     partial = scratch("gate sums", A * cut(A, B, C)[1] * C, np.dtype(np.float64))
-    call_parallel(x.size > SMALL, gate_sum_blocks, *flat, partial, dgate.reshape(-1), A, B, C)
+    call_parallel(x.size > SERIAL_MOVES, gate_sum_blocks, *flat, partial, dgate.reshape(-1), A, B, C)

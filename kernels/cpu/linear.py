@@ -8,7 +8,7 @@ All passes are those of `conv.py`; the rows take the place of image rows, the ax
 import numpy as np
 
 from fastcnn.kernels.cpu import conv
-from fastcnn.kernels.cpu.matmul import skinny_gemm
+from fastcnn.kernels.cpu.matmul import outer, skinny_gemm
 from fastcnn.kernels.cpu.reduction.pixels import sum_pixels
 
 ONE = (1, 1, 1)
@@ -38,6 +38,9 @@ def linear_backward_input(dy: np.ndarray, w: np.ndarray, dx: np.ndarray) -> None
 
 def linear_backward_weight(x: np.ndarray, dy: np.ndarray, dw: np.ndarray) -> None:
     """Fill dw with x' dy."""
+    if outer.suits(x.shape[0], dw):
+        outer.outer_products(x, dy, dw)
+        return
     conv.conv_backward_weight(_rows(x), _rows(dy), ONE, UNPADDED, ONE, 1, dw[None, None, None])
 
 

@@ -13,6 +13,7 @@ from fastcnn.kernels.cpu.normalization.local_contrast import local_contrast_back
 from fastcnn.kernels.cpu.runtime.compiler import jit
 from fastcnn.kernels.cpu.runtime.launch import call_parallel
 from fastcnn.kernels.cpu.runtime.parallel import share
+from fastcnn.kernels.cpu.runtime.partition import SERIAL_WINDOWS
 
 __all__ = [
     "local_contrast_backward_input", "local_contrast_forward", "local_response_backward_input",
@@ -20,7 +21,6 @@ __all__ = [
 ]  # fmt: skip
 
 BLOCK = 1 << 12  # elements of a block of pixels: its few buffers stay in L1 and L2
-SMALL = 1 << 14  # elements: for fewer no second thread wakes
 
 LARGE_SQUARES = 1e24  # more of them, to the power of -mu - 1, may leave float32's range
 
@@ -28,7 +28,6 @@ THREE_QUARTERS, HALF, WHOLE, ANY = range(4)  # the powers -mu that roots and div
 POWERS = {0.75: THREE_QUARTERS, 0.5: HALF, 1.0: WHOLE}
 
 MANTISSA, EXPONENT_BIAS = 52, 1023  # of float64
-ONE_BITS, FRACTION_BITS = 1023 << 52, (1 << 52) - 1
 SQRT_HALF_BITS = 0x3FE6A09E667F3BCD
 
 
@@ -204,7 +203,7 @@ def local_response_forward(x, before, after, kappa, lam, mu, y):
     """Fill y (M, C)."""
     if x.size:
         settings = _settings(x.shape[1], before, after, kappa, lam, mu)
-        call_parallel(x.size > SMALL, respond_all, x.reshape(-1), *settings, y.reshape(-1))
+        call_parallel(x.size > SERIAL_WINDOWS, respond_all, x.reshape(-1), *settings, y.reshape(-1))
 
 
 @jit(inner=True)
@@ -244,4 +243,6 @@ def local_response_backward_input(x, dy, before, after, kappa, lam, mu, dx):
     """Fill dx (M, C)."""
     if x.size:
         settings = _settings(x.shape[1], before, after, kappa, lam, mu)
-        call_parallel(x.size > SMALL, respond_all_back, x.reshape(-1), dy.reshape(-1), *settings, dx.reshape(-1))
+        call_parallel(
+            x.size > SERIAL_WINDOWS, respond_all_back, x.reshape(-1), dy.reshape(-1), *settings, dx.reshape(-1)
+        )

@@ -26,6 +26,8 @@ from fastcnn.kernels.cpu.losses.probabilities import (
     soft_cross_entropy_forward,
 )
 from fastcnn.kernels.cpu.losses.reduce import (
+    count_hits,
+    count_signs,
     pick,
     sum_values,
     weigh,
@@ -35,6 +37,8 @@ __all__ = [
     "arg_max",
     "binary_cross_entropy_backward",
     "binary_cross_entropy_forward",
+    "count_hits",
+    "count_signs",
     "first_largest",
     "hinge_backward",
     "hinge_forward",

@@ -19,18 +19,18 @@ A row of few channels is too short for vectors: several pixels are taken as one 
 """
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
 from fastcnn.kernels.cpu.normalization.chunks import (
-    SMALL,
     UNBOUNDED,
     enough_images,
     mirrored,
     set_factors,
     workspace,
 )
-from fastcnn.kernels.cpu.normalization.column_code import call_scale, plan
+from fastcnn.kernels.cpu.normalization.column_code import ChannelCode, call_scale, plan
 from fastcnn.kernels.cpu.normalization.groups_backward import group_norm_backward
 from fastcnn.kernels.cpu.normalization.rows import layer_norm_backward, layer_norm_forward
 from fastcnn.kernels.cpu.normalization.statistics import FOLDED, join_chunks, measure_chunk
@@ -38,6 +38,7 @@ from fastcnn.kernels.cpu.normalization.wide import LARGE, any_above, scale_wide
 from fastcnn.kernels.cpu.runtime.compiler import jit
 from fastcnn.kernels.cpu.runtime.launch import call_parallel, call_serial
 from fastcnn.kernels.cpu.runtime.parallel import share
+from fastcnn.kernels.cpu.runtime.partition import SERIAL_ELEMENTS
 from fastcnn.kernels.cpu.runtime.workspace import keep
 
 __all__ = [
@@ -46,55 +47,76 @@ __all__ = [
 ]  # fmt: skip
 
 
+class Norm(NamedTuple):
+    """What the tasks of a normalization share."""
+
+    code: ChannelCode
+    x: np.ndarray
+    gamma: np.ndarray
+    beta: np.ndarray
+    mean: np.ndarray
+    variance: np.ndarray
+    eps: float
+    cuts: tuple[int, int, int]  # pixels of a chunk, chunks, elements of a wide row
+    parts: np.ndarray
+    factors: np.ndarray
+    after: tuple[np.ndarray, bool, np.ndarray]  # residual, whether there is one, bounds
+    y: np.ndarray
+
+
 @jit(inner=True)
-def scale_chunk(task, thread, n, threads, code, x, cuts, factors, exact, after, y):
+def scale_chunk(task, thread, n, threads, job):
     """Fill one chunk of image n of y; a thread's last chunk comes first, for its caches still hold the end of x."""
-    (_, L, C), (pixels, chunks, W) = x.shape, cuts
+    (_, L, C), (pixels, chunks, W) = job.x.shape, job.cuts
     first = mirrored(task, chunks, threads) * pixels
-    if any_above(exact[3], LARGE):
-        (residual, adds, bounds), place = after, (n * L + first) * C
-        flat = x.reshape(-1), residual.reshape(-1), adds, y.reshape(-1)
-        scale_wide(*flat, place, min(pixels, L - first), *exact, bounds[0], bounds[1])
+    if any_above(job.variance[n], LARGE):
+        scale_wide(n, job, (n * L + first) * C, min(pixels, L - first))
         return
-    begin, count = (n * L + first) * C * x.itemsize, min(pixels, L - first) * C
-    (residual, adds, bounds), place = after, factors[n].ctypes.data
-    made, added, limits = y.ctypes.data + begin, residual.ctypes.data + begin, bounds.ctypes.data
-    call_scale(code.scale_add if adds else code.scale, x.ctypes.data + begin, added, made, place, limits, count, W)
+    begin, count = (n * L + first) * C * job.x.itemsize, min(pixels, L - first) * C
+    (residual, adds, bounds), place = job.after, job.factors[n].ctypes.data
+    made, added, limits = job.y.ctypes.data + begin, residual.ctypes.data + begin, bounds.ctypes.data
+    code = job.code.scale_add if adds else job.code.scale
+    call_scale(code, job.x.ctypes.data + begin, added, made, place, limits, count, W)
 
 
 @jit(inner=True)
-def normalize_image(n, thread, code, x, gamma, beta, eps, cuts, parts, mean, variance, factors, after, y):
+def join_image(n, job):
+    """Fill the statistics of image n from those of its chunks, and the factors of its wide rows."""
+    (_, L, C), mean, variance = job.x.shape, job.mean, job.variance
+    join_chunks(n, C, L, job.cuts, job.parts, mean, variance)
+    set_factors(job.gamma, job.beta, job.eps, mean[n], variance[n], job.factors[n])
+
+
+@jit(inner=True)
+def normalize_image(n, thread, job):
     """Take image n through all steps."""
-    for task in range(cuts[1]):
-        measure_chunk(task, thread, n, code, x, cuts, parts)
-    join_chunks(n, x.shape[2], x.shape[1], cuts, parts, mean, variance)
-    set_factors(gamma, beta, eps, mean[n], variance[n], factors[n])
-    exact = gamma, beta, mean[n], variance[n], eps
-    for task in range(cuts[1]):
-        scale_chunk(task, thread, n, 1, code, x, cuts, factors, exact, after, y)
+    for task in range(job.cuts[1]):
+        measure_chunk(task, thread, n, job.code, job.x, job.cuts, job.parts)
+    join_image(n, job)
+    for task in range(job.cuts[1]):
+        scale_chunk(task, thread, n, 1, job)
 
 
 @jit
-def normalize(team, code, x, gamma, beta, eps, cuts, parts, mean, variance, factors, after, y):
+def normalize(team, fields):
     """Do `group_norm_forward`."""
-    (N, L, C), threads = x.shape, team[0]
+    job, threads = Norm(*fields), team[0]
+    N, chunks = job.x.shape[0], job.cuts[1]
     if enough_images(N, threads):
-        share(team, N, normalize_image, (code, x, gamma, beta, eps, cuts, parts, mean, variance, factors, after, y))
+        share(team, N, normalize_image, (job,))
         return
     for n in range(N):
-        share(team, cuts[1], measure_chunk, (n, code, x, cuts, parts))
-        join_chunks(n, C, L, cuts, parts, mean, variance)
-        set_factors(gamma, beta, eps, mean[n], variance[n], factors[n])
-        exact = gamma, beta, mean[n], variance[n], eps
-        share(team, cuts[1], scale_chunk, (n, threads, code, x, cuts, factors, exact, after, y))
+        share(team, chunks, measure_chunk, (n, job.code, job.x, job.cuts, job.parts))
+        join_image(n, job)
+        share(team, chunks, scale_chunk, (n, threads, job))
 
 
 @jit
-def scale_all(team, code, x, gamma, beta, eps, cuts, mean, variance, factors, after, y):
+def scale_all(team, fields):
     """Do `fixed_norm_forward`."""
-    set_factors(gamma, beta, eps, mean, variance, factors[0])
-    exact = gamma, beta, mean, variance, eps
-    share(team, cuts[1], scale_chunk, (0, team[0], code, x, cuts, factors, exact, after, y))
+    job = Norm(*fields)
+    set_factors(job.gamma, job.beta, job.eps, job.mean[0], job.variance[0], job.factors[0])
+    share(team, job.cuts[1], scale_chunk, (0, team[0], job))
 
 
 def after_norm(x, residual, bounds):
@@ -113,8 +135,8 @@ def group_norm_forward(x, gamma, beta, groups, eps, y, mean, variance, residual=
         return
     cuts, code = plan(x, y) if residual is None else plan(x, residual, y)
     parts, factors = workspace(N, cuts[1], C, cuts[2], x.dtype)
-    how = float(eps), cuts, parts, mean, variance, factors, after_norm(x, residual, bounds), y
-    call_parallel(x.size > SMALL, normalize, code, x, gamma, beta, *how)
+    how = mean, variance, float(eps), cuts, parts, factors, after_norm(x, residual, bounds), y
+    call_parallel(x.size > SERIAL_ELEMENTS, normalize, (code, x, gamma, beta, *how))
 
 
 def fixed_norm_forward(x, gamma, beta, mean, variance, eps, y, residual=None, bounds=UNBOUNDED):
@@ -124,9 +146,10 @@ def fixed_norm_forward(x, gamma, beta, mean, variance, eps, y, residual=None, bo
     pixels, C = x.shape
     x, y = x.reshape(1, pixels, C), y.reshape(1, pixels, C)
     cuts, code = plan(x, y) if residual is None else plan(x, residual, y)
-    _, factors = workspace(1, 0, C, cuts[2], x.dtype)
-    how = float(eps), cuts, mean, variance, factors, after_norm(x, residual, bounds), y
-    call_parallel(x.size > SMALL, scale_all, code, x, gamma, beta, *how)
+    parts, factors = workspace(1, 0, C, cuts[2], x.dtype)
+    given = mean.reshape(1, C), variance.reshape(1, C)
+    how = *given, float(eps), cuts, parts, factors, after_norm(x, residual, bounds), y
+    call_parallel(x.size > SERIAL_ELEMENTS, scale_all, (code, x, gamma, beta, *how))
 
 
 @jit(inner=True)
@@ -155,7 +178,9 @@ def fold_norm(w, b, gamma, beta, mean, variance, eps, folded, bias):
     gamma * (w x + b - mean) / sqrt(variance + eps) + beta = folded x + bias
     """
     given = np.empty(0, w.dtype) if b is None else b
-    call_parallel(w.size > SMALL, _fold, w, given, gamma, beta, mean, variance, float(eps), folded, bias, packs=w)
+    call_parallel(
+        w.size > SERIAL_ELEMENTS, _fold, w, given, gamma, beta, mean, variance, float(eps), folded, bias, packs=w
+    )
     keep(w, folded, bias)
 
 

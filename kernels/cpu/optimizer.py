@@ -30,10 +30,10 @@ from fastcnn.kernels.cpu.reduction.blocks import LANES, join_blocks, join_lanes,
 from fastcnn.kernels.cpu.runtime.compiler import jit
 from fastcnn.kernels.cpu.runtime.launch import call_parallel, call_serial
 from fastcnn.kernels.cpu.runtime.parallel import share
+from fastcnn.kernels.cpu.runtime.partition import SERIAL_ELEMENTS
 from fastcnn.kernels.cpu.runtime.workspace import scratch
 
 BLOCK = 1 << 11  # elements of a task: five arrays of float32 are 40 KB
-SMALL = 1 << 15  # elements: for fewer no second thread wakes
 SEEN, FEW_SEEN = 1 << 14, 1 << 17  # the same where elements are looked at only
 NORM_EPSILON = 1e-6  # keeps the division of PyTorch's clip_grad_norm_ from one by 0
 UNIT = 2.0**-600  # times this, no sum of squares of float64 overflows, and those that did are far from underflow
@@ -78,12 +78,12 @@ def _sgd(team, param, grad, velocity, rule):
 
 def sgd_update(param, grad, velocity, rule):
     """Take one step by (lr, momentum, dampening, weight_decay, nesterov): update param, and velocity with momentum."""
-    call_parallel(param.size > SMALL, _sgd, param, grad, velocity, rule)
+    call_parallel(param.size > SERIAL_ELEMENTS, _sgd, param, grad, velocity, rule)
 
 
 @jit(inner=True)
-def _adam_block(block, thread, param, grad, mean, square, largest, keep, gain, rate, eps, decay, shrink, root):
-    first, last = _range(block, param)
+def _adam_block(block, thread, param, grad, mean, square, largest, numbers):
+    (keep, gain, rate, eps, decay, shrink, root), (first, last) = numbers, _range(block, param)
     zero = param.dtype.type(0)
     for i in range(first, last):
         g = grad[np.uintp(i)] + decay * param[np.uintp(i)]
@@ -110,8 +110,8 @@ def _adam(team, param, grad, mean, square, largest, rule):
     decay = kind(0.0 if decoupled else weight_decay)
     shrink = kind(1.0 - lr * weight_decay if decoupled else 1.0)
     rate, root = kind(lr / (1.0 - beta1**step)), kind(1.0 / math.sqrt(1.0 - beta2**step))
-    arguments = (param, grad, mean, square, largest, keep, gain, rate, kind(eps), decay, shrink, root)
-    share(team, _blocks(param), _adam_block, arguments)
+    numbers = keep, gain, rate, kind(eps), decay, shrink, root
+    share(team, _blocks(param), _adam_block, (param, grad, mean, square, largest, numbers))
 
 
 def adam_update(param, grad, mean, square, largest, rule):
@@ -119,12 +119,12 @@ def adam_update(param, grad, mean, square, largest, rule):
 
     Update param, mean, square, and largest where it has elements.
     """
-    call_parallel(param.size > SMALL, _adam, param, grad, mean, square, largest, rule)
+    call_parallel(param.size > SERIAL_ELEMENTS, _adam, param, grad, mean, square, largest, rule)
 
 
 @jit(inner=True)
-def _rmsprop_block(block, thread, param, grad, square, mean, velocity, lr, alpha, fresh, eps, decay, momentum):
-    first, last = _range(block, param)
+def _rmsprop_block(block, thread, param, grad, square, mean, velocity, numbers):
+    (lr, alpha, fresh, eps, decay, momentum), (first, last) = numbers, _range(block, param)
     zero = param.dtype.type(0)
     for i in range(first, last):
         g = grad[np.uintp(i)] + decay * param[np.uintp(i)]
@@ -155,7 +155,7 @@ def _rmsprop(team, param, grad, square, mean, velocity, rule):
     kind = param.dtype.type
     lr, alpha, eps, weight_decay, momentum = rule[0], rule[1], rule[2], rule[3], rule[4]
     numbers = (kind(lr), kind(alpha), kind(1.0 - alpha), kind(eps), kind(weight_decay), kind(momentum))
-    share(team, _blocks(param), _rmsprop_block, (param, grad, square, mean, velocity, *numbers))
+    share(team, _blocks(param), _rmsprop_block, (param, grad, square, mean, velocity, numbers))
 
 
 def rmsprop_update(param, grad, square, mean, velocity, rule):
@@ -163,7 +163,7 @@ def rmsprop_update(param, grad, square, mean, velocity, rule):
 
     Update param, square, and mean and velocity where they have elements.
     """
-    call_parallel(param.size > SMALL, _rmsprop, param, grad, square, mean, velocity, rule)
+    call_parallel(param.size > SERIAL_ELEMENTS, _rmsprop, param, grad, square, mean, velocity, rule)
 
 
 @jit(inner=True)
@@ -186,7 +186,7 @@ def _adagrad(team, param, grad, total, rule):
 
 def adagrad_update(param, grad, total, rule):
     """Take one step by (lr, eps, weight_decay): update param and total, the sum of squares."""
-    call_parallel(param.size > SMALL, _adagrad, param, grad, total, rule)
+    call_parallel(param.size > SERIAL_ELEMENTS, _adagrad, param, grad, total, rule)
 
 
 @jit(inner=True)
@@ -216,7 +216,9 @@ def _square_sum(team, a, partial, total, scaled):
 
 def square_sum(a, total, scaled=None):
     """Fill total (1,) with the sum of the squares of a; where that overflows, scaled (1,) with those of UNIT * a."""
-    call_parallel(a.size > SMALL, _square_sum, a, partial_sums(a), total, total[:0] if scaled is None else scaled)
+    call_parallel(
+        a.size > SERIAL_ELEMENTS, _square_sum, a, partial_sums(a), total, total[:0] if scaled is None else scaled
+    )
 
 
 @jit(inner=True)
@@ -235,7 +237,7 @@ def _shrink(team, a, factor):
 
 def shrink(a, factor):
     """Multiply a by one factor after the other (1,) or (2,), by those that are below 1."""
-    call_parallel(a.size > SMALL, _shrink, a, factor)
+    call_parallel(a.size > SERIAL_ELEMENTS, _shrink, a, factor)
 
 
 @jit
@@ -280,7 +282,7 @@ def _clamp(team, a, limit):
 
 def clamp(a, limit):
     """Bring every element of a between -limit and limit; NaN stays."""
-    call_parallel(a.size > SMALL, _clamp, a, float(limit))
+    call_parallel(a.size > SERIAL_ELEMENTS, _clamp, a, float(limit))
 
 
 @jit(inner=True)

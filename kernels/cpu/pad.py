@@ -14,6 +14,7 @@ import numpy as np
 from fastcnn.kernels.cpu.runtime.compiler import jit
 from fastcnn.kernels.cpu.runtime.launch import call_parallel
 from fastcnn.kernels.cpu.runtime.parallel import share
+from fastcnn.kernels.cpu.runtime.partition import SERIAL_MOVES
 from fastcnn.kernels.cpu.simd.copy import copy_run, stream_run
 from fastcnn.kernels.cpu.simd.streaming import streams
 
@@ -21,7 +22,6 @@ MODES = {"constant": 0, "reflect": 1, "replicate": 2, "circular": 3}
 CONSTANT, REFLECT, REPLICATE, CIRCULAR = range(4)
 OUTSIDE = -1
 BLOCK = 1 << 14  # elements of y or dx, at least, that a task fills: whole rows
-SMALL = 1 << 16  # elements: for fewer no second thread wakes
 
 
 @jit
@@ -117,7 +117,7 @@ def pad_all(team, x, padding, mode, value, past_caches, y):
 def pad_forward(x, padding, mode, value, y):
     """Fill y with x inside its padding; `value` is the constant one's."""
     if y.size:
-        call_parallel(y.size > SMALL, pad_all, x, padding, MODES[mode], float(value), streams(y), y)
+        call_parallel(y.size > SERIAL_MOVES, pad_all, x, padding, MODES[mode], float(value), streams(y), y)
 
 
 @jit(inner=True)
@@ -169,4 +169,4 @@ def pad_backward_input(dy, padding, mode, dx):
     if dx.size:
         # Only zeros around an image have no copy to be added to what was just stored.
         past_caches = mode == "constant" and streams(dx)
-        call_parallel(dx.size > SMALL, collect_all, dy, padding, MODES[mode], past_caches, dx)
+        call_parallel(dx.size > SERIAL_MOVES, collect_all, dy, padding, MODES[mode], past_caches, dx)

@@ -13,10 +13,11 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from fastcnn.kernels.cpu.elementwise.strided import BLOCK, SMALL, place, run_blocks
+from fastcnn.kernels.cpu.elementwise.strided import BLOCK, place, run_blocks
 from fastcnn.kernels.cpu.runtime.compiler import jit
 from fastcnn.kernels.cpu.runtime.launch import call_parallel
 from fastcnn.kernels.cpu.runtime.parallel import share
+from fastcnn.kernels.cpu.runtime.partition import SERIAL_MOVES
 from fastcnn.kernels.cpu.simd.vector import vector_registers
 
 BAND = 64  # elements along Q of a task: what it writes in a run
@@ -148,7 +149,7 @@ def permute(x, axes, y):
     """Fill y with x, its axes in this order."""
     if not y.size:
         return
-    whole, flat, worth = merged(x.shape, axes) or [(1, 1, 1)], (x.reshape(-1), y.reshape(-1)), y.size > SMALL
+    whole, flat, worth = merged(x.shape, axes) or [(1, 1, 1)], (x.reshape(-1), y.reshape(-1)), y.size > SERIAL_MOVES
     Q, step_x, _ = whole[-1]
     if step_x == 1:
         sizes, strides = columns(whole[:-1] or [(1, 0, 0)], 2)

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from types import FunctionType
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -58,7 +59,8 @@ class Program:
         self._calls = list(calls)
         self._constants = constants
         self._keeper: Keeper | None = None
-        self._seen: object = None
+        self._state: object = None  # of the memory that the calls last ran in, and on how many threads
+        self._threads = 0
         self._tape: _Tape | None = None
         self._version: object = None
 
@@ -72,24 +74,27 @@ class Program:
 
         What a call raises ends the run: the calls before it have run, and those after it have not.
         """
-        where = memory(), thread_count()
-        if rehearses() or self._seen != where:
-            self._seen, self._tape = where, None
-            self._run_calls(_Tape())
-            if not rehearses():
-                self._seen = memory(), thread_count()
-        elif self._tape is None:
-            tape = _Tape()
-            self._run_calls(tape)
+        state, threads = memory(), thread_count()
+        tape = self._tape
+        if tape is None or self._state is not state or self._threads != threads:  # never so in a rehearsal
+            self._run_and_note(version, state, threads)
+            return
+        ensure_helpers(threads)
+        if version is None or version != self._version:
+            tape.prepare()
             self._version = version
-            if (memory(), thread_count()) == where:
-                self._tape = tape.joined()
-        else:
-            ensure_helpers(where[1])
-            if version is None or version != self._version:
-                self._tape.prepare()
-                self._version = version
-            self._tape.run()
+        tape.run()
+
+    def _run_and_note(self, version: object, state: object, threads: int) -> None:
+        """Run every call through its entry point; where that is for the second time in one place, note the launches."""
+        is_second = self._state is state and self._threads == threads and not rehearses()
+        self._tape, tape = None, _Tape()
+        self._run_calls(tape)
+        if is_second and memory() is state and thread_count() == threads:
+            self._tape, self._version = tape.joined(), version
+        if not rehearses():
+            state, threads = memory(), thread_count()
+        self._state, self._threads = state, threads
 
     def _run_calls(self, tape: _Tape) -> None:
         """Run every call through its door, and note on a tape what to do in its place."""
@@ -107,8 +112,9 @@ class Program:
 
 def is_captured(function: Callable[..., None]) -> bool:
     """Say whether programs repeat the launches of a call in its place: all of this room but what runs on the host."""
-    module = getattr(function, "__module__", None) or ""
-    return module.startswith(ROOM) and not getattr(function, "runs_on_host", False)
+    if not isinstance(function, FunctionType):  # a method, or a kernel without its entry point
+        return False
+    return function.__module__.startswith(ROOM) and not hasattr(function, "runs_on_host")
 
 
 def run_call(function: Callable[..., None], arguments: tuple[Any, ...]) -> None:

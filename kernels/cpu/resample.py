@@ -17,9 +17,9 @@ from fastcnn.kernels.cpu.pooling.window_tables import Axis, Tables, tables
 from fastcnn.kernels.cpu.runtime.compiler import jit
 from fastcnn.kernels.cpu.runtime.launch import call_parallel
 from fastcnn.kernels.cpu.runtime.parallel import share
+from fastcnn.kernels.cpu.runtime.partition import SERIAL_ELEMENTS
 from fastcnn.kernels.sampling import samples
 
-SMALL = 1 << 15  # elements: for fewer no second thread wakes
 FEW_IMAGES = 8  # fewer are put back in parts of the channels
 BLOCK = 1 << 12  # elements that a task takes from where they were put
 LARGEST = (1 << 31) - 1  # elements of an image whose places are computed in 32 bits, twice as many in a vector
@@ -123,7 +123,7 @@ def max_unpool_forward(x, positions, y):
     N, channels, size = y.shape[0], y.shape[4], prod(y.shape[1:4])
     parts = 1 if N >= FEW_IMAGES else -(-channels // CHANNELS)
     flat = x.reshape(-1), positions.reshape(-1)
-    call_parallel(y.size > SMALL, _put, N, *flat, channels, prod(x.shape[1:4]), parts, size, y.reshape(-1))
+    call_parallel(y.size > SERIAL_ELEMENTS, _put, N, *flat, channels, prod(x.shape[1:4]), parts, size, y.reshape(-1))
 
 
 def max_unpool_backward_input(dy, positions, dx):
@@ -131,4 +131,4 @@ def max_unpool_backward_input(dy, positions, dx):
     shape = prod(dx.shape[1:4]), dx.shape[4], prod(dy.shape[1:4])
     if dx.size:
         flat = dy.reshape(-1), positions.reshape(-1)
-        call_parallel(dx.size > SMALL, _take, *flat, shape, dx.reshape(-1))
+        call_parallel(dx.size > SERIAL_ELEMENTS, _take, *flat, shape, dx.reshape(-1))

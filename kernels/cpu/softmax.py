@@ -11,10 +11,11 @@ import numpy as np
 from llvmlite import ir
 from numba.extending import intrinsic
 
-from fastcnn.kernels.cpu.elementwise.map import SMALL, fetch_ahead
+from fastcnn.kernels.cpu.elementwise.map import fetch_ahead
 from fastcnn.kernels.cpu.runtime.compiler import jit
 from fastcnn.kernels.cpu.runtime.launch import call_parallel
 from fastcnn.kernels.cpu.runtime.parallel import share
+from fastcnn.kernels.cpu.runtime.partition import SERIAL_ELEMENTS
 from fastcnn.kernels.cpu.simd.math import exp, like, log_from_one
 
 BLOCK = 1 << 11  # elements of a block, about: with its buffer, half of L1
@@ -209,13 +210,13 @@ def softmax_backward_blocks(team, y, dy, dx, C, log):
 
 def forward(x, y, log):
     """Share the blocks of a forward pass."""
-    call_parallel(y.size > SMALL, softmax_blocks, x.reshape(-1), y.reshape(-1), y.shape[-1], log)
+    call_parallel(y.size > SERIAL_ELEMENTS, softmax_blocks, x.reshape(-1), y.reshape(-1), y.shape[-1], log)
 
 
 def backward(y, dy, dx, log):
     """Share the blocks of a backward pass."""
     flat = y.reshape(-1), dy.reshape(-1), dx.reshape(-1)
-    call_parallel(dx.size > SMALL, softmax_backward_blocks, *flat, dx.shape[-1], log)
+    call_parallel(dx.size > SERIAL_ELEMENTS, softmax_backward_blocks, *flat, dx.shape[-1], log)
 
 
 def softmax_forward(x, y):

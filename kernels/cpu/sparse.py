@@ -20,12 +20,12 @@ import numpy as np
 from fastcnn.kernels.cpu.runtime.compiler import jit
 from fastcnn.kernels.cpu.runtime.launch import call_parallel, threads_for
 from fastcnn.kernels.cpu.runtime.parallel import share
+from fastcnn.kernels.cpu.runtime.partition import SERIAL_ELEMENTS
 from fastcnn.kernels.cpu.runtime.workspace import scratch
 
 BLOCK = 1 << 15  # elements of a task
 LANES = 256  # partial sums of a task: enough vectors that none waits for its last addition
 WIDE = np.dtype(np.float64)  # of sums, but for the lanes of shrinkage: two widths in its loop cost half of its speed
-SMALL = 1 << 15  # elements: for fewer no second thread wakes
 SMALL_SHARE = 1e-12  # of 1: float64 sees it, float32 does not
 DEGREE = 7  # of the polynomial that starts Newton's steps, within 3e-5
 
@@ -64,7 +64,7 @@ def add_blocks(partial, sums):
 def sum_space(a, kind=WIDE):
     """Return scratch for the sums of an (N, M) array: lanes of each thread, and the sums of each block."""
     N, M = a.shape
-    threads, blocks = threads_for(a.size > SMALL), max(1, -(-M // BLOCK))
+    threads, blocks = threads_for(a.size > SERIAL_ELEMENTS), max(1, -(-M // BLOCK))
     lanes = scratch("sparse lanes", threads * LANES, kind)[: threads * LANES]
     partial = scratch("sparse sums", N * blocks, WIDE)[: N * blocks]
     return lanes.reshape(threads, LANES), partial.reshape(N, blocks)
@@ -93,8 +93,9 @@ def near(w, s):
 
 
 @jit(inner=True)
-def root_block(task, thread, z, bits, magic, wrap, threshold, c, cubic, w, x, guess, lanes, partial):
+def root_block(task, thread, z, bits, numbers, x, guess, lanes, partial):
     """Shrink a block by p = 1/2 (n = 2) or, with `cubic`, p = 2/3 (n = 3); bits and guess are z and x as integers."""
+    magic, wrap, threshold, c, cubic, w = numbers
     at, block, first, last = block_of(task, partial, z.shape[1])
     given, found, sums, pattern, guessed = z[at], x[at], lanes[thread], bits[at], guess[at]
     kind = x.dtype.type
@@ -134,11 +135,11 @@ def shrink_soft(team, z, threshold, x, lanes, partial, penalty):
 
 
 @jit
-def shrink_root(team, z, bits, magic, wrap, threshold, c, cubic, w, x, guess, lanes, partial, penalty):
+def shrink_root(team, z, bits, numbers, x, guess, lanes, partial, penalty):
     """Do `shrink` for p < 1, with the numbers in the arrays' own precision."""
-    kind = x.dtype.type
-    numbers = kind(magic), kind(wrap), kind(threshold), kind(c), cubic, w
-    share(team, partial.size, root_block, (z, bits, *numbers, x, guess, lanes, partial))
+    (magic, wrap, threshold, c, cubic, w), kind = numbers, x.dtype.type
+    narrow = kind(magic), kind(wrap), kind(threshold), kind(c), cubic, w
+    share(team, partial.size, root_block, (z, bits, narrow, x, guess, lanes, partial))
     add_blocks(partial, penalty)
 
 
@@ -168,7 +169,7 @@ def shrink(z, beta, p, x, penalty):
 
     Where 0 costs as much as another x, x is 0.
     """
-    worth, space = z.size > SMALL, sum_space(z, z.dtype)
+    worth, space = z.size > SERIAL_ELEMENTS, sum_space(z, z.dtype)
     if p == 1:
         call_parallel(worth, shrink_soft, z, 1 / beta, x, *space, penalty)
         return
@@ -177,7 +178,7 @@ def shrink(z, beta, p, x, penalty):
     magic, wrap = (1 + 1 / n) * (bias - BIAS_LOWERED) * 2.0**mantissa, 2.0 ** (8 * z.itemsize - 1)
     threshold = (c / largest_s(p)) ** (1 / (2 - p))
     numbers = magic, wrap, threshold, c, n == 3, tuple(z.dtype.type(each) for each in STARTS[p])
-    call_parallel(worth, shrink_root, z, z.view(whole), *numbers, x, x.view(whole), *space, penalty)
+    call_parallel(worth, shrink_root, z, z.view(whole), numbers, x, x.view(whole), *space, penalty)
 
 
 @jit(inner=True)
@@ -202,7 +203,7 @@ def distances(team, a, b, lanes, partial, sums):
 
 def squared_distance(a, b, sums):
     """Fill sums with the sum of (a - b)^2 of each image."""
-    call_parallel(a.size > SMALL, distances, a, b, *sum_space(a), sums)
+    call_parallel(a.size > SERIAL_ELEMENTS, distances, a, b, *sum_space(a), sums)
 
 
 @jit(inner=True)
@@ -230,7 +231,9 @@ def conjugate_starts(team, x, z, lam, beta, r, d, lanes, partial, squares):
 
 def conjugate_start(x, z, lam, beta, r, d, squares):
     """Turn r, which holds F'(y - F z), into the residual lam * r + beta * (x - z); d is the same, squares its sums."""
-    call_parallel(z.size > SMALL, conjugate_starts, x, z, float(lam), float(beta), r, d, *sum_space(z), squares)
+    call_parallel(
+        z.size > SERIAL_ELEMENTS, conjugate_starts, x, z, float(lam), float(beta), r, d, *sum_space(z), squares
+    )
 
 
 @jit(inner=True)
@@ -257,7 +260,7 @@ def conjugate_products(team, d, lam, beta, q, lanes, partial, dots):
 
 def conjugate_product(d, lam, beta, q, dots):
     """Turn q, which holds F'F d, into the product lam * q + beta * d; fill dots with the sums of d * q."""
-    call_parallel(d.size > SMALL, conjugate_products, d, float(lam), float(beta), q, *sum_space(d), dots)
+    call_parallel(d.size > SERIAL_ELEMENTS, conjugate_products, d, float(lam), float(beta), q, *sum_space(d), dots)
 
 
 @jit(inner=True)
@@ -286,7 +289,7 @@ def conjugate_steps(team, alpha, d, q, z, r, lanes, partial, squares):
 
 def conjugate_step(alpha, d, q, z, r, squares):
     """Take the step z + alpha * d, r - alpha * q, with one alpha (N,) an image; fill squares with the sums of r^2."""
-    call_parallel(z.size > SMALL, conjugate_steps, alpha, d, q, z, r, *sum_space(z), squares)
+    call_parallel(z.size > SERIAL_ELEMENTS, conjugate_steps, alpha, d, q, z, r, *sum_space(z), squares)
 
 
 @jit(inner=True)
@@ -306,4 +309,4 @@ def conjugate_directions(team, ratio, r, d, blocks):
 
 def conjugate_direction(ratio, r, d):
     """Turn d into the next direction r + ratio * d, with one ratio (N,) an image."""
-    call_parallel(d.size > SMALL, conjugate_directions, ratio, r, d, -(-d.shape[1] // BLOCK))
+    call_parallel(d.size > SERIAL_ELEMENTS, conjugate_directions, ratio, r, d, -(-d.shape[1] // BLOCK))

@@ -21,10 +21,10 @@ TERMINAL = """
 import sys
 from pathlib import Path
 from fastcnn.cli.main import main
-from fastcnn.kernels.cpu import ceilings, peak
+from fastcnn.bench.roofline import peak, record
 peak.CALLS, peak.REPEATS, peak.TRIAD_BYTES = 1, 1, 1 << 20
 file = Path(sys.argv.pop(1))
-ceilings.ceilings_file = lambda: file
+record.ceilings_file = lambda: file
 sys.stderr.isatty = lambda: True
 sys.argv[0] = "fastcnn"
 main()

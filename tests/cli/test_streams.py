@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from sweeps import crossed
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="the shell is POSIX's")
 
@@ -26,9 +27,12 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("how", ["{} >&-", "{} 2>&1 >&-", "{} | true", "{} | head -1 >/dev/null", "{} <&- >&- 2>&-"])
-@pytest.mark.parametrize(("command", "status"), COMMANDS)
-def test_nobody_reads(folder: Path, command: str, status: int, how: str) -> None:
+READERS = ("{} >&-", "{} 2>&1 >&-", "{} | true", "{} | head -1 >/dev/null", "{} <&- >&- 2>&-")
+
+
+@pytest.mark.parametrize(("call", "how"), crossed(COMMANDS, READERS))
+def test_nobody_reads(folder: Path, call: tuple[str, int], how: str) -> None:
+    command, status = call
     line = how.format(f"{PROGRAM} {command.format(tmp=folder)}")
     result = shell(f"{line}; exit ${{PIPESTATUS[0]}}")
     assert result.returncode == status

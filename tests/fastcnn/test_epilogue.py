@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from sweeps import crossed
 
 import fastcnn as fc
 
@@ -40,8 +41,7 @@ def network(activation, fuse, dtype, device):
 
 
 @pytest.mark.parametrize("device", ["cpu", "reference"])
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("name", ACTIVATIONS)
+@pytest.mark.parametrize(("name", "dtype"), crossed(ACTIVATIONS, ["float32", "float64"]))
 def test_fused_activations_change_no_bit(name, dtype, device):
     plain, fused = (network(ACTIVATIONS[name], fuse, dtype, device) for fuse in (False, True))
     rng = np.random.default_rng(0)

@@ -130,7 +130,7 @@ def test_an_error_in_the_middle_of_a_step_brings_the_states_back(device, monkeyp
     def fail(*arguments):
         raise RuntimeError("in the middle")
 
-    monkeypatch.setattr(room.loss_value, "sum_values", fail)
+    monkeypatch.setattr(room.loss, "sum_values", fail)
     before = contents(run)
     for _ in range(3):
         with pytest.raises(RuntimeError, match="in the middle"):

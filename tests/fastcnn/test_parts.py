@@ -192,7 +192,7 @@ def test_all_finite_survives_sums_that_overflow():
 def without_compiler(code: str) -> str:
     """Run Python where Numba is told not to compile, and return what it prints."""
     environment = os.environ | {"NUMBA_DISABLE_JIT": "1"}
-    run = [sys.executable, "-c", f"import numpy as np, fastcnn as fc\nfrom fastcnn import host\n{code}"]
+    run = [sys.executable, "-c", f"import numpy as np, fastcnn as fc\nfrom fastcnn import threads as host\n{code}"]
     return subprocess.run(run, capture_output=True, text=True, check=True, env=environment).stdout
 
 

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from random_networks import networks
+from sweeps import crossed, examples
 
 import fastcnn as fc
 from fastcnn.engine.plan import run
@@ -61,7 +62,7 @@ def check_programs(net, plan, rng):
 
 
 @given(networks(), st.sampled_from(["float32", "float64"]), st.sampled_from(RETURNS), st.integers(0, 5))
-@settings(max_examples=30, deadline=None)
+@examples(30)
 def test_programs_of_random_networks_repeat_what_calls_do(ends, dtype, returns, seed):
     net, rng = fc.Graph(*ends).astype(dtype), np.random.default_rng(seed)
     net.initialize(seed)
@@ -79,8 +80,7 @@ NETWORKS = {
 }
 
 
-@pytest.mark.parametrize("returns", RETURNS)
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(("name", "returns"), crossed(NETWORKS, RETURNS))
 def test_programs_repeat_what_calls_do(name, returns):
     net, rng = NETWORKS[name](), np.random.default_rng(0)
     net.initialize(0)

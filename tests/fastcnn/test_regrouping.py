@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from sweeps import examples
 
 import fastcnn as fc
 from fastcnn import filters
@@ -141,7 +142,7 @@ def test_a_separable_convolution_is_two(rng, device):
     rank=st.integers(1, 3), mode=st.sampled_from(MODES), stride=st.integers(1, 3), taps=st.integers(1, 4),
     seed=st.integers(0, 99), N=st.integers(0, 2),
 )  # fmt: skip
-@settings(max_examples=40)
+@examples(40)
 def test_padding_modes_match_a_padded_image(rank, mode, stride, taps, seed, N):
     """A convolution with a mode is Pad, then the same without padding; in both rooms, with all gradients."""
     rng = np.random.default_rng(seed)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sweeps import examples
 
 import fastcnn as fc
 
@@ -28,7 +29,7 @@ def test_a_factor_of_little_more_than_one(device, rank):
     assert y.ravel().tolist() == [0, 0, 1, 2, 3]
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(rank=st.integers(1, 3), dtype=st.sampled_from(["float32", "float64"]), data=st.data())
 def test_nearest_pixels_as_pytorch(rank, dtype, data):
     sizes = tuple(data.draw(st.integers(1, 200 if rank == 1 else 100 if axis == 0 else 4)) for axis in range(rank))

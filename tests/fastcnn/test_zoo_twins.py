@@ -187,9 +187,13 @@ def copy_weights(net, twin):
 
 
 CASES = [
-    (alexnet, {"groups": 1}, (83, 70, 3)), (alexnet, {"groups": 2}, (83, 70, 3)), (vgg11, {}, (64, 40, 3)),
-    (resnet18, {}, (64, 50, 3)), (densenet121, {}, (64, 33, 3)), (mobilenet_v2, {}, (64, 50, 3)),
-]  # fmt: skip
+    pytest.param(alexnet, {"groups": 1}, (83, 70, 3), marks=pytest.mark.exhaustive),
+    (alexnet, {"groups": 2}, (83, 70, 3)),
+    pytest.param(vgg11, {}, (64, 40, 3), marks=pytest.mark.exhaustive),
+    (resnet18, {}, (64, 50, 3)),
+    pytest.param(densenet121, {}, (64, 33, 3), marks=pytest.mark.exhaustive),
+    (mobilenet_v2, {}, (64, 50, 3)),
+]
 
 
 @pytest.fixture(autouse=True)
@@ -199,7 +203,9 @@ def _few_units(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("make", "arguments", "shape"), CASES, ids=lambda value: getattr(value, "__name__", str(value))
+    ("make", "arguments", "shape"),
+    CASES,
+    ids=lambda value: getattr(value, "__name__", str(value)),
 )
 def test_scores_equal_the_twins(make, arguments, shape):
     rng = np.random.default_rng(0)

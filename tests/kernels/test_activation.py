@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
+from sweeps import examples
 
 from fastcnn.kernels.cpu.runtime.cpu_info import CacheSizes
 from fastcnn.kernels.cpu.runtime.workspace import aligned_empty
@@ -135,6 +136,7 @@ def test_every_size_and_in_place(cpu, reference, kind, dtype, shape):
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "softmax", "log_softmax"])
+@examples(60)
 @given(data=st.data())
 def test_any_shape_and_any_numbers(cpu, reference, kind, data):
     shape = data.draw(array_shapes(min_dims=1, max_dims=4, max_side=21))

@@ -5,8 +5,9 @@ from math import prod
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from sweeps import crossed, examples, selected
 
 from fastcnn.kernels.cpu.runtime.cpu_info import CacheSizes
 from fastcnn.kernels.cpu.runtime.workspace import aligned_empty
@@ -40,6 +41,7 @@ def channels(draw):
     return groups * inner, groups * outer, groups
 
 
+@examples(60)
 @given(data=st.data(), seed=st.integers(0, 9), N=st.integers(0, 3), sizes=channels())
 def test_rooms_agree_exactly(reference, cpu, fill, integers, draw_geometry, dtype, data, seed, N, sizes):
     geometry, (C, K, groups) = data.draw(draw_geometry()), sizes
@@ -53,7 +55,10 @@ def test_rooms_agree_exactly(reference, cpu, fill, integers, draw_geometry, dtyp
         np.testing.assert_array_equal(got[name], value, name)
 
 
-@pytest.mark.parametrize("C", [*range(1, 36), 47, 53, 63, 64, 65, 79, 97, 100])
+CHANNEL_COUNTS = (*range(1, 36), 47, 53, 63, 64, 65, 79, 97, 100)
+
+
+@pytest.mark.parametrize("C", selected(CHANNEL_COUNTS, 1, 2, 3, 7, 8, 13, 16, 17, 24, 31, 33, 64, 65, 97, 100))
 def test_any_channel_count_is_exact(reference, cpu, fill, integers, fit, dtype, C):
     geometry = fit((1, 5, 6), (1, 3, 3), (1, 1, 1), ((0, 0), (1, 1), (1, 1)), (1, 1, 1))
     K = 101 - C
@@ -123,8 +128,10 @@ EXTREME = {  # image, window, stride, padding, dilation
 }
 
 
-@pytest.mark.parametrize("channels", [(1, 1, 1), (16, 1, 1), (1, 32, 1), (16, 16, 16), (3, 21, 3), (2, 14, 2)])
-@pytest.mark.parametrize("name", EXTREME)
+EXTREME_CHANNELS = ((1, 1, 1), (16, 1, 1), (1, 32, 1), (16, 16, 16), (3, 21, 3), (2, 14, 2))
+
+
+@pytest.mark.parametrize(("name", "channels"), crossed(EXTREME, EXTREME_CHANNELS))
 def test_extreme_windows_are_exact(reference, cpu, fill, integers, fit, name, channels):
     image, window, stride, pad, dilation = EXTREME[name]
     pads = ((0, 0), (pad, pad), (pad, pad))
@@ -139,7 +146,7 @@ def test_extreme_windows_are_exact(reference, cpu, fill, integers, fit, name, ch
 
 
 @given(data=st.data(), seed=st.integers(0, 9), N=st.integers(1, 2), sizes=channels())
-@settings(max_examples=40)
+@examples(40)
 def test_reference_matches_pytorch(reference, fill, draw_geometry, pytorch_passes, data, seed, N, sizes):
     geometry, (C, K, groups) = data.draw(draw_geometry()), sizes
     rng = np.random.default_rng(seed)
@@ -157,7 +164,7 @@ def test_reference_matches_pytorch(reference, fill, draw_geometry, pytorch_passe
 
 
 @given(data=st.data(), seed=st.integers(0, 9), sizes=channels())
-@settings(max_examples=30)
+@examples(30)
 def test_backward_is_the_adjoint_of_forward(room, fill, integers, draw_geometry, data, seed, sizes):
     """<dy, y> = <dx, x> = <dw, w>, exactly, on whole numbers."""
     geometry, (C, K, groups) = data.draw(draw_geometry()), sizes

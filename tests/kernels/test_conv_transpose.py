@@ -4,8 +4,9 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from sweeps import examples
 
 from fastcnn.kernels.cpu.convolution.winograd.forward import ERROR_BOUND
 
@@ -84,6 +85,7 @@ def check_rooms(reference, cpu, fill, how, relu, arrays):
         np.testing.assert_array_equal(got[name], value, name)
 
 
+@examples(60)
 @given(spread=spreads(), seed=st.integers(0, 9), N=st.integers(0, 3), sizes=channels(), data=st.data())
 def test_rooms_agree_exactly(reference, cpu, fill, integers, dtype, spread, seed, N, sizes, data):
     C, K, groups = sizes
@@ -131,7 +133,7 @@ def test_pixels_that_no_filter_reaches_hold_the_bias(room, fill, relu):
 
 
 @given(spread=spreads(), seed=st.integers(0, 9), N=st.integers(1, 2), sizes=channels())
-@settings(max_examples=40)
+@examples(40)
 def test_reference_matches_pytorch(reference, fill, pytorch_passes, spread, seed, N, sizes):
     C, K, groups = sizes
     rng = np.random.default_rng(seed)
@@ -152,7 +154,7 @@ def test_reference_matches_pytorch(reference, fill, pytorch_passes, spread, seed
 
 
 @given(spread=spreads(), seed=st.integers(0, 9), sizes=channels())
-@settings(max_examples=30)
+@examples(30)
 def test_it_is_the_adjoint_of_convolution(room, fill, integers, spread, seed, sizes):
     """<conv(u), x> = <u, conv_transpose(x)> and <dy, y> = <dx, x> = <dw, w>, exactly, on whole numbers."""
     C, K, groups = sizes

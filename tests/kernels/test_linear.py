@@ -105,3 +105,18 @@ def test_thread_count_changes_no_bit(cpu, fill, with_threads, N):
     one, two = (with_threads(n, lambda: passes(cpu.linear, fill, True, x, w, b, dy)) for n in (1, 2))
     for name, value in one.items():
         assert value.tobytes() == two[name].tobytes(), name
+
+
+@pytest.mark.parametrize("M", [1, 2, 3, 4])
+@pytest.mark.parametrize(("F", "K"), [(400, 120), (37, 1), (5, 300), (900, 130)])
+def test_outer_products_have_the_bits_of_the_tile(cpu, dtype, M, F, K):
+    rng = np.random.default_rng([M, F, K])
+    x, dy = (rng.standard_normal((M, size)).astype(dtype) for size in (F, K))
+    x[0, 0] = -0.0
+    by_tile, by_rows = (np.full((F, K), np.nan, dtype) for _ in range(2))
+    cpu.conv.conv_backward_weight(
+        x.reshape(1, 1, M, 1, F), dy.reshape(1, 1, M, 1, K), (1, 1, 1), ((0, 0),) * 3, (1, 1, 1), 1,
+        by_tile.reshape(1, 1, 1, F, K),
+    )  # fmt: skip
+    cpu.linear.linear_backward_weight(x, dy, by_rows)
+    assert by_rows.tobytes() == by_tile.tobytes()

@@ -43,3 +43,17 @@ def test_a_mean_divides_by_what_counts(room, fill, sums, is_mean, scale, loss):
     rule = np.array(sums, float), is_mean, 0.5
     got = fill(room.loss.weigh, *rule, shapes=[(1,), (1,)], dtype="float64")
     assert (got[0][0], got[1][0]) == (scale, loss)
+
+
+@given(seed=st.integers(0, 9), size=SIZES)
+def test_hits_and_known_labels_are_counted(room, fill, seed, size):
+    rng = np.random.default_rng(seed)
+    hits, labels = rng.integers(2, size=size).astype(np.int8), rng.integers(4, size=size)
+    counts = fill(room.loss.count_hits, hits, labels, 3, shapes=[(2,)], dtype="float64")
+    np.testing.assert_array_equal(counts, [hits.sum(), (labels < 3).sum()])
+
+
+def test_signs_are_counted_where_they_fit_their_targets(room, fill):
+    y, t = np.array([[1.0, -1, 0, np.nan], [2, -3, 1e-30, 5]]), np.array([[1.0, 0, 0, 0], [0.4, 1, 0.6, np.nan]])
+    counts = fill(room.loss.count_signs, y, t, shapes=[(2,)], dtype="float64")
+    np.testing.assert_array_equal(counts, [5, 8])

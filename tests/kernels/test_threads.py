@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from fastcnn.kernels.cpu import activation, conv, linear
-from fastcnn.kernels.cpu.runtime import launch, thread_pool
+from fastcnn.kernels.cpu.runtime import cpu_info, launch, thread_pool
 from fastcnn.kernels.cpu.runtime.parallel import share
 
 ONE, PADDING = (1, 1, 1), ((0, 0), (1, 1), (1, 1))
@@ -104,7 +104,7 @@ def test_several_python_threads_share_out_tasks_at_once():
 FORK = """
 import multiprocessing, os, threading, warnings
 warnings.simplefilter("ignore", DeprecationWarning)  # of newer Pythons, about any fork beside threads
-from test_threads import convolve, helped, threads
+from test_threads import convolve, helped, launch
 right = convolve()
 stop = threading.Event()
 def busy():
@@ -159,7 +159,7 @@ def test_callers_at_once_make_no_more_helpers_than_one(monkeypatch):
 
 
 ALONE = """
-from test_threads import convolve, threads
+from test_threads import convolve, launch
 launch.POOL.helpers = 10**6  # who never come
 alone = convolve()
 launch.POOL.helpers = 0
@@ -195,8 +195,8 @@ def test_results_that_would_be_denormal_are_zero():
 
 def test_the_quota_rounds_up_and_never_adds(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)), raising=False)
-    monkeypatch.setattr(launch, "CGROUP_QUOTA", tmp_path / "cpu.max")
-    assert launch.available_cores() == 8, "no quota"
+    monkeypatch.setattr(cpu_info, "CGROUP_QUOTA", tmp_path / "cpu.max")
+    assert cpu_info.available_cores() == 8, "no quota"
     for text, cores in [
         ("max 100000\n", 8),
         ("150000 100000\n", 2),
@@ -204,13 +204,13 @@ def test_the_quota_rounds_up_and_never_adds(tmp_path, monkeypatch):
         ("9900000 100000\n", 8),
         ("broken\n", 8),
     ]:
-        launch.CGROUP_QUOTA.write_text(text)
-        assert launch.available_cores() == cores, text
+        cpu_info.CGROUP_QUOTA.write_text(text)
+        assert cpu_info.available_cores() == cores, text
 
 
 def count_in_process(code, **environment):
     return int(
-        run_script(f"import os; {code}; from test_threads import threads; print(launch.thread_count())", **environment)
+        run_script(f"import os; {code}; from test_threads import launch; print(launch.thread_count())", **environment)
     )
 
 

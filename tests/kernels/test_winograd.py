@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from sweeps import examples
 
 from fastcnn.kernels.cpu.convolution.winograd import forward as winograd
 from fastcnn.kernels.cpu.convolution.winograd.backward_weight import MIN_CHUNKS, plan_chunks
@@ -59,7 +60,7 @@ def passes(conv, fill, arrays, how, relu, dtype, algorithm):
     groups=st.integers(1, 3),
     relu=st.booleans(),
 )
-@settings(max_examples=100)
+@examples(100)
 def test_error_is_bounded_on_any_shape(reference, cpu, fill, seed, N, H, W, C, K, pads, taps, groups, relu):
     check(cpu, fill, *problem(seed, N, H, W, C, K, pads, taps, groups), relu, reference)
 

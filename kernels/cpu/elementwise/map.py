@@ -26,13 +26,13 @@ from fastcnn.kernels.cpu.runtime.compiler import OPTIONS, KernelCache, jit
 from fastcnn.kernels.cpu.runtime.cpu_info import cache_bytes
 from fastcnn.kernels.cpu.runtime.launch import call_parallel
 from fastcnn.kernels.cpu.runtime.parallel import share
+from fastcnn.kernels.cpu.runtime.partition import SERIAL_ELEMENTS
 from fastcnn.kernels.cpu.simd.copy import copy_run, stream_run
 from fastcnn.kernels.cpu.simd.epilogue import call_run
 from fastcnn.kernels.cpu.simd.streaming import streams
 
 BLOCK = 1 << 14  # elements a thread takes at once
 RUN = 1 << 10  # elements of the buffer, and fetched ahead: with the run's inputs, a third of L1
-SMALL = 1 << 15  # elements: for fewer no second thread wakes
 STREAMED = 1 << 10  # bytes of the buffer of what is stored past the caches: in longer ones loads wait for stores
 AHEAD = 1 << 12  # bytes, at least, from an element to what is asked for with it
 LINE = 64  # bytes
@@ -178,4 +178,4 @@ def call(run, x, period, dy, y, a=0.0, b=0.0):
     """Share the blocks of arrays of one shape among threads; with a period, x alone is that short, and begins anew."""
     ahead = dy is not x and not period and 3 * y.nbytes > cache_bytes().L2
     flat = x.reshape(-1), period, dy.reshape(-1), y.reshape(-1)
-    call_parallel(y.size > SMALL, apply_blocks, run, *flat, float(a), float(b), ahead, streams(y))
+    call_parallel(y.size > SERIAL_ELEMENTS, apply_blocks, run, *flat, float(a), float(b), ahead, streams(y))

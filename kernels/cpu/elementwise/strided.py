@@ -7,10 +7,10 @@ import numpy as np
 from fastcnn.kernels.cpu.runtime.compiler import jit
 from fastcnn.kernels.cpu.runtime.launch import call_parallel
 from fastcnn.kernels.cpu.runtime.parallel import share
+from fastcnn.kernels.cpu.runtime.partition import SERIAL_MOVES
 from fastcnn.kernels.cpu.simd.copy import copy_run
 
 BLOCK = 1 << 12  # elements of a task that copies runs
-SMALL = 1 << 16  # elements: for fewer no second thread wakes
 
 
 @jit(inner=True)
@@ -50,4 +50,4 @@ def subsample(x, steps, y):
     if y.size:
         strides = [prod(x.shape[1:]), *(step * prod(x.shape[axis:]) for axis, step in enumerate(steps, 2))]
         axes = np.array(y.shape[:4], np.int64), np.array(strides, np.int64)
-        call_parallel(y.size > SMALL, run_blocks, x.reshape(-1), *axes, y.shape[4], y.reshape(-1))
+        call_parallel(y.size > SERIAL_MOVES, run_blocks, x.reshape(-1), *axes, y.shape[4], y.reshape(-1))

@@ -18,10 +18,10 @@ import numpy as np
 from fastcnn.kernels.cpu.runtime.compiler import jit
 from fastcnn.kernels.cpu.runtime.launch import call_parallel, threads_for
 from fastcnn.kernels.cpu.runtime.parallel import share
+from fastcnn.kernels.cpu.runtime.partition import SERIAL_EXPONENTIALS
 from fastcnn.kernels.cpu.runtime.workspace import scratch
 from fastcnn.kernels.cpu.simd.math import exp, log1p, log_from_one
 
-SMALL = 1 << 12  # exponentials (about 2 ns each): for fewer no second thread wakes
 LARGE = 1 << 16  # plain elements (about 0.3 ns each): likewise
 BLOCK = 1 << 11  # elements of a task, 16 KB of float64
 FEW = 12  # classes: the rows of so few are too short for loops of their own
@@ -158,7 +158,7 @@ def _softmax_blocks(team, rows, logits, labels, weights, smoothing, work, losses
 
 def softmax_cross_entropy_forward(logits, labels, weights, smoothing, losses, probabilities):
     """Fill losses with one loss a row and probabilities with the softmax of every row."""
-    worth, rows = logits.size > SMALL, min(_rows_of_a_task(logits), max(1, logits.shape[0]))
+    worth, rows = logits.size > SERIAL_EXPONENTIALS, min(_rows_of_a_task(logits), max(1, logits.shape[0]))
     size = (rows * logits.shape[1] + 3 * rows + 7) // 8 * 8
     threads = threads_for(worth)
     work = scratch("softmax", threads * size, losses.dtype)[: threads * size].reshape(threads, size)
@@ -324,7 +324,7 @@ def _repeated(x):
 
 def binary_cross_entropy_forward(x, t, weights, total):
     """Fill total (1,) with the sum over all elements; x and t are (M, K), weights (K,) those of t = 1."""
-    worth, blocks = x.size > SMALL, -(-x.size // BLOCK)
+    worth, blocks = x.size > SERIAL_EXPONENTIALS, -(-x.size // BLOCK)
     threads = threads_for(worth)
     work = scratch("binary", threads * BLOCK, total.dtype)[: threads * BLOCK].reshape(threads, BLOCK)
     partial = scratch("binary sums", blocks, total.dtype)[:blocks]
@@ -354,7 +354,7 @@ def _binary_gradient_blocks(team, x, t, weights, repeated, scale, dx):
 def binary_cross_entropy_backward(x, t, weights, scale, dx):
     """Fill dx with scale * (sigmoid(x) (1 - t + w t) - w t)."""
     flat, rule = (x.reshape(-1), t.reshape(-1)), (weights, _repeated(x), scale)
-    call_parallel(dx.size > SMALL, _binary_gradient_blocks, *flat, *rule, dx.reshape(-1))
+    call_parallel(dx.size > SERIAL_EXPONENTIALS, _binary_gradient_blocks, *flat, *rule, dx.reshape(-1))
 
 
 @jit(inner=True)

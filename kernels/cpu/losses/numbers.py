@@ -14,8 +14,7 @@ from fastcnn.kernels.cpu.reduction.blocks import BLOCK, LANES, join_blocks, join
 from fastcnn.kernels.cpu.runtime.compiler import jit
 from fastcnn.kernels.cpu.runtime.launch import call_parallel
 from fastcnn.kernels.cpu.runtime.parallel import share
-
-SMALL = 1 << 16  # elements: for fewer no second thread wakes
+from fastcnn.kernels.cpu.runtime.partition import SERIAL_MOVES
 
 
 @jit(inner=True)
@@ -42,7 +41,7 @@ def _squares(team, y, t, partial, total):
 
 def squared_error_forward(y, t, total):
     """Fill total with the sum of d^2."""
-    call_parallel(y.size > SMALL, _squares, y.reshape(-1), t.reshape(-1), partial_sums(y), total)
+    call_parallel(y.size > SERIAL_MOVES, _squares, y.reshape(-1), t.reshape(-1), partial_sums(y), total)
 
 
 @jit(inner=True)
@@ -59,7 +58,7 @@ def _squares_gradient(team, y, t, scale, dy):
 
 def squared_error_backward(y, t, scale, dy):
     """Fill dy with scale * 2 d."""
-    call_parallel(dy.size > SMALL, _squares_gradient, y.reshape(-1), t.reshape(-1), scale, dy.reshape(-1))
+    call_parallel(dy.size > SERIAL_MOVES, _squares_gradient, y.reshape(-1), t.reshape(-1), scale, dy.reshape(-1))
 
 
 @jit(inner=True)
@@ -92,7 +91,7 @@ def _smooth(team, y, t, beta, inverse, partial, total):
 def smooth_l1_forward(y, t, beta, total):
     """Fill total with the sum of the smooth absolute values of d."""
     rule = float(beta), 1 / beta if beta else 0.0
-    call_parallel(y.size > SMALL, _smooth, y.reshape(-1), t.reshape(-1), *rule, partial_sums(y), total)
+    call_parallel(y.size > SERIAL_MOVES, _smooth, y.reshape(-1), t.reshape(-1), *rule, partial_sums(y), total)
 
 
 @jit(inner=True)
@@ -115,4 +114,4 @@ def _smooth_gradient(team, y, t, beta, inverse, scale, dy):
 def smooth_l1_backward(y, t, beta, scale, dy):
     """Fill dy with scale times the slope."""
     rule = float(beta), 1 / beta if beta else 0.0, scale
-    call_parallel(dy.size > SMALL, _smooth_gradient, y.reshape(-1), t.reshape(-1), *rule, dy.reshape(-1))
+    call_parallel(dy.size > SERIAL_MOVES, _smooth_gradient, y.reshape(-1), t.reshape(-1), *rule, dy.reshape(-1))

@@ -78,3 +78,30 @@ def _weigh(sums, is_mean, weight, scale, loss):
 def weigh(sums, is_mean, weight, scale, loss):
     """Fill the scale of the gradient and the loss."""
     call_serial(_weigh, sums, bool(is_mean), float(weight), scale, loss)
+
+
+@jit
+def _count_hits(hits, labels, classes, counts):
+    right, known = 0, 0
+    for i in range(labels.size):
+        right += hits[np.uintp(i)] != 0
+        known += labels[np.uintp(i)] < classes
+    counts[0], counts[1] = right, known
+
+
+def count_hits(hits, labels, classes, counts):
+    """Fill counts (2,) with how many rows are hits, and how many have a label below `classes`."""
+    call_serial(_count_hits, hits, labels, classes, counts)
+
+
+@jit
+def _count_signs(y, t, counts):
+    right = 0
+    for i in range(y.size):
+        right += (y[np.uintp(i)] > 0) == (t[np.uintp(i)] > 0.5)
+    counts[0], counts[1] = right, y.size
+
+
+def count_signs(y, t, counts):
+    """Fill counts (2,) with how many of y are above 0 where t is above 1/2, and only there, and with their number."""
+    call_serial(_count_signs, y.reshape(-1), t.reshape(-1), counts)

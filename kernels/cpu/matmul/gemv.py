@@ -13,21 +13,21 @@ from functools import cache, lru_cache
 
 import numpy as np
 from llvmlite import ir
-from numba.extending import intrinsic
 
 from fastcnn.kernels.cpu.runtime.compiler import jit
 from fastcnn.kernels.cpu.runtime.launch import call_parallel
 from fastcnn.kernels.cpu.runtime.machine_code import load_functions, load_once
 from fastcnn.kernels.cpu.runtime.parallel import share
+from fastcnn.kernels.cpu.runtime.partition import SERIAL_MOVES
 from fastcnn.kernels.cpu.runtime.workspace import scratch
 from fastcnn.kernels.cpu.simd.epilogue import finish, in_memory
 from fastcnn.kernels.cpu.simd.epilogue_code import clip_run
+from fastcnn.kernels.cpu.simd.signature import Signature
 from fastcnn.kernels.cpu.simd.tile import (
     DOT_CHANNELS,
     DOT_MIN_RUN,
     DOT_ROWS,
     call_dot,
-    caller,
     tile_shape,
     tiles,
     zero_bytes,
@@ -41,9 +41,10 @@ FEWEST_COLUMNS = 64  # below which the sums of a column are added one after the 
 MOST_WIDTH = 1 << 12  # columns of a task: the sums of a row stay in L1
 MOST_PARTS = 32  # runs of rows of w, enough for 16 threads: their sums are hardly anything beside w
 FEWEST_ELEMENTS = 1 << 14  # of w in a part
-SERIAL_ELEMENTS = 1 << 16  # of w, below which a second thread costs more to wake than it saves
 FINISHED = 1 << 9  # columns whose sums are added up at once
-STREAM_ARGUMENTS = 8
+
+STREAM = Signature("x x_rows w step y pitch rows columns")
+call_stream = STREAM.call  # addresses in bytes, steps and offsets in elements
 
 
 @cache
@@ -64,21 +65,20 @@ def _emit_stream(module: ir.Module, M: int, dtype: np.dtype, lanes: int) -> None
 
     The rows of x stand at the offsets of a table, those of w `step` elements apart and those of y `pitch`.
     """
-    f = VectorFunction(module, f"stream_{M}", STREAM_ARGUMENTS, dtype, lanes)
-    b = f.b
-    x, x_rows, w, step, y, pitch, rows, columns = f.function.args
-    x, w, y, x_rows = f.pointer(x), f.pointer(w), f.pointer(y), f.pointer(x_rows, i64)
+    f = VectorFunction(module, f"stream_{M}", STREAM, dtype, lanes)
+    b, given = f.b, f.arguments
+    (x, w, y), x_rows = f.pointers("x w y"), f.pointer(given.x_rows, i64)
     xs = [b.gep(x, [b.load(b.gep(x_rows, [i64(m)]))]) for m in range(M)]
-    ys = [b.gep(y, [b.mul(pitch, i64(m))]) for m in range(M)]
-    whole = b.sdiv(columns, i64(lanes))
+    ys = [b.gep(y, [b.mul(given.pitch, i64(m))]) for m in range(M)]
+    whole = b.sdiv(given.columns, i64(lanes))
     past = b.mul(whole, i64(lanes))
-    last = f.mask_below(b.sub(columns, past))
+    last = f.mask_below(b.sub(given.columns, past))
 
     def lines(count: int):
         def body(_: Value, carried: list[Value]) -> list[Value]:
             w_f, *x_f = carried
             numbers = [[f.splat(b.load(b.gep(row, [i64(u)]), align=f.size)) for u in range(count)] for row in x_f]
-            starts = [b.gep(w_f, [b.mul(step, i64(u))]) for u in range(count)]
+            starts = [b.gep(w_f, [b.mul(given.step, i64(u))]) for u in range(count)]
 
             def column(at: Value, mask: Value | None = None) -> list[Value]:
                 vectors = [f.load(f.at(start, at), mask) for start in starts]
@@ -92,13 +92,13 @@ def _emit_stream(module: ir.Module, M: int, dtype: np.dtype, lanes: int) -> None
 
             f.loop(whole, [], lambda i, _: column(b.mul(i, i64(lanes))))
             column(past, last)
-            return [b.gep(w_f, [b.mul(step, i64(count))]), *(b.gep(row, [i64(count)]) for row in x_f)]
+            return [b.gep(w_f, [b.mul(given.step, i64(count))]), *(b.gep(row, [i64(count)]) for row in x_f)]
 
         return body
 
     together = min(MOST_LINES, vector_registers()[1] // 2 // M)
-    carried = f.loop(b.sdiv(rows, i64(together)), [w, *xs], lines(together))
-    f.loop(b.srem(rows, i64(together)), carried, lines(1))
+    carried = f.loop(b.sdiv(given.rows, i64(together)), [w, *xs], lines(together))
+    f.loop(b.srem(given.rows, i64(together)), carried, lines(1))
     b.ret_void()
 
 
@@ -114,12 +114,6 @@ def _load(dtype: np.dtype) -> np.ndarray:
 
     address = load_functions(f"stream-{dtype.name}", emit)
     return np.array([0, *(address(f"stream_{M}") for M in shapes)])
-
-
-@intrinsic
-def _call_stream(typingctx, address, x, x_rows, w, step, y, pitch, rows, columns):
-    """Call the stream at `address`: addresses in bytes, steps and offsets in elements."""
-    return caller(STREAM_ARGUMENTS)
 
 
 @lru_cache(maxsize=256)
@@ -144,7 +138,7 @@ def _stream_task(task, thread, address, x, F, w, places, starts, sizes, sums):
         t, f = line // F, line % F
         lines, source = min(end - line, F - f), w.ctypes.data + size * (line * K + first)
         from_ = x.ctypes.data + size * (starts[t] + f)
-        _call_stream(address, from_, places.ctypes.data, source, K, target, K, lines, columns)
+        call_stream(address, from_, places.ctypes.data, source, K, target, K, lines, columns)
         line += lines
 
 
@@ -183,7 +177,7 @@ def product(
     addresses = load_once(_loaded, dtype, lambda: _load(dtype))
     sums = scratch("parts of sums", parts * y.size, dtype)[: parts * y.size].reshape(parts, M, K)
     bias = np.empty(0, dtype) if b is None else b
-    call_parallel(w.size > SERIAL_ELEMENTS, _product, addresses[M], x.reshape(-1), F, w.reshape(-1), places, starts,
+    call_parallel(w.size > SERIAL_MOVES, _product, addresses[M], x.reshape(-1), F, w.reshape(-1), places, starts,
                   (each, wide, blocks), sums, bias, in_memory(epilogue), y)  # fmt: skip
 
 
@@ -209,5 +203,5 @@ def product_transposed(
     """Fill y (M, K) with rows of x times w' for w (K, F): dot products with the rows of w, a few at a time."""
     K, F = w.shape
     each = DOT_CHANNELS * max(-(-K // (DOT_CHANNELS * MOST_PARTS)), -(-FEWEST_ELEMENTS // (DOT_CHANNELS * F)))
-    call_parallel(w.size > SERIAL_ELEMENTS, _dots, -(-K // each), tiles(x.dtype).dots, x.reshape(-1), w, places, starts,
+    call_parallel(w.size > SERIAL_MOVES, _dots, -(-K // each), tiles(x.dtype).dots, x.reshape(-1), w, places, starts,
                   each, y, y_rows)  # fmt: skip

@@ -36,11 +36,32 @@ MOST_ROWS = 128  # for which packing block by block pays: more share what a conv
 class Cut(NamedTuple):
     """How a product is cut."""
 
-    sizes: tuple[int, int, int, int]  # panels and rows of a task, blocks of panels, steps along f of a block of w
+    sizes: tuple[int, int, int, int, int]  # see `Product`
     tasks: int
     held: int  # elements of a block, beside which no other is held
     y_rows: np.ndarray  # offsets in elements of the rows of y
     lines: np.ndarray  # offsets in bytes of the cache lines of a block of w
+
+
+class Product(NamedTuple):
+    """What the tasks of a product share."""
+
+    addresses: np.ndarray
+    lanes: int
+    x: np.ndarray
+    F: int
+    w: np.ndarray
+    transposed: bool
+    bias: np.ndarray
+    epilogue: int
+    sizes: tuple[int, int, int, int, int]  # panels and rows of a task, blocks of panels, steps and pitch of one of w
+    places: np.ndarray
+    parts: np.ndarray
+    y_rows: np.ndarray
+    still: np.ndarray
+    lines: np.ndarray
+    buffers: np.ndarray
+    y: np.ndarray
 
 
 class Rows(NamedTuple):
@@ -67,7 +88,7 @@ def cut(M: int, F: int, K: int, transposed: bool, tile_rows: int, block: int, it
     height, width, pitch = (block, steps, F) if transposed else (steps, each * block, K)
     held = steps * block if transposed else steps * (width + APART)
     lines = np.arange(height)[:, None] * (pitch * itemsize) + np.arange(0, width * itemsize, LINE)
-    sizes = each, rows, panel_blocks, steps
+    sizes = each, rows, panel_blocks, steps, block if transposed else width + APART
     y_rows = np.arange(M, dtype=np.int64) * K
     return Cut(sizes, panel_blocks * -(-M // rows), held, y_rows, lines.reshape(-1).astype(np.int64))
 
@@ -79,20 +100,22 @@ def dense_rows(M: int, F: int) -> Rows:
 
 
 @jit(inner=True)
-def _multiply(addresses, lanes, size, x, steps, top, rows, panel, pitch, bias, begins, epilogue, k, wide, places,
-              y_rows, still, fetch, lines, cursor, y):  # fmt: skip
-    """Add to `rows` rows of `wide` columns of y, from (top, k), the products of x and a panel for `steps` of f.
+def _multiply(job, x, steps, top, rows, panel, k, begins, ends, fetch, cursor):
+    """Add to `rows` rows of a panel's columns of y, from (top, k), the products of x and the panel for `steps` of f.
 
-    x is the address of what the places count from; sums that begin take the bias in place of y. Ask meanwhile for the
-    lines from `cursor` on, at `fetch`, of the block of w that comes next; return the new cursor.
+    x is the address of what the places count from; sums that begin take the bias in place of y, those that end the
+    epilogue. Ask meanwhile for the lines from `cursor` on, at `fetch`, of the block of w that comes next; return the
+    new cursor.
     """
+    addresses, lanes, bias, lines, y, size = job.addresses, job.lanes, job.bias, job.lines, job.y, job.y.itemsize
+    wide, pitch, epilogue = min(MAX_VECTORS * lanes, y.shape[1] - k), job.sizes[4], job.epilogue if ends else 0
     tile_rows, vectors = addresses.shape[0] - 1, (wide + lanes - 1) // lanes
     tiles_needed = (rows + tile_rows - 1) // tile_rows
     for i in range(tiles_needed):
         m, after = top + rows * i // tiles_needed, top + rows * (i + 1) // tiles_needed
         call_tile(
-            addresses[after - m, vectors], x, places.ctypes.data + 8 * m, still.ctypes.data, 1, panel, 0, pitch,
-            y.ctypes.data + size * k, y_rows.ctypes.data + 8 * m, steps, 1,
+            addresses[after - m, vectors], x, job.places.ctypes.data + 8 * m, job.still.ctypes.data, 1, panel, 0, pitch,
+            y.ctypes.data + size * k, job.y_rows.ctypes.data + 8 * m, steps, 1,
             bias.ctypes.data + size * k if bias.size > 0 and begins else 0, wide - (vectors - 1) * lanes,
             np.int64(not begins), epilogue, fetch, lines.ctypes.data + 8 * min(cursor, lines.size - steps),
             np.int64(cursor < lines.size - steps),
@@ -102,43 +125,51 @@ def _multiply(addresses, lanes, size, x, steps, top, rows, panel, pitch, bias, b
 
 
 @jit(inner=True)
-def _product_task(task, thread, addresses, lanes, x, F, w, transposed, bias, epilogue, sizes, places, parts, y_rows,
-                  still, lines, buffers, y):  # fmt: skip
+def _load_block(job, w, buffer, k_first, k_last, f, steps):
+    """Fill a task's buffer with a block of w, which begins at an address; return that of the one that comes next."""
+    addresses, lanes, size, K, F = job.addresses, job.lanes, job.y.itemsize, job.y.shape[1], job.F
+    block, pitch = MAX_VECTORS * lanes, job.sizes[4]
+    if not job.transposed:
+        call_copy_rows(addresses[1, 0], w + size * (f * K + k_first), K, buffer, pitch, steps, k_last - k_first)
+        return w + size * ((f + steps) * K + k_first)
+    for v in range(0, block, lanes):
+        source = w + size * (min(k_first + v, k_last - 1) * F + f)
+        there = max(0, min(lanes, k_last - k_first - v))
+        call_transpose(addresses[0, 0], source, F, buffer + size * v, block, there, steps)
+    return w + size * (k_first * F + f + steps)
+
+
+@jit(inner=True)
+def _product_task(task, thread, job):
     """Compute some rows of some panels of y."""
-    (M, K), size, (most_panels, most_rows, panel_blocks, most_steps) = y.shape, y.itemsize, sizes
-    block, buffer = MAX_VECTORS * lanes, buffers[thread].ctypes.data
+    (M, K), size, (most_panels, most_rows, panel_blocks, most_steps, _) = job.y.shape, job.y.itemsize, job.sizes
+    block, buffer, F, parts, lines = (
+        MAX_VECTORS * job.lanes,
+        job.buffers[thread].ctypes.data,
+        job.F,
+        job.parts,
+        job.lines,
+    )
     first, top = task % panel_blocks * most_panels * block, task // panel_blocks * most_rows
     last, rows = min(K, first + most_panels * block), min(most_rows, M - top)
-    pitch = block if transposed else most_panels * block + APART
-    for k_first in range(first, last, block if transposed else last - first):
-        k_last = min(last, k_first + block) if transposed else last
+    for k_first in range(first, last, block if job.transposed else last - first):
+        k_last = min(last, k_first + block) if job.transposed else last
         for t in range(parts.size):
-            w0, x0 = w.ctypes.data + size * t * F * K, x.ctypes.data + size * parts[t]
+            w0, x0 = job.w.ctypes.data + size * t * F * K, job.x.ctypes.data + size * parts[t]
             for f in range(0, F, most_steps):
                 steps = min(most_steps, F - f)
                 begins, ends = t + f == 0, t + 1 == parts.size and f + steps == F
-                if transposed:
-                    fetch = w0 + size * (k_first * F + f + steps)
-                    for v in range(0, block, lanes):
-                        source = w0 + size * (min(k_first + v, k_last - 1) * F + f)
-                        there = max(0, min(lanes, k_last - k_first - v))
-                        call_transpose(addresses[0, 0], source, F, buffer + size * v, block, there, steps)
-                else:
-                    fetch, source = w0 + size * ((f + steps) * K + first), w0 + size * (f * K + first)
-                    call_copy_rows(addresses[1, 0], source, K, buffer, pitch, steps, last - first)
+                fetch = _load_block(job, w0, buffer, k_first, k_last, f, steps)
                 cursor = lines.size if ends else 0
                 for k in range(k_first, k_last, block):
-                    cursor = _multiply(addresses, lanes, size, x0 + size * f, steps, top, rows,
-                                       buffer + size * (k - k_first), pitch, bias, begins, epilogue if ends else 0, k,
-                                       min(block, K - k), places, y_rows, still, fetch, lines, cursor, y)  # fmt: skip
-    finish(epilogue, y.ctypes.data + size * (top * K + first), rows, K, 1, last - first, last - first, size)
+                    panel = buffer + size * (k - k_first)
+                    cursor = _multiply(job, x0 + size * f, steps, top, rows, panel, k, begins, ends, fetch, cursor)
+    finish(job.epilogue, job.y.ctypes.data + size * (top * K + first), rows, K, 1, last - first, last - first, size)
 
 
 @jit
-def _product(team, tasks, addresses, lanes, x, F, w, transposed, bias, epilogue, sizes, places, parts, y_rows, still,
-             lines, buffers, y):  # fmt: skip
-    share(team, tasks, _product_task, (addresses, lanes, x, F, w, transposed, bias, epilogue, sizes, places, parts,
-                                       y_rows, still, lines, buffers, y))  # fmt: skip
+def _product(team, tasks, fields):
+    share(team, tasks, _product_task, (Product(*fields),))
 
 
 _STILL = np.zeros(1, np.int64)
@@ -164,6 +195,6 @@ def product(
     threads = threads_for(parallel)
     buffers = scratch("panel", threads * made.held, x.dtype)[: threads * made.held].reshape(threads, made.held)
     bias = np.empty(0, x.dtype) if b is None else b
-    call_parallel(parallel, _product, made.tasks, code.addresses, code.lanes, x.reshape(-1), F, w.reshape(-1),
-                  transposed, bias, int(epilogue), made.sizes, rows.places, rows.parts, made.y_rows, _STILL, made.lines,
-                  buffers, y)  # fmt: skip
+    given = code.addresses, code.lanes, x.reshape(-1), F, w.reshape(-1), transposed, bias, int(epilogue)
+    how = made.sizes, rows.places, rows.parts, made.y_rows, _STILL, made.lines, buffers
+    call_parallel(parallel, _product, made.tasks, (*given, *how, y))

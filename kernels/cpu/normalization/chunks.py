@@ -14,7 +14,6 @@ CHUNK = 1 << 14  # elements of a chunk: 64 KiB of float32, in L2 with all that g
 FEWEST = 64  # pixels of a chunk at least: what is done once a chunk and channel must not show
 WIDE = 256  # elements of a wide row at least
 SAMPLE = 8  # a rough mean is that of 1 / SAMPLE of a chunk's pixels
-SMALL = 1 << 15  # elements: for fewer no second thread wakes
 UNBOUNDED = (-math.inf, math.inf)
 IMAGES = 4  # a thread at least, for tasks of whole images: fewer would leave threads without work at the end
 

@@ -24,16 +24,20 @@ from typing import NamedTuple
 import numpy as np
 from llvmlite import ir
 from llvmlite.ir import Value
-from numba.extending import intrinsic
 
 from fastcnn.kernels.cpu.normalization.chunks import cut
 from fastcnn.kernels.cpu.normalization.row_code import Rows
 from fastcnn.kernels.cpu.runtime.machine_code import load_functions, load_once
+from fastcnn.kernels.cpu.simd.signature import Signature
 from fastcnn.kernels.cpu.simd.streaming import streams
-from fastcnn.kernels.cpu.simd.tile import caller, lanes_of, tile_shape
+from fastcnn.kernels.cpu.simd.tile import lanes_of, tile_shape
 from fastcnn.kernels.cpu.simd.vector import i64
 
-SUM_ARGUMENTS, SCALE_ARGUMENTS, GRADIENT_ARGUMENTS = 8, 7, 7
+SUMS = Signature("x dy count W factors bounds first second")
+SCALE = Signature("x residual y factors bounds count W")
+GRADIENT = Signature("x dy dx factors bounds count W")
+call_sums, call_scale, call_gradient = SUMS.call, SCALE.call, GRADIENT.call  # addresses in bytes
+
 PART = 1 << 12  # elements whose columns are summed block by block: 16 KiB of float32, in L1
 
 
@@ -72,10 +76,10 @@ class _Wide(Rows):
         row(b.sub(count, rest), rest)
         b.ret_void()
 
-    def bounds(self, address: Value) -> tuple[Value, Value]:
-        """Return the two bounds of clip at an address, in all lanes."""
+    def bounds(self) -> tuple[Value, Value]:
+        """Return the two bounds of clip, in all lanes."""
         f, b = self.f, self.f.b
-        at = f.pointer(address)
+        at = f.pointer(f.arguments.bounds)
         low, high = (f.splat(b.load(b.gep(at, [i64(i)]))) for i in range(2))
         return low, high
 
@@ -92,11 +96,10 @@ class _Wide(Rows):
         return b.select(inside, dy, self.f.zero)
 
     def emit_column_sums(self, terms, within: bool = False) -> None:
-        """Write name(x, dy, count, W, factors, bounds, first, second), sums of each column; a last row may be short."""
-        f, b = self.f, self.f.b
-        x, dy, count, W, factors, limits, *sums = f.function.args
-        x, dy, factors, first, second = map(f.pointer, (x, dy, factors, *sums))
-        bounds = self.bounds(limits) if within else None
+        """Write one of SUMS, of each column; a last row may be short."""
+        f, b, W, count = self.f, self.f.b, self.f.arguments.W, self.f.arguments.count
+        x, dy, factors, first, second = f.pointers("x dy factors first second")
+        bounds = self.bounds() if within else None
         rows, rest = b.sdiv(count, W), b.srem(count, W)
         most = b.sdiv(i64(PART), W)
         most = b.select(b.icmp_signed(">", most, i64(1)), most, i64(1))
@@ -142,11 +145,10 @@ class _Wide(Rows):
         return [f.load(f.at(factors, b.add(column, b.mul(W, i64(i)))), mask) for i in range(count)]
 
     def emit_channel_scale(self, adds: bool) -> None:
-        """Write scale(x, residual, y, factors, bounds, count, W)."""
-        f, b = self.f, self.f.b
-        x, residual, y, factors, limits, count, W = f.function.args
-        x, residual, y, factors = map(f.pointer, (x, residual, y, factors))
-        bounds = self.bounds(limits)
+        """Write SCALE, with or without the residual."""
+        f, b, W = self.f, self.f.b, self.f.arguments.W
+        x, residual, y, factors = f.pointers("x residual y factors")
+        bounds = self.bounds()
 
         def body(at: Value, column: Value, mask: Value | None) -> None:
             shift, scale, offset = self.factors_at(factors, W, column, mask, 3)
@@ -156,14 +158,13 @@ class _Wide(Rows):
                 value = b.fadd(value, f.load(f.at(residual, at), mask))
             self.store(self.clip(value, bounds), f.at(y, at), mask)
 
-        self.over_rows(count, W, body)
+        self.over_rows(f.arguments.count, W, body)
 
     def emit_channel_gradient(self, within: bool) -> None:
-        """Write gradient(x, dy, dx, factors, bounds, count, W)."""
-        f, b = self.f, self.f.b
-        x, dy, dx, factors, limits, count, W = f.function.args
-        x, dy, dx, factors = map(f.pointer, (x, dy, dx, factors))
-        bounds = self.bounds(limits) if within else None
+        """Write GRADIENT, of all of dy or of what lies within the bounds."""
+        f, b, W = self.f, self.f.b, self.f.arguments.W
+        x, dy, dx, factors = f.pointers("x dy dx factors")
+        bounds = self.bounds() if within else None
 
         def body(at: Value, column: Value, mask: Value | None) -> None:
             shift, scale, lift, slope, offset = self.factors_at(factors, W, column, mask, 5)
@@ -174,7 +175,7 @@ class _Wide(Rows):
             value = b.call(f.fma, [given, scale, b.fneg(taken)])
             self.store(value, f.at(dx, at), mask)
 
-        self.over_rows(count, W, body)
+        self.over_rows(f.arguments.count, W, body)
 
 
 def _square(f, near, dy, total, square):
@@ -199,13 +200,13 @@ def _load(dtype: np.dtype, past_caches: bool) -> ChannelCode:
 
     def emit(module: ir.Module) -> None:
         new = partial(_Wide, module, dtype=dtype, lanes=lanes, past_caches=past_caches)
-        new("square", SUM_ARGUMENTS).emit_column_sums(_square)
-        new("product", SUM_ARGUMENTS).emit_column_sums(_product)
-        new("product_within", SUM_ARGUMENTS).emit_column_sums(_product, within=True)
-        new("scale", SCALE_ARGUMENTS).emit_channel_scale(adds=False)
-        new("scale_add", SCALE_ARGUMENTS).emit_channel_scale(adds=True)
-        new("gradient", GRADIENT_ARGUMENTS).emit_channel_gradient(within=False)
-        new("gradient_within", GRADIENT_ARGUMENTS).emit_channel_gradient(within=True)
+        new("square", SUMS).emit_column_sums(_square)
+        new("product", SUMS).emit_column_sums(_product)
+        new("product_within", SUMS).emit_column_sums(_product, within=True)
+        new("scale", SCALE).emit_channel_scale(adds=False)
+        new("scale_add", SCALE).emit_channel_scale(adds=True)
+        new("gradient", GRADIENT).emit_channel_gradient(within=False)
+        new("gradient_within", GRADIENT).emit_channel_gradient(within=True)
 
     address = load_functions(f"channels-{dtype.name}{'-past' if past_caches else ''}", emit)
     return ChannelCode(*map(address, ChannelCode._fields))
@@ -218,21 +219,3 @@ def plan(*arrays):
     cuts = cut(L, C, lanes_of(x.itemsize))
     row = cuts[2] if N == 1 else math.gcd(cuts[2], L * C)
     return cuts, channel_code(x.dtype, streams(y, len(arrays), lanes_of(y.itemsize), row))
-
-
-@intrinsic
-def call_sums(typingctx, address, x, dy, count, W, factors, bounds, first, second):
-    """Call the sums at `address`: addresses in bytes, all int64."""
-    return caller(SUM_ARGUMENTS)
-
-
-@intrinsic
-def call_scale(typingctx, address, x, residual, y, factors, bounds, count, W):
-    """Call the scaling at `address`: addresses in bytes, all int64."""
-    return caller(SCALE_ARGUMENTS)
-
-
-@intrinsic
-def call_gradient(typingctx, address, x, dy, dx, factors, bounds, count, W):
-    """Call the gradient at `address`: addresses in bytes, all int64."""
-    return caller(GRADIENT_ARGUMENTS)

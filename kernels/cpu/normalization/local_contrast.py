@@ -13,8 +13,8 @@ from fastcnn.kernels.cpu.normalization.rows import apart
 from fastcnn.kernels.cpu.runtime.compiler import jit
 from fastcnn.kernels.cpu.runtime.launch import call_parallel, runs_on_host
 from fastcnn.kernels.cpu.runtime.parallel import share
+from fastcnn.kernels.cpu.runtime.partition import SERIAL_WINDOWS
 
-SMALL = 1 << 14  # elements: for fewer no second thread wakes
 SMALL_FACTOR = 2.0**-600  # the squares of all float64 times it are finite
 
 
@@ -150,7 +150,7 @@ def local_contrast_forward(x, weights_h, weights_w, subtract, divide, eps, y, de
     down, across = np.ascontiguousarray(weights_h), np.ascontiguousarray(weights_w.T)
     how = x.shape[3], down, across, bool(subtract), bool(divide), float(eps)
     if x.size:
-        call_parallel(x.size > SMALL, contrast_images, x.reshape(-1), *how, y.reshape(-1), deviation)
+        call_parallel(x.size > SERIAL_WINDOWS, contrast_images, x.reshape(-1), *how, y.reshape(-1), deviation)
 
 
 @jit(inner=True)
@@ -215,4 +215,4 @@ def local_contrast_backward_input(y, deviation, dy, weights_h, weights_w, subtra
     how = y.shape[3], down, across, bool(subtract), bool(divide), float(eps)
     if y.size:
         arrays = y.reshape(-1), deviation, dy.reshape(-1)
-        call_parallel(y.size > SMALL, contrast_images_back, *arrays, *how, dx.reshape(-1))
+        call_parallel(y.size > SERIAL_WINDOWS, contrast_images_back, *arrays, *how, dx.reshape(-1))

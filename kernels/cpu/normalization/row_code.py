@@ -22,13 +22,18 @@ from typing import NamedTuple
 import numpy as np
 from llvmlite import ir
 from llvmlite.ir import Value
-from numba.extending import intrinsic
 
 from fastcnn.kernels.cpu.runtime.machine_code import load_functions, load_once
-from fastcnn.kernels.cpu.simd.tile import caller, tile_shape
+from fastcnn.kernels.cpu.simd.signature import Signature
+from fastcnn.kernels.cpu.simd.tile import tile_shape
 from fastcnn.kernels.cpu.simd.vector import VectorFunction, i32, i64
 
-SUM_ARGUMENTS, SCALE_ARGUMENTS, GRADIENT_ARGUMENTS = 10, 9, 11
+SUMS = Signature("x dy gamma pitch rows count shift shift_step first second")
+SCALE = Signature("x y gamma beta rows F factors pitch ahead")
+GRADIENT = Signature("x dy dx gamma rows F factors pitch along given ahead")
+# Addresses in bytes; steps, `pitch` (between the factors) and `ahead` in elements.
+call_sums, call_scale, call_gradient = SUMS.call, SCALE.call, GRADIENT.call
+
 TOGETHER = 4  # rows whose sums grow at once: one addition waits for the one before it four cycles
 COLUMNS = 4  # vectors of gamma's and beta's gradients held in registers, with four of gamma and five factors of a row
 
@@ -48,9 +53,9 @@ class Rows:
     """Writes one function of rows; `past_caches`: its output is aligned, and stored so."""
 
     def __init__(
-        self, module: ir.Module, name: str, arguments: int, dtype: np.dtype, lanes: int, past_caches: bool
+        self, module: ir.Module, name: str, signature: Signature, dtype: np.dtype, lanes: int, past_caches: bool
     ) -> None:
-        self.f, self.past_caches = VectorFunction(module, name, arguments, dtype, lanes), past_caches
+        self.f, self.past_caches = VectorFunction(module, name, signature, dtype, lanes), past_caches
 
     def store(self, value: Value, place: Value, mask: Value | None) -> None:
         """Store a vector of the output."""
@@ -89,11 +94,10 @@ class Rows:
         f.loop(b.zext(b.icmp_signed(">", left, i64(0)), i64), [], last)
 
     def emit_sums(self, sums: int, terms: Callable[..., list[Value]]) -> None:
-        """Write name(x, dy, gamma, pitch, rows, count, shift, shift step, first, second)."""
-        f, b = self.f, self.f.b
-        x, dy, gamma, pitch, rows, count, shift, shift_step, *out = f.function.args
-        x, dy, gamma, shift = (f.pointer(p) for p in (x, dy, gamma, shift))
-        out = [f.pointer(p) for p in out[:sums]]
+        """Write one of SUMS, with one sum or two."""
+        f, b, given = self.f, self.f.b, self.f.arguments
+        x, dy, gamma, shift = f.pointers("x dy gamma shift")
+        out, rows = f.pointers("first second" if sums > 1 else "first"), given.rows
         together = min(TOGETHER, f.lanes)
 
         def load_of(places: dict[str, tuple[Value, Value]], mask: Value | None, name: str) -> Value:
@@ -104,8 +108,8 @@ class Rows:
             # A row that does not exist stands for the last one, and its sums are not looked at.
             at = [b.add(first, i64(r)) for r in range(together)]
             at = [b.select(b.icmp_signed("<", m, rows), m, b.sub(rows, i64(1))) for m in at]
-            shifts = [f.splat(b.load(b.gep(shift, [b.mul(m, shift_step)]))) for m in at]
-            offsets = [b.mul(m, pitch) for m in at]
+            shifts = [f.splat(b.load(b.gep(shift, [b.mul(m, given.shift_step)]))) for m in at]
+            offsets = [b.mul(m, given.pitch) for m in at]
 
             def body(column: Value, mask: Value | None, held: list[Value]) -> list[Value]:
                 found = []
@@ -119,7 +123,7 @@ class Rows:
                     found += terms(f, load, shifts[r], mask, held[sums * r : sums * (r + 1)])
                 return found
 
-            totals = self.over_columns(count, [f.zero] * (sums * together), body)
+            totals = self.over_columns(given.count, [f.zero] * (sums * together), body)
             return [self.pair_up(totals[s::sums], 1) for s in range(sums)]
 
         def group(g: Value, _: list[Value]) -> list[Value]:
@@ -147,17 +151,16 @@ class Rows:
         return vectors[0]
 
     def emit_scale(self) -> None:
-        """Write scale(x, y, gamma, beta, rows, F, factors, pitch, ahead); factors stand `pitch` apart."""
-        f, b = self.f, self.f.b
-        x, y, gamma, beta, rows, F, factors, pitch, ahead = f.function.args
-        x, y, gamma, beta, factors = (f.pointer(p) for p in (x, y, gamma, beta, factors))
+        """Write SCALE; factors stand `pitch` apart."""
+        f, b, F, given = self.f, self.f.b, self.f.arguments.F, self.f.arguments
+        x, y, gamma, beta, factors = f.pointers("x y gamma beta factors")
 
         def row(m: Value, carried: list[Value]) -> list[Value]:
             x_m, y_m = carried
-            shift, scale, offset = self.factors_of(factors, pitch, m, 3)
+            shift, scale, offset = self.factors_of(factors, given.pitch, m, 3)
 
             def body(column: Value, mask: Value | None, _: list[Value]) -> list[Value]:
-                f.prefetch(b.gep(x_m, [b.add(column, ahead)]))
+                f.prefetch(b.gep(x_m, [b.add(column, given.ahead)]))
                 near = b.fsub(f.load(f.at(x_m, column), mask), shift)
                 xhat = b.call(f.fma, [near, scale, offset])
                 times, plus = (f.load(f.at(a, column), mask) for a in (gamma, beta))
@@ -167,7 +170,7 @@ class Rows:
             self.over_columns(F, [], body)
             return [b.gep(x_m, [F]), b.gep(y_m, [F])]
 
-        f.loop(rows, [x, y], row)
+        f.loop(given.rows, [x, y], row)
         b.ret_void()
 
     def factors_of(self, factors: Value, pitch: Value, m: Value, count: int) -> list[Value]:
@@ -176,10 +179,9 @@ class Rows:
         return [f.splat(b.load(b.gep(factors, [b.add(m, b.mul(pitch, i64(i)))]))) for i in range(count)]
 
     def emit_gradient(self) -> None:
-        """Write gradient(x, dy, dx, gamma, rows, F, factors, pitch, along, given, ahead)."""
-        f, b = self.f, self.f.b
-        x, dy, dx, gamma, rows, F, factors, pitch, along, given, ahead = f.function.args
-        x, dy, dx, gamma, factors, along, given = (f.pointer(p) for p in (x, dy, dx, gamma, factors, along, given))
+        """Write GRADIENT."""
+        f, b, F, numbers = self.f, self.f.b, self.f.arguments.F, self.f.arguments
+        x, dy, dx, gamma, factors, along, given = f.pointers("x dy dx gamma factors along given")
 
         def block(first: Value, mask: Value | None, vectors: int) -> None:
             times = [f.load(f.at(gamma, first, v), mask) for v in range(vectors)]
@@ -187,10 +189,10 @@ class Rows:
 
             def row(m: Value, carried: list[Value]) -> list[Value]:
                 at, *sums = carried
-                shift, scale, slope, offset, lift = self.factors_of(factors, pitch, m, 5)
+                shift, scale, slope, offset, lift = self.factors_of(factors, numbers.pitch, m, 5)
                 for v in range(vectors):
                     for a in (x, dy):
-                        f.prefetch(b.gep(a, [b.add(at, b.add(ahead, i64(v * f.lanes)))]))
+                        f.prefetch(b.gep(a, [b.add(at, b.add(numbers.ahead, i64(v * f.lanes)))]))
                     near = b.fsub(f.load(f.at(x, at, v), mask), shift)
                     g = f.load(f.at(dy, at, v), mask)
                     taken = b.call(f.fma, [near, slope, offset])
@@ -202,7 +204,7 @@ class Rows:
                 return [b.add(at, F), *sums]
 
             start = [first, *(f.load(place, mask) for place in places)]
-            for total, place in zip(f.loop(rows, start, row)[1:], places, strict=True):
+            for total, place in zip(f.loop(numbers.rows, start, row)[1:], places, strict=True):
                 f.store(total, place, mask)
 
         self.over_blocks(F, block)
@@ -244,27 +246,9 @@ def _load(dtype: np.dtype, past_caches: bool) -> RowCode:
     def emit(module: ir.Module) -> None:
         new = partial(Rows, module, dtype=dtype, lanes=lanes, past_caches=past_caches)
         for name, sums, terms in (("total", 1, _total), ("square", 2, _square), ("product", 2, _product)):
-            new(name, SUM_ARGUMENTS).emit_sums(sums, terms)
-        new("scale", SCALE_ARGUMENTS).emit_scale()
-        new("gradient", GRADIENT_ARGUMENTS).emit_gradient()
+            new(name, SUMS).emit_sums(sums, terms)
+        new("scale", SCALE).emit_scale()
+        new("gradient", GRADIENT).emit_gradient()
 
     address = load_functions(f"rows-{dtype.name}{'-past' if past_caches else ''}", emit)
     return RowCode(**{name: address(name) for name in RowCode._fields[:-1]}, lanes=lanes)
-
-
-@intrinsic
-def call_sums(typingctx, address, x, dy, gamma, pitch, rows, count, shift, shift_step, first, second):
-    """Call the sums at `address`: addresses in bytes, steps in elements; all int64."""
-    return caller(SUM_ARGUMENTS)
-
-
-@intrinsic
-def call_scale(typingctx, address, x, y, gamma, beta, rows, F, factors, pitch, ahead):
-    """Call the scaling at `address`: addresses in bytes, `pitch` and `ahead` in elements."""
-    return caller(SCALE_ARGUMENTS)
-
-
-@intrinsic
-def call_gradient(typingctx, address, x, dy, dx, gamma, rows, F, factors, pitch, along, given, ahead):
-    """Call the gradient at `address`: addresses in bytes, `pitch` and `ahead` in elements."""
-    return caller(GRADIENT_ARGUMENTS)

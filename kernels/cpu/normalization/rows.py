@@ -10,6 +10,7 @@ a time (`short_rows.py`).
 """
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
@@ -26,6 +27,7 @@ from fastcnn.kernels.cpu.normalization.wide import (
 from fastcnn.kernels.cpu.runtime.compiler import jit
 from fastcnn.kernels.cpu.runtime.launch import call_parallel
 from fastcnn.kernels.cpu.runtime.parallel import share
+from fastcnn.kernels.cpu.runtime.partition import SERIAL_ELEMENTS
 from fastcnn.kernels.cpu.runtime.workspace import scratch
 from fastcnn.kernels.cpu.simd.streaming import streams
 from fastcnn.kernels.cpu.simd.tile import lanes_of
@@ -36,7 +38,20 @@ BAND_BACK = 1 << 14  # elements of a band of rows on the way back
 STEP_BACK = 1 << 12  # elements of those that are summed and scaled while they are in L1, with dy and dx
 SUMMED = 32  # its rows at least: each band has its own sums of the gradients of gamma and beta
 SHORT = 512  # elements of the longest row that `short_rows.py` takes; of 1024, each by itself is faster (measured)
-SMALL = 1 << 15  # elements: for fewer no second thread wakes
+
+
+class RowsBackward(NamedTuple):
+    """What the tasks of the way back share: bands of `rows` rows."""
+
+    x: np.ndarray
+    dy: np.ndarray
+    gamma: np.ndarray
+    mean: np.ndarray
+    variance: np.ndarray
+    eps: float
+    rows: int
+    dx: np.ndarray
+    sums: np.ndarray  # (bands, 2, F): each band's gradients of gamma and beta
 
 
 @jit(inner=True)
@@ -155,10 +170,10 @@ def layer_norm_forward(x, gamma, beta, eps, y, mean, variance):
         code = row_code(x.dtype, streams(y, 2, lanes_of(y.itemsize), x.shape[1]))
         rows = max(1, BAND // x.shape[1] // code.lanes) * code.lanes
         how = x, gamma, beta, float(eps), rows, y, mean, variance
-        call_parallel(x.size > SMALL, normalize_short_rows, code, *how)
+        call_parallel(x.size > SERIAL_ELEMENTS, normalize_short_rows, code, *how)
         return
     rows = max(1, BAND // x.shape[1])
-    call_parallel(x.size > SMALL, normalize_rows, x, gamma, beta, float(eps), rows, y, mean, variance)
+    call_parallel(x.size > SERIAL_ELEMENTS, normalize_rows, x, gamma, beta, float(eps), rows, y, mean, variance)
 
 
 @jit(inner=True)
@@ -199,47 +214,54 @@ def sum_row_gradient(x, dy, gamma, at, F, shift):
 
 
 @jit(inner=True)
-def gradient_band(band, thread, x, dy, gamma, mean, variance, eps, rows, totals, dx, sums):
+def gradient_band(band, thread, job, totals):
     """Take a band of rows the way back, and fill sums[band] with its gradients of gamma and beta."""
-    (M, F), kind = x.shape, x.dtype.type
-    flat, given, out = x.reshape(-1), dy.reshape(-1), dx.reshape(-1)
-    sums[band] = 0
+    (M, F), kind, rows, gamma, mean, variance = (
+        job.x.shape,
+        job.x.dtype.type,
+        job.rows,
+        job.gamma,
+        job.mean,
+        job.variance,
+    )
+    flat, given, out = job.x.reshape(-1), job.dy.reshape(-1), job.dx.reshape(-1)
+    along, beside = job.sums[band, 0], job.sums[band, 1]
+    job.sums[band] = 0
     first, stop = band * rows, min(M, band * rows + rows)
     for m in range(first, stop):
         totals[m, 0], totals[m, 1] = sum_row_gradient(flat, given, gamma, m * F, F, kind(mean[m]))
     for m in range(first, stop):
         if is_wide_row(variance[m], totals[m, 0], totals[m, 1]):
-            rest = gamma, mean[m], variance[m], eps, out, sums[band, 0], sums[band, 1]
-            gradient_row_wide(flat, given, m * F, 0, F, F, *rest)
+            gradient_row_wide(m, job, 0, F, along, beside)
             continue
-        _, _, lift = row_factors(mean[m], variance[m], eps, kind)
-        factors = gradient_factors(mean[m], variance[m], eps, totals[m, 0], totals[m, 1], F, kind)
-        gradient_row(flat, given, m * F, F, factors, lift, gamma, 0, out, sums[band, 0], sums[band, 1])
+        _, _, lift = row_factors(mean[m], variance[m], job.eps, kind)
+        factors = gradient_factors(mean[m], variance[m], job.eps, totals[m, 0], totals[m, 1], F, kind)
+        gradient_row(flat, given, m * F, F, factors, lift, gamma, 0, out, along, beside)
 
 
 @jit(inner=True)
-def measure_row_gradient(m, thread, x, dy, gamma, mean, totals):
+def measure_row_gradient(m, thread, job, totals):
     """Fill totals[m] with the row's sums of dy * gamma and of dy * gamma * (x - shift)."""
-    F = x.shape[1]
-    shift = x.dtype.type(mean[m])
-    totals[m, 0], totals[m, 1] = sum_row_gradient(x.reshape(-1), dy.reshape(-1), gamma, m * F, F, shift)
+    F, flat, given = job.x.shape[1], job.x.reshape(-1), job.dy.reshape(-1)
+    shift = job.x.dtype.type(job.mean[m])
+    totals[m, 0], totals[m, 1] = sum_row_gradient(flat, given, job.gamma, m * F, F, shift)
 
 
 @jit(inner=True)
-def gradient_columns(piece, thread, x, dy, gamma, mean, variance, eps, totals, dx, sums):
+def gradient_columns(piece, thread, job, totals):
     """Fill a piece of every row of dx, and of the gradients of gamma and beta, sums[0]."""
-    (M, F), kind, start = x.shape, x.dtype.type, piece * PIECE
+    (M, F), kind, start, mean, variance = job.x.shape, job.x.dtype.type, piece * PIECE, job.mean, job.variance
     count = min(PIECE, F - start)
-    flat, given, out = x.reshape(-1), dy.reshape(-1), dx.reshape(-1)
-    sums[0, :, start : start + count] = 0
+    flat, given, out = job.x.reshape(-1), job.dy.reshape(-1), job.dx.reshape(-1)
+    along, beside = job.sums[0, 0], job.sums[0, 1]
+    job.sums[0, :, start : start + count] = 0
     for m in range(M):
         if is_wide_row(variance[m], totals[m, 0], totals[m, 1]):
-            rest = gamma, mean[m], variance[m], eps, out, sums[0, 0], sums[0, 1]
-            gradient_row_wide(flat, given, m * F, start, start + count, F, *rest)
+            gradient_row_wide(m, job, start, start + count, along, beside)
             continue
-        _, _, lift = row_factors(mean[m], variance[m], eps, kind)
-        factors = gradient_factors(mean[m], variance[m], eps, totals[m, 0], totals[m, 1], F, kind)
-        gradient_row(flat, given, m * F + start, count, factors, lift, gamma, start, out, sums[0, 0], sums[0, 1])
+        _, _, lift = row_factors(mean[m], variance[m], job.eps, kind)
+        factors = gradient_factors(mean[m], variance[m], job.eps, totals[m, 0], totals[m, 1], F, kind)
+        gradient_row(flat, given, m * F + start, count, factors, lift, job.gamma, start, out, along, beside)
 
 
 @jit(inner=True)
@@ -257,24 +279,25 @@ def add_bands(piece, thread, sums, dgamma, dbeta):
 
 
 @jit
-def normalize_rows_backward(team, x, dy, gamma, mean, variance, eps, rows, totals, sums, dx, dgamma, dbeta):
+def normalize_rows_backward(team, fields, totals, dgamma, dbeta):
     """Do `layer_norm_backward`, by bands of rows, or (rows = 0) by rows and then by columns of pieces."""
-    M, F = x.shape
+    job = RowsBackward(*fields)
+    M, F = job.x.shape
     pieces = (F + PIECE - 1) // PIECE
-    if rows:
-        share(team, sums.shape[0], gradient_band, (x, dy, gamma, mean, variance, eps, rows, totals, dx, sums))
+    if job.rows:
+        share(team, job.sums.shape[0], gradient_band, (job, totals))
     else:
-        share(team, M, measure_row_gradient, (x, dy, gamma, mean, totals))
-        share(team, pieces, gradient_columns, (x, dy, gamma, mean, variance, eps, totals, dx, sums))
-    share(team, pieces, add_bands, (sums, dgamma, dbeta))
+        share(team, M, measure_row_gradient, (job, totals))
+        share(team, pieces, gradient_columns, (job, totals))
+    share(team, pieces, add_bands, (job.sums, dgamma, dbeta))
 
 
 @jit
-def short_rows_backward(team, code, x, dy, gamma, mean, variance, eps, rows, step, dx, sums, dgamma, dbeta):
+def short_rows_backward(team, fields, code, step, dgamma, dbeta):
     """Do `layer_norm_backward` for short rows."""
-    how = code, x, dy, gamma, mean, variance, eps, rows, step, dx, sums
-    share(team, sums.shape[0], gradient_short, how)
-    share(team, 1, add_bands, (sums, dgamma, dbeta))
+    job = RowsBackward(*fields)
+    share(team, job.sums.shape[0], gradient_short, (job, code, step))
+    share(team, 1, add_bands, (job.sums, dgamma, dbeta))
 
 
 def layer_norm_backward(x, dy, gamma, mean, variance, eps, dx, dgamma, dbeta):
@@ -286,12 +309,11 @@ def layer_norm_backward(x, dy, gamma, mean, variance, eps, dx, dgamma, dbeta):
     rows = max(SUMMED, BAND_BACK // F) if F <= PIECE else 0
     bands = -(-M // rows) if rows else 1
     sums = scratch("norm sums", bands * 2 * F, x.dtype)[: bands * 2 * F].reshape(bands, 2, F)
+    fields = x, dy, gamma, mean, variance, float(eps), rows, dx, sums
     if F <= SHORT:
         code = row_code(x.dtype, streams(dx, 3, lanes_of(dx.itemsize), F))
         step = max(1, STEP_BACK // F // code.lanes) * code.lanes
-        how = gamma, mean, variance, float(eps), rows, step, dx, sums, dgamma, dbeta
-        call_parallel(x.size > SMALL, short_rows_backward, code, x, dy, *how)
+        call_parallel(x.size > SERIAL_ELEMENTS, short_rows_backward, fields, code, step, dgamma, dbeta)
         return
     totals = scratch("norm totals", 2 * M, np.dtype(np.float64))[: 2 * M].reshape(M, 2)
-    how = gamma, mean, variance, float(eps), rows, totals, sums, dx, dgamma, dbeta
-    call_parallel(x.size > SMALL, normalize_rows_backward, x, dy, *how)
+    call_parallel(x.size > SERIAL_ELEMENTS, normalize_rows_backward, fields, totals, dgamma, dbeta)

@@ -67,72 +67,58 @@ def normalize_short(band, thread, code, x, gamma, beta, eps, rows, y, mean, vari
 
 
 @jit(inner=True)
-def rows_wide(first, is_wide, x, dy, gamma, mean, variance, eps, dx, sums):
+def rows_wide(first, is_wide, job, along):
     """Take some rows from `first` on the way back in float64, of which the vector code has added no more than dy."""
-    F, none = gamma.size, np.empty(gamma.size, x.dtype)
-    flat, given, out = x.reshape(-1), dy.reshape(-1), dx.reshape(-1)
+    F, none = job.gamma.size, np.empty(job.gamma.size, job.x.dtype)
     for m in range(is_wide.size):
         if is_wide[m]:
-            how = gamma, mean[m], variance[m], eps, out, sums[0], none
-            gradient_row_wide(flat, given, (first + m) * F, 0, F, F, *how)
+            gradient_row_wide(first + m, job, 0, F, along, none)
 
 
 @jit(inner=True)
-def gradient_short(band, thread, code, x, dy, gamma, mean, variance, eps, rows, step, dx, sums):
-    """Take a band of short rows the way back, `step` rows at a time; fill sums[band] as `gradient_band` does."""
-    (M, F), pitch = x.shape, -(-step // code.lanes) * code.lanes
-    made, is_wide = np.empty((5, pitch), x.dtype), np.empty(pitch, np.bool_)
+def set_back_factors(means, variances, eps, F, made):
+    """Fill the factors of rows' way back, in place of their sums: (shift, -, total, product, -)."""
     shift, scale, slope, offset, lift = made[0], made[1], made[2], made[3], made[4]
-    sums[band] = 0
-    for first in range(band * rows, min(M, band * rows + rows), step):
-        count, begin = min(step, M - first, band * rows + rows - first), first * F * x.itemsize
-        at, back = x.ctypes.data + begin, dy.ctypes.data + begin
-        means, variances = mean[first : first + count], variance[first : first + count]
+    for m in range(means.size):
+        inverse = 1 / math.sqrt(variances[np.uintp(m)] + eps)
+        rest = means[np.uintp(m)] - np.float64(shift[np.uintp(m)])
+        total, product = np.float64(slope[np.uintp(m)]), np.float64(offset[np.uintp(m)])
+        tilt = (product - rest * total) * inverse * inverse * inverse / F
+        scale[np.uintp(m)] = inverse
+        lift[np.uintp(m)] = -rest * inverse
+        slope[np.uintp(m)] = tilt
+        offset[np.uintp(m)] = total * inverse / F - rest * tilt
+
+
+@jit(inner=True)
+def gradient_short(band, thread, job, code, step):
+    """Take a band of short rows the way back, `step` rows at a time; fill sums[band] as `gradient_band` does."""
+    (M, F), pitch, x, gamma = job.x.shape, -(-step // code.lanes) * code.lanes, job.x, job.gamma
+    made, is_wide = np.empty((5, pitch), x.dtype), np.empty(pitch, np.bool_)
+    shift, slope, offset, sums, end = made[0], made[2], made[3], job.sums[band], min(M, (band + 1) * job.rows)
+    sums[:] = 0
+    for first in range(band * job.rows, end, step):
+        count, begin = min(step, end - first), first * F * x.itemsize
+        at, back = x.ctypes.data + begin, job.dy.ctypes.data + begin
+        means, variances = job.mean[first : first + count], job.variance[first : first + count]
         for m in range(count):
             shift[np.uintp(m)] = means[np.uintp(m)]
         call_sums(
-            code.product,
-            at,
-            back,
-            gamma.ctypes.data,
-            F,
-            count,
-            F,
-            shift.ctypes.data,
-            1,
-            slope.ctypes.data,
+            code.product, at, back, gamma.ctypes.data, F, count, F, shift.ctypes.data, 1, slope.ctypes.data,
             offset.ctypes.data,
-        )
+        )  # fmt: skip
         any_wide = any_above(variances, LARGE_BACK) or any_wide_sum(slope[:count]) or any_wide_sum(offset[:count])
         if any_wide:
             for m in range(count):
                 is_wide[m] = is_wide_row(variances[m], slope[m], offset[m])
-        for m in range(count):
-            inverse = 1 / math.sqrt(variances[np.uintp(m)] + eps)
-            rest = means[np.uintp(m)] - np.float64(shift[np.uintp(m)])
-            total, product = np.float64(slope[np.uintp(m)]), np.float64(offset[np.uintp(m)])
-            tilt = (product - rest * total) * inverse * inverse * inverse / F
-            scale[np.uintp(m)] = inverse
-            lift[np.uintp(m)] = -rest * inverse
-            slope[np.uintp(m)] = tilt
-            offset[np.uintp(m)] = total * inverse / F - rest * tilt
+        set_back_factors(means, variances, job.eps, F, made)
         if any_wide:
             for m in range(count):
                 if is_wide[m]:
                     made[:, m] = 0
         call_gradient(
-            code.gradient,
-            at,
-            back,
-            dx.ctypes.data + begin,
-            gamma.ctypes.data,
-            count,
-            F,
-            made.ctypes.data,
-            pitch,
-            sums[band, 0].ctypes.data,
-            sums[band, 1].ctypes.data,
-            step * F,
-        )
+            code.gradient, at, back, job.dx.ctypes.data + begin, gamma.ctypes.data, count, F, made.ctypes.data, pitch,
+            sums[0].ctypes.data, sums[1].ctypes.data, step * F,
+        )  # fmt: skip
         if any_wide:
-            rows_wide(first, is_wide[:count], x, dy, gamma, means, variances, eps, dx, sums[band])
+            rows_wide(first, is_wide[:count], job, sums[0])

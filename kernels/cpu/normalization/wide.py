@@ -84,12 +84,14 @@ def clipped(value, low, high):
 
 
 @jit(inner=True)
-def scale_wide(x, residual, adds, y, begin, pixels, gamma, beta, mean, variance, eps, low, high):
-    """Fill some pixels of y, as `scale_chunk` does, from element `begin` on."""
-    C, G = gamma.size, mean.size
+def scale_wide(n, job, begin, pixels):
+    """Fill some pixels of image n of y, as `scale_chunk` does, from element `begin` on."""
+    x, y, gamma, beta, mean, variance = job.x, job.y, job.gamma, job.beta, job.mean[n], job.variance[n]
+    x, y, (residual, adds, bounds) = x.reshape(-1), y.reshape(-1), job.after
+    residual, low, high, C, G = residual.reshape(-1), bounds[0], bounds[1], gamma.size, mean.size
     for c in range(C):
         g = c // (C // G)
-        inverse = gamma[c] / math.sqrt(variance[g] + eps)
+        inverse = gamma[c] / math.sqrt(variance[g] + job.eps)
         for i in range(begin + c, begin + pixels * C, C):
             value = y.dtype.type((np.float64(x[i]) - mean[g]) * inverse + beta[c])
             y[i] = clipped(value + residual[i] if adds else value, low, high)
@@ -109,12 +111,21 @@ def product_wide(x, dy, at, count, step, affine, shift, by_x, low, high):
 
 
 @jit(inner=True)
-def gradient_wide(x, dy, dx, begin, pixels, L, gamma, beta, mean, variance, eps, constant, sums, by_x, low, high):
-    """Fill some pixels of dx, as `gradient_chunk` does; sums (2, C) of dy and of dy * xhat."""
-    C, G = gamma.size, mean.size
+def gradient_wide(n, job, begin, pixels, sums, by_x):
+    """Fill some pixels of image n of dx, as `gradient_chunk` does; sums (2, C) of dy and of dy * xhat."""
+    x, dy, dx, L = job.x.reshape(-1), job.dy.reshape(-1), job.dx.reshape(-1), job.x.shape[1]
+    gamma, beta, mean, variance, constant, bounds = (
+        job.gamma,
+        job.beta,
+        job.mean[n],
+        job.variance[n],
+        job.constant,
+        job.bounds,
+    )
+    low, high, C, G = bounds[0], bounds[1], gamma.size, mean.size
     E = C // G
     for g in range(G):
-        inverse, plain, tilted = 1 / math.sqrt(variance[g] + eps), 0.0, 0.0
+        inverse, plain, tilted = 1 / math.sqrt(variance[g] + job.eps), 0.0, 0.0
         for c in range(g * E, 0 if constant else g * E + E):
             plain += gamma[c] * sums[0, c] / (L * E)
             tilted += gamma[c] * sums[1, c] / (L * E)
@@ -135,9 +146,11 @@ def scale_row_wide(x, at, count, mean, inverse, gamma, beta, y):
 
 
 @jit(inner=True)
-def gradient_row_wide(x, dy, at, first, last, F, gamma, mean, variance, eps, dx, along, given):
-    """Fill columns `first` to `last` of a row of dx, and add dy * xhat to `along` and dy to `given`."""
-    inverse, plain, tilted = 1 / math.sqrt(variance + eps), 0.0, 0.0
+def gradient_row_wide(m, job, first, last, along, given):
+    """Fill columns `first` to `last` of row m of dx, and add dy * xhat to `along` and dy to `given`."""
+    x, dy, dx, gamma, F = job.x.reshape(-1), job.dy.reshape(-1), job.dx.reshape(-1), job.gamma, job.gamma.size
+    at, mean = m * F, job.mean[m]
+    inverse, plain, tilted = 1 / math.sqrt(job.variance[m] + job.eps), 0.0, 0.0
     for i in range(F):
         g = np.float64(dy[at + i]) * gamma[i] / F
         plain += g

@@ -10,9 +10,8 @@ import numpy as np
 from fastcnn.kernels.cpu.runtime.compiler import jit
 from fastcnn.kernels.cpu.runtime.launch import call_parallel
 from fastcnn.kernels.cpu.runtime.parallel import share
+from fastcnn.kernels.cpu.runtime.partition import SERIAL_ELEMENTS
 from fastcnn.kernels.sampling import adaptive_span, adaptive_window
-
-SMALL = 1 << 15  # elements: for fewer no second thread wakes
 
 
 @lru_cache(maxsize=256)
@@ -54,7 +53,9 @@ def _position_rows(team, winner, windows, taps, positions):
 
 def _fill(winner, places, positions):
     rows, C = int(np.prod(winner.shape[:4])), winner.shape[4]
-    call_parallel(winner.size > SMALL, _position_rows, winner.reshape(rows, C), *places, positions.reshape(rows, C))
+    call_parallel(
+        winner.size > SERIAL_ELEMENTS, _position_rows, winner.reshape(rows, C), *places, positions.reshape(rows, C)
+    )
 
 
 def max_pool_positions(winner, window, stride, padding, dilation, image, positions):

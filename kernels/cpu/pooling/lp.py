@@ -4,6 +4,7 @@ Arrays: x (N, D, H, W, C), window (T, R, S), y (N, O, P, Q, C). The powers 1 and
 """
 
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,11 +14,22 @@ from fastcnn.kernels.cpu.pooling.window_tables import Tables, tables, window_axi
 from fastcnn.kernels.cpu.runtime.compiler import jit
 from fastcnn.kernels.cpu.runtime.launch import call_parallel
 from fastcnn.kernels.cpu.runtime.parallel import share
+from fastcnn.kernels.cpu.runtime.partition import SERIAL_ELEMENTS, SERIAL_POWERS
 from fastcnn.kernels.cpu.runtime.workspace import scratch
 
 BLOCK = 1 << 14  # elements a thread takes at once
-SMALL = 1 << 15  # elements: for fewer no second thread wakes
-SMALL_POWERS = 1 << 10  # of which powers are taken: 10 ns each
+
+
+class Meetings(NamedTuple):
+    """Which elements the windows of a row meet: parts of `Tables`, and the rows of an image."""
+
+    outer: int
+    starts: np.ndarray
+    rows: np.ndarray
+    segments: np.ndarray
+    columns: np.ndarray
+    row: int
+    image: int
 
 
 @lru_cache(maxsize=256)
@@ -27,9 +39,10 @@ def _tables(transposed, C, image, output, window, stride) -> Tables:
 
 
 @jit(inner=True)
-def _norm_row(task, thread, x, power, outer, starts, rows, segments, columns, row, image, y):
+def _norm_row(task, thread, met, x, power, y):
     """Fill one row of y, an element at a time."""
-    n, at, to, root = task // outer, task % outer, task * row, 1 / power
+    _, starts, rows, segments, columns, _, image = met
+    n, at, to, root = task // met.outer, task % met.outer, task * met.row, 1 / power
     for segment in range(segments.shape[0]):
         place, length = segments[segment, 0], segments[segment, 1]
         first, last = segments[segment, 2], segments[segment, 2] + segments[segment, 3]
@@ -42,9 +55,10 @@ def _norm_row(task, thread, x, power, outer, starts, rows, segments, columns, ro
 
 
 @jit(inner=True)
-def _norm_back_row(task, thread, x, y, dy, power, outer, starts, rows, segments, columns, row, image, dx):
+def _norm_back_row(task, thread, met, x, y, dy, power, dx):
     """Fill one row of dx; |x| / y is at most 1, so that no power of it overflows."""
-    n, at, to = task // outer, task % outer, task * row
+    _, starts, rows, segments, columns, _, image = met
+    n, at, to = task // met.outer, task % met.outer, task * met.row
     for segment in range(segments.shape[0]):
         place, length = segments[segment, 0], segments[segment, 1]
         first, last = segments[segment, 2], segments[segment, 2] + segments[segment, 3]
@@ -60,13 +74,13 @@ def _norm_back_row(task, thread, x, y, dy, power, outer, starts, rows, segments,
 
 
 @jit
-def _norm_rows(team, tasks, x, power, outer, starts, rows, segments, columns, row, image, y):
-    share(team, tasks, _norm_row, (x, power, outer, starts, rows, segments, columns, row, image, y))
+def _norm_rows(team, tasks, met, x, power, y):
+    share(team, tasks, _norm_row, (Meetings(*met), x, power, y))
 
 
 @jit
-def _norm_back_rows(team, tasks, x, y, dy, power, outer, starts, rows, segments, columns, row, image, dx):
-    share(team, tasks, _norm_back_row, (x, y, dy, power, outer, starts, rows, segments, columns, row, image, dx))
+def _norm_back_rows(team, tasks, met, x, y, dy, power, dx):
+    share(team, tasks, _norm_back_row, (Meetings(*met), x, y, dy, power, dx))
 
 
 @jit(inner=True)
@@ -99,7 +113,7 @@ def lp_pool_backward_input(x, y, dy, power, window, stride, dx):
         sweep(SIGNED, found, dy, dx, own=x)
     elif power == 2:
         quotients = scratch("quotients", dy.size, dy.dtype)[: dy.size]
-        call_parallel(dy.size > SMALL, _quotients, dy.reshape(-1), y.reshape(-1), quotients)
+        call_parallel(dy.size > SERIAL_ELEMENTS, _quotients, dy.reshape(-1), y.reshape(-1), quotients)
         sweep(TIMES, found, quotients.reshape(dy.shape), dx, own=x)
     else:
         _by_element(_norm_back_rows, found, dx, x.reshape(-1), y.reshape(-1), dy.reshape(-1), power)
@@ -108,6 +122,6 @@ def lp_pool_backward_input(x, y, dy, power, window, stride, dx):
 def _by_element(kernel, found, out, *given):
     """Run a kernel over the rows of out."""
     outer = out.shape[1] * out.shape[2]
-    call_parallel(out.size > SMALL_POWERS, kernel, out.shape[0] * outer, *given[:-1], float(given[-1]), outer,
-                  found.starts, found.rows, found.segments, found.columns, found.row, found.image,
-                  out.reshape(-1))  # fmt: skip
+    met = outer, found.starts, found.rows, found.segments, found.columns, found.row, found.image
+    tasks, power = out.shape[0] * outer, float(given[-1])
+    call_parallel(out.size > SERIAL_POWERS, kernel, tasks, met, *given[:-1], power, out.reshape(-1))

@@ -25,16 +25,22 @@ from functools import partial, reduce
 import numpy as np
 from llvmlite import ir
 from llvmlite.ir import Value
-from numba.extending import intrinsic
 
 from fastcnn.kernels.cpu.runtime.machine_code import load_functions, load_once
-from fastcnn.kernels.cpu.simd.tile import caller, lanes_of
+from fastcnn.kernels.cpu.simd.signature import Signature
+from fastcnn.kernels.cpu.simd.tile import lanes_of
 from fastcnn.kernels.cpu.simd.vector import VectorFunction, i8, i32, i64
 
 MAX, PICK, SUM, SIZES, NORM, MEAN, EACH, WEIGH, TIMES, SIGNED, PLACE_WINNERS, PLACE = range(12)
 SCATTERS = (PLACE_WINNERS, PLACE)
 
-ARGUMENTS = 16
+# Addresses in bytes; of each segment the elements from `begin` to `end` are taken. The last four: where the source that
+# the next row needs begins, how many bytes of it to ask for with each vector, and both of winners.
+SWEEP = Signature(
+    "source winner rows row_count row_value segments count columns begin end own out"
+    " fetch fetch_step winner_fetch winner_step"
+)
+call_sweep = SWEEP.call
 UNROLL = (4,)  # vectors taken at once: their loads hide the look-up of the tap's place
 LONG_SUMS = (
     8,
@@ -56,23 +62,18 @@ def _thirds(values: list[Value]) -> tuple[list[Value], list[Value], list[Value]]
 
 
 class _Sweep:
-    """Writes run(source, winner, rows, row entries, row value, segments, count, columns, begin, end, own, out, ...).
-
-    Addresses in bytes; of each segment the elements from `begin` to `end` are taken. The last four arguments: where
-    the source that the next row needs begins, how many bytes of it to ask for with each vector, and both of winners.
-    """
+    """Writes SWEEP of one mode."""
 
     def __init__(self, module: ir.Module, mode: int, dtype: np.dtype, winner_bytes: int, past_caches: bool) -> None:
         lanes = lanes_of(dtype.itemsize)
-        self.f = VectorFunction(module, "run", ARGUMENTS, dtype, lanes)
+        self.f = VectorFunction(module, "run", SWEEP, dtype, lanes)
         self.mode, self.lanes, self.past_caches = mode, lanes, past_caches
         self.code_type = ir.IntType(8 * dtype.itemsize)
         self.winner_type = ir.IntType(8 * winner_bytes)
-        (source, self.winner, self.rows, self.row_count, row_value, segments, count, self.columns, self.begin, self.end,
-         own, out, fetch, self.fetch_step, winner_fetch, self.winner_step) = self.f.function.args  # fmt: skip
-        self.source, self.own, self.out = map(self.f.pointer, (source, own, out))
-        self.row_value = self.f.b.bitcast(row_value, ir.DoubleType())
-        self.f.loop(count, [segments, fetch, winner_fetch], self.segment)
+        self.given = given = self.f.arguments
+        self.source, self.own, self.out = self.f.pointers("source own out")
+        self.row_value = self.f.b.bitcast(given.row_value, ir.DoubleType())
+        self.f.loop(given.count, [given.segments, given.fetch, given.winner_fetch], self.segment)
         self.f.b.ret_void()
 
     def number(self, table: Value, field: int) -> Value:
@@ -91,11 +92,11 @@ class _Sweep:
         table, *fetches = carried
         self.place = self.number(table, 0)
         length = self.number(table, 1)
-        self.first = b.add(self.columns, b.mul(self.number(table, 2), i64(WORD * ENTRY)))
+        self.first = b.add(self.given.columns, b.mul(self.number(table, 2), i64(WORD * ENTRY)))
         self.column_count = self.number(table, 3)
         self.divisor = self.spread(b.fmul(self.row_value, self.real(table, 4)))
-        last = b.select(b.icmp_signed("<", length, self.end), length, self.end)
-        left = b.sub(last, self.begin)
+        last = b.select(b.icmp_signed("<", length, self.given.end), length, self.given.end)
+        left = b.sub(last, self.given.begin)
 
         def group(vectors: int, _: Value, carried: list[Value]) -> list[Value]:
             i, *fetches = carried
@@ -109,10 +110,10 @@ class _Sweep:
             return [b.add(i, i64(lanes)), *self.fetch(fetches, 1)]
 
         def part(_: Value, fetches: list[Value]) -> list[Value]:
-            self.chunk(self.begin, 1, f.mask_below(left))
+            self.chunk(self.given.begin, 1, f.mask_below(left))
             return self.fetch(fetches, 1)
 
-        at = self.begin
+        at = self.given.begin
         for vectors in LONG_SUMS if self.mode in (SUM, MEAN) else UNROLL:
             groups = b.sdiv(b.sub(last, at), i64(vectors * lanes))
             at, *fetches = f.loop(groups, [at, *fetches], partial(group, vectors))
@@ -126,7 +127,7 @@ class _Sweep:
     def fetch(self, places: list[Value], vectors: int) -> list[Value]:
         """Ask for what the next row needs and this one does not, in step with its vectors; return where it goes on."""
         b, moved = self.f.b, []
-        for place, step in zip(places, (self.fetch_step, self.winner_step), strict=True):
+        for place, step in zip(places, (self.given.fetch_step, self.given.winner_step), strict=True):
             more = b.mul(step, i64(vectors))
             lines = b.sdiv(b.add(more, i64(LINE - 1)), i64(LINE))
 
@@ -170,7 +171,7 @@ class _Sweep:
                 found = [b.fadd(value, part) for value, part in zip(values, found, strict=True)]
             return [b.add(table, i64(WORD * ENTRY)), *found]
 
-        return f.loop(self.row_count, [self.rows, *carried], row)[1:]
+        return f.loop(self.given.row_count, [self.given.rows, *carried], row)[1:]
 
     def code(self, row: Value, column: Value) -> Value:
         return self.f.b.add(self.number(row, 1), self.number(column, 1))
@@ -232,8 +233,8 @@ class _Sweep:
     def first_code(self) -> Value:
         """Return the code of the segment's first tap, where minus infinity stands; 0 where there is none."""
         b = self.f.b
-        some = b.and_(b.icmp_signed(">", self.row_count, i64(0)), b.icmp_signed(">", self.column_count, i64(0)))
-        return b.select(some, self.code(self.rows, self.first), i64(0))
+        some = b.and_(b.icmp_signed(">", self.given.row_count, i64(0)), b.icmp_signed(">", self.column_count, i64(0)))
+        return b.select(some, self.code(self.given.rows, self.first), i64(0))
 
     def store_maxima(self, at: Value, best: list[Value], winner: list[Value], mask: Value | None) -> None:
         place = self.f.b.add(self.place, at)
@@ -325,7 +326,7 @@ class _Sweep:
         return self.f.splat(code if kind == i64 else self.f.b.trunc(code, kind))
 
     def winner_place(self, place: Value, v: int) -> Value:
-        base = self.f.b.inttoptr(self.winner, self.winner_type.as_pointer())
+        base = self.f.b.inttoptr(self.given.winner, self.winner_type.as_pointer())
         there = self.f.b.gep(base, [self.f.b.add(place, i64(v * self.lanes))])
         return self.f.b.bitcast(there, ir.VectorType(self.winner_type, self.lanes).as_pointer())
 
@@ -363,10 +364,3 @@ def sweep_code(mode: int, dtype: np.dtype, winner_bytes: int, past_caches: bool)
         _Sweep(module, mode, dtype, winner_bytes, past_caches)
 
     return load_once(_loaded, key, lambda: load_functions(name, emit)("run"))
-
-
-@intrinsic
-def call_sweep(typingctx, address, source, winner, rows, row_count, row_value, segments, count, columns, begin, end,
-               own, out, fetch, fetch_step, winner_fetch, winner_step):  # fmt: skip
-    """Call the sweep at `address`; all arguments are int64, addresses in bytes."""
-    return caller(ARGUMENTS)

@@ -10,19 +10,38 @@ from fastcnn.kernels.cpu.pooling.window_tables import Tables
 from fastcnn.kernels.cpu.runtime.compiler import jit
 from fastcnn.kernels.cpu.runtime.launch import call_parallel
 from fastcnn.kernels.cpu.runtime.parallel import share
+from fastcnn.kernels.cpu.runtime.partition import SERIAL_ELEMENTS
 from fastcnn.kernels.cpu.simd.streaming import streams
 from fastcnn.kernels.cpu.simd.tile import lanes_of
 
-SMALL = 1 << 15  # elements: for fewer no second thread wakes
 FETCHED = 1 << 18  # bytes of a source from which on what the next row needs is asked for ahead
 FEW_ROWS, CUT = 16, 256  # fewer rows are cut into tasks of so many elements of each segment, or more
 
 
+class Sweep(NamedTuple):
+    """A sweep but for its arrays: all that shapes and dtypes decide."""
+
+    code: int
+    cuts: int
+    cut: int
+    outer: int
+    steps: np.ndarray  # (2, 4): bytes from image to image and row to row, of source, winner, own, out
+    sizes: tuple[int, int, int]
+    image_size: int
+    ahead: int
+    starts: np.ndarray
+    rows: np.ndarray
+    row_values: np.ndarray
+    segments: np.ndarray
+    columns: np.ndarray
+
+
 @jit(inner=True)
-def _sweep_row(task, thread, code, cuts, cut, outer, places, steps, sizes, image_size, ahead, starts, rows, row_values,
-               segments, columns):  # fmt: skip
-    """Do one cut of one row; steps (2, 4): bytes from image to image and row to row, of source, winner, own, out."""
-    row, begin = task // cuts, task % cuts * cut
+def _sweep_row(task, thread, sweep, places):
+    """Do one cut of one row."""
+    steps, sizes, ahead, outer = sweep.steps, sweep.sizes, sweep.ahead, sweep.outer
+    starts, rows, segments, columns = sweep.starts, sweep.rows, sweep.segments, sweep.columns
+    row, begin = task // sweep.cuts, task % sweep.cuts * sweep.cut
     image, at = row // outer, row % outer
     first, last = starts[at], starts[at + 1]
     source = places[0] + image * steps[0, 0] + row * steps[1, 0]
@@ -35,14 +54,14 @@ def _sweep_row(task, thread, code, cuts, cut, outer, places, steps, sizes, image
         if more < 0 or more > (starts[at + 2] - last) * ahead:  # rows in between are skipped
             more = 0
     elif ahead > 0 and at + 1 == outer and starts[1] > 0:
-        fetch = image_size + rows[0, 0]
+        fetch = sweep.image_size + rows[0, 0]
         more = rows[starts[1] - 1, 0] - rows[0, 0] + ahead
     winner_more = more * sizes[1] // sizes[2]
     more = more * sizes[0] // sizes[2]
     call_sweep(
-        code, source, winner,
-        rows.ctypes.data + first * rows.strides[0], last - first, row_values[at],
-        segments.ctypes.data, segments.shape[0], columns.ctypes.data, begin, begin + cut,
+        sweep.code, source, winner,
+        rows.ctypes.data + first * rows.strides[0], last - first, sweep.row_values[at],
+        segments.ctypes.data, segments.shape[0], columns.ctypes.data, begin, begin + sweep.cut,
         places[2] + image * steps[0, 2] + row * steps[1, 2],
         places[3] + image * steps[0, 3] + row * steps[1, 3],
         source + fetch * sizes[0], more, winner + fetch * sizes[1], winner_more,
@@ -50,23 +69,14 @@ def _sweep_row(task, thread, code, cuts, cut, outer, places, steps, sizes, image
 
 
 @jit
-def _sweep_rows(team, tasks, code, cuts, cut, outer, places, steps, sizes, image_size, ahead, starts, rows, row_values,
-                segments, columns):  # fmt: skip
-    share(team, tasks, _sweep_row, (code, cuts, cut, outer, places, steps, sizes, image_size, ahead, starts, rows,
-                                    row_values, segments, columns))  # fmt: skip
-
-
-class Job(NamedTuple):
-    """A sweep but for its arrays: all that shapes and dtypes decide."""
-
-    tasks: int
-    before_places: tuple[int, ...]
-    after_places: tuple[Any, ...]
+def _sweep_rows(team, tasks, fields, places):
+    share(team, tasks, _sweep_row, (Sweep(*fields), places))
 
 
 @lru_cache(maxsize=1024)
 def _job(mode: int, tables: Tables, images: int, outer: int, channels: int, size: int, winner_size: int, large: bool,
-         past: bool) -> Job:  # fmt: skip
+         past: bool) -> tuple[int, tuple[Any, ...]]:  # fmt: skip
+    """Return the tasks of a sweep and its fields, a plain tuple: Numba tells its types fast."""
     count = images * outer
     cuts = 1 if count >= FEW_ROWS else max(1, min(tables.longest // CUT, -(-FEW_ROWS // max(1, count))))
     cut = max(1, -(-tables.longest // (cuts * CUT))) * CUT
@@ -79,11 +89,10 @@ def _job(mode: int, tables: Tables, images: int, outer: int, channels: int, size
     fetched = (size, winner_size if mode == PICK else 0, max(1, vectors))
     ahead = tables.pitch if large and mode not in SCATTERS and cuts == 1 else 0
     code = sweep_code(mode, np.dtype(f"f{size}"), winner_size, past and channels % lanes == 0)
-    return Job(
-        count * cuts, (code, cuts, cut, outer),
-        (np.ascontiguousarray(steps), fetched, tables.image, ahead, tables.starts, tables.rows, tables.row_values,
-         tables.segments, tables.columns),
-    )  # fmt: skip
+    return count * cuts, tuple(Sweep(
+        code, cuts, cut, outer, np.ascontiguousarray(steps), fetched, tables.image, ahead, tables.starts, tables.rows,
+        tables.row_values, tables.segments, tables.columns,
+    ))  # fmt: skip
 
 
 def sweep(
@@ -96,9 +105,8 @@ def sweep(
         return
     winner_size = 0 if winner is None else winner.itemsize
     past = streams(out, lanes=lanes_of(out.itemsize))
-    job = _job(
+    tasks, fields = _job(
         mode, tables, images, depth * height, channels, out.itemsize, winner_size, source.nbytes >= FETCHED, past
     )
     places = np.array([0 if array is None else array.ctypes.data for array in (source, winner, own, out)])
-    worth = max(source.size, out.size) > SMALL
-    call_parallel(worth, _sweep_rows, job.tasks, *job.before_places, places, *job.after_places)
+    call_parallel(max(source.size, out.size) > SERIAL_ELEMENTS, _sweep_rows, tasks, fields, places)

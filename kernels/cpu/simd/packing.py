@@ -7,34 +7,35 @@ import numpy as np
 from llvmlite import ir
 from llvmlite.ir import Value
 
+from fastcnn.kernels.cpu.simd.signature import Signature
 from fastcnn.kernels.cpu.simd.vector import VectorFunction, i64
 
-COPY_ARGUMENTS, ROWS_ARGUMENTS, TRANSPOSE_ARGUMENTS = 5, 6, 6
+COPY = Signature("source step target rows channels")
+COPY_ROWS = Signature("source step target pitch rows count")
+TRANSPOSE = Signature("source step target panel rows columns")
 
 
 def emit_copy(module: ir.Module, NV: int, dtype: np.dtype, lanes: int) -> None:
     """Write copy_NV: rows of `channels` elements, `step` apart, to packed rows of NV vectors, zeros past `channels`."""
-    f = VectorFunction(module, f"copy_{NV}", COPY_ARGUMENTS, dtype, lanes)
-    b = f.b
-    source, step, target, rows, channels = f.function.args
-    masks = [f.mask_below(b.sub(channels, i64(v * lanes))) for v in range(NV)]
+    f = VectorFunction(module, f"copy_{NV}", COPY, dtype, lanes)
+    b, given = f.b, f.arguments
+    masks = [f.mask_below(b.sub(given.channels, i64(v * lanes))) for v in range(NV)]
 
     def body(_: Value, carried: list[Value]) -> list[Value]:
         from_, to = carried
         for v, mask in enumerate(masks):
             f.store(f.load(f.at(from_, i64(0), v), mask), f.at(to, i64(0), v))
-        return [b.gep(from_, [step]), b.gep(to, [i64(NV * lanes)])]
+        return [b.gep(from_, [given.step]), b.gep(to, [i64(NV * lanes)])]
 
-    f.loop(rows, [f.pointer(source), f.pointer(target)], body)
+    f.loop(given.rows, f.pointers("source target"), body)
     b.ret_void()
 
 
 def emit_copy_rows(module: ir.Module, dtype: np.dtype, lanes: int) -> None:
     """Write copy_rows: rows of `count` elements, `step` apart, to rows `pitch` apart."""
-    f = VectorFunction(module, "copy_rows", ROWS_ARGUMENTS, dtype, lanes)
-    b = f.b
-    source, step, target, pitch, rows, count = f.function.args
-    whole, rest = b.sdiv(count, i64(lanes)), b.srem(count, i64(lanes))
+    f = VectorFunction(module, "copy_rows", COPY_ROWS, dtype, lanes)
+    b, given = f.b, f.arguments
+    whole, rest = b.sdiv(given.count, i64(lanes)), b.srem(given.count, i64(lanes))
     mask, past = f.mask_below(rest), b.mul(whole, i64(lanes))
 
     def body(_: Value, carried: list[Value]) -> list[Value]:
@@ -47,9 +48,9 @@ def emit_copy_rows(module: ir.Module, dtype: np.dtype, lanes: int) -> None:
 
         f.loop(whole, [], copy)
         f.store(f.load(f.at(from_, past), mask), f.at(to, past), mask)
-        return [b.gep(from_, [step]), b.gep(to, [pitch])]
+        return [b.gep(from_, [given.step]), b.gep(to, [given.pitch])]
 
-    f.loop(rows, [f.pointer(source), f.pointer(target)], body)
+    f.loop(given.rows, f.pointers("source target"), body)
     b.ret_void()
 
 
@@ -58,9 +59,8 @@ def emit_transpose(module: ir.Module, dtype: np.dtype, lanes: int) -> None:
 
     Rows of source stand `step` elements apart, those of target `panel`; squares of lanes pass through registers.
     """
-    f = VectorFunction(module, "transpose", TRANSPOSE_ARGUMENTS, dtype, lanes)
-    b = f.b
-    source, step, target, panel, rows, columns = f.function.args
+    f = VectorFunction(module, "transpose", TRANSPOSE, dtype, lanes)
+    b, given = f.b, f.arguments
     everything = ir.Constant(ir.VectorType(ir.IntType(1), lanes), [1] * lanes)
     nothing = ir.Constant(ir.VectorType(ir.IntType(1), lanes), None)
 
@@ -69,15 +69,15 @@ def emit_transpose(module: ir.Module, dtype: np.dtype, lanes: int) -> None:
         mask = f.mask_below(left)
         vectors = []
         for lane in range(lanes):
-            exists = b.icmp_signed("<", i64(lane), rows)
+            exists = b.icmp_signed("<", i64(lane), given.rows)
             # A row that does not exist is loaded from the first one's place under an empty mask.
-            place = f.at(from_, b.select(exists, b.mul(step, i64(lane)), i64(0)))
+            place = f.at(from_, b.select(exists, b.mul(given.step, i64(lane)), i64(0)))
             vectors.append(f.load(place, b.select(exists, mask, nothing)))
         for j, vector in enumerate(f.transpose(vectors)):
             wanted = b.select(b.icmp_signed("<", i64(j), left), everything, nothing)
-            f.store(vector, f.at(to, b.mul(panel, i64(j))), wanted)
-        return [b.gep(from_, [i64(lanes)]), b.gep(to, [b.mul(panel, i64(lanes))]), b.sub(left, i64(lanes))]
+            f.store(vector, f.at(to, b.mul(given.panel, i64(j))), wanted)
+        return [b.gep(from_, [i64(lanes)]), b.gep(to, [b.mul(given.panel, i64(lanes))]), b.sub(left, i64(lanes))]
 
-    blocks = b.sdiv(b.add(columns, i64(lanes - 1)), i64(lanes))
-    f.loop(blocks, [f.pointer(source), f.pointer(target), columns], body)
+    blocks = b.sdiv(b.add(given.columns, i64(lanes - 1)), i64(lanes))
+    f.loop(blocks, [*f.pointers("source target"), given.columns], body)
     b.ret_void()

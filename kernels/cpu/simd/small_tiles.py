@@ -5,9 +5,11 @@ from llvmlite import ir
 from llvmlite.ir import Value
 
 from fastcnn.kernels.cpu.simd.epilogue_code import ClampEpilogue
+from fastcnn.kernels.cpu.simd.signature import Signature
 from fastcnn.kernels.cpu.simd.vector import VectorFunction, i64
 
-PATCH_ARGUMENTS, DOT_ARGUMENTS = 8, 11
+DOT = Signature("a a_rows a_batch b b_step c c_rows run R bias epilogue")
+PATCHES = Signature("target target_rows source source_rows offsets scales count tail")
 
 
 class Dot:
@@ -17,32 +19,31 @@ class Dot:
     """
 
     def __init__(self, module: ir.Module, MR: int, NK: int, dtype: np.dtype, lanes: int) -> None:
-        self.f = VectorFunction(module, f"dot_{MR}_{NK}", DOT_ARGUMENTS, dtype, lanes)
+        self.f = VectorFunction(module, f"dot_{MR}_{NK}", DOT, dtype, lanes)
         self.MR, self.NK = MR, NK
 
     def emit(self) -> None:
         """Dot products, sums over the lanes, bias and clip."""
-        f, b = self.f, self.f.b
-        a, a_rows, a_batch, bb, b_step, c, c_rows, run, R, bias, epilogue = f.function.args
-        a, bb, c = f.pointer(a), f.pointer(bb), f.pointer(c)
-        a_rows, a_batch, c_rows = (f.pointer(p, i64) for p in (a_rows, a_batch, c_rows))
+        f, b, given = self.f, self.f.b, self.f.arguments
+        a, bb, c = f.pointers("a b c")
+        a_rows, a_batch, c_rows = f.pointers("a_rows a_batch c_rows", i64)
         self.a_offsets = [b.load(b.gep(a_rows, [i64(m)])) for m in range(self.MR)]
-        self.b_offsets = [b.mul(b_step, i64(k)) for k in range(self.NK)]
+        self.b_offsets = [b.mul(given.b_step, i64(k)) for k in range(self.NK)]
         places = [
             b.gep(c, [b.add(b.load(b.gep(c_rows, [i64(m)])), i64(k))]) for m in range(self.MR) for k in range(self.NK)
         ]
-        whole, rest = b.sdiv(run, i64(f.lanes)), b.srem(run, i64(f.lanes))
+        whole, rest = b.sdiv(given.run, i64(f.lanes)), b.srem(given.run, i64(f.lanes))
         mask, any_rest = f.mask_below(rest), b.zext(b.icmp_signed(">", rest, i64(0)), i64)
 
         def batch(i: Value, carried: list[Value]) -> list[Value]:
             b_i, *sums = carried
             start = [b.gep(a, [b.load(b.gep(a_batch, [i]))]), b_i, *sums]
             inner = f.loop(whole, start, lambda _, held: self._step(held, None))
-            return [b.gep(b_i, [run]), *f.loop(any_rest, inner, lambda _, held: self._step(held, mask))[2:]]
+            return [b.gep(b_i, [given.run]), *f.loop(any_rest, inner, lambda _, held: self._step(held, mask))[2:]]
 
-        sums = f.loop(R, [bb, *[f.zero] * (self.MR * self.NK)], batch)[1:]
-        biases = self._biases(bias)
-        clip = ClampEpilogue(f, epilogue)
+        sums = f.loop(given.R, [bb, *[f.zero] * (self.MR * self.NK)], batch)[1:]
+        biases = self._biases(given.bias)
+        clip = ClampEpilogue(f, given.epilogue)
         for n, (total, place) in enumerate(zip(sums, places, strict=True)):
             value = b.fadd(f.sum_lanes(total), biases[n % self.NK])
             b.store(clip.number(value), place)
@@ -82,12 +83,11 @@ def emit_patches(module: ir.Module, R: int, NV: int, dtype: np.dtype, lanes: int
     Target and source are patches: R rows of NV vectors (the last masked by `tail`) at the places that two tables of
     row offsets give. The target's rows stay in registers for the whole sum.
     """
-    f = VectorFunction(module, f"patches_{R}_{NV}", PATCH_ARGUMENTS, dtype, lanes)
-    b = f.b
-    target, target_rows, source, source_rows, offsets, scales, count, tail = f.function.args
-    target, source, scales = f.pointer(target), f.pointer(source), f.pointer(scales)
-    target_rows, source_rows, offsets = (f.pointer(p, i64) for p in (target_rows, source_rows, offsets))
-    last = f.mask_below(tail)
+    f = VectorFunction(module, f"patches_{R}_{NV}", PATCHES, dtype, lanes)
+    b, given = f.b, f.arguments
+    target, source, scales = f.pointers("target source scales")
+    target_rows, source_rows, offsets = f.pointers("target_rows source_rows offsets", i64)
+    last = f.mask_below(given.tail)
     masks = [last if v == NV - 1 else None for _ in range(R) for v in range(NV)]
     to, from_ = ([b.load(b.gep(table, [i64(r)])) for r in range(R)] for table in (target_rows, source_rows))
     places = [f.at(target, offset, v) for offset in to for v in range(NV)]
@@ -101,6 +101,6 @@ def emit_patches(module: ir.Module, R: int, NV: int, dtype: np.dtype, lanes: int
         ]
 
     start = [f.load(place, mask) for place, mask in zip(places, masks, strict=True)]
-    for total, place, mask in zip(f.loop(count, start, body), places, masks, strict=True):
+    for total, place, mask in zip(f.loop(given.count, start, body), places, masks, strict=True):
         f.store(total, place, mask)
     b.ret_void()

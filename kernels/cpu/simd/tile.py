@@ -31,17 +31,11 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from fastcnn.kernels.cpu.runtime.machine_code import function_type, load_functions, load_once
+from fastcnn.kernels.cpu.runtime.machine_code import load_functions, load_once
 from fastcnn.kernels.cpu.simd.epilogue_code import AHEAD, PAST_CACHES, ClampEpilogue
-from fastcnn.kernels.cpu.simd.packing import (
-    COPY_ARGUMENTS,
-    ROWS_ARGUMENTS,
-    TRANSPOSE_ARGUMENTS,
-    emit_copy,
-    emit_copy_rows,
-    emit_transpose,
-)
-from fastcnn.kernels.cpu.simd.small_tiles import DOT_ARGUMENTS, PATCH_ARGUMENTS, Dot, emit_patches
+from fastcnn.kernels.cpu.simd.packing import COPY, COPY_ROWS, TRANSPOSE, emit_copy, emit_copy_rows, emit_transpose
+from fastcnn.kernels.cpu.simd.signature import Signature
+from fastcnn.kernels.cpu.simd.small_tiles import DOT, PATCHES, Dot, emit_patches
 from fastcnn.kernels.cpu.simd.statistics_code import StatisticsEpilogue
 from fastcnn.kernels.cpu.simd.vector import Value, VectorFunction, i8, i64, vector_registers
 
@@ -49,7 +43,18 @@ MAX_VECTORS = 2  # B's panels are two vectors wide: two loads feed 2 * MR multip
 MAX_PATCH_ROWS, MAX_PATCH_VECTORS = 5, 4  # of a patch taken at once; larger ones are taken in parts
 DOT_ROWS = 8  # of a tile of dot products: at most 8 * 3 accumulators
 MIN_FETCH = 64  # steps from which on a tile has the time to ask for the lines of C before it stores them
-TILE_ARGUMENTS = 18
+
+TILE = Signature(
+    "a a_rows a_batch a_step b b_batch b_step c c_rows J R bias tail accumulate epilogue fetch fetch_table fetch_step"
+)
+
+# Calls of the function at an address, the first argument: addresses in bytes, steps and offsets in elements.
+call_tile = TILE.call
+call_copy = COPY.call  # rows of channels, `step` elements apart, to whole vectors padded with zeros
+call_copy_rows = COPY_ROWS.call  # rows of any length: `count` elements each, from `step` apart to `pitch` apart
+call_transpose = TRANSPOSE.call  # up to `lanes` rows of `columns` elements become lanes
+call_patches = PATCHES.call  # `offsets` (int64) and `scales` hold `count` entries
+call_dot = DOT.call
 
 
 class Tiles(NamedTuple):
@@ -77,38 +82,36 @@ class _Tile:
     """Writes tile_MR_NV."""
 
     def __init__(self, module: ir.Module, MR: int, NV: int, dtype: np.dtype, lanes: int) -> None:
-        self.f = VectorFunction(module, f"tile_{MR}_{NV}", TILE_ARGUMENTS, dtype, lanes)
+        self.f = VectorFunction(module, f"tile_{MR}_{NV}", TILE, dtype, lanes)
         self.MR, self.NV = MR, NV
         # One vector of B feeds few multiply-adds: four steps at a time spare reloading the rows' offsets.
         self.unroll = 4 if NV == 1 else 1
 
     def emit(self) -> None:
         """Offsets, initial accumulators, the two loops, ReLU, stores."""
-        f, b = self.f, self.f.b
-        (a, a_rows, a_batch, a_step, bb, b_batch, b_step, c, c_rows, J, R, bias, tail, accumulate,
-         epilogue, fetch, fetch_table, fetch_step) = f.function.args  # fmt: skip
-        a, bb, c, bias_row = (f.pointer(p) for p in (a, bb, c, bias))
-        a_rows, a_batch, c_rows = (f.pointer(p, i64) for p in (a_rows, a_batch, c_rows))
-        self.fetch, self.fetch_step = f.pointer(fetch, i8), fetch_step
+        f, b, given = self.f, self.f.b, self.f.arguments
+        a, bb, c, bias_row = f.pointers("a b c bias")
+        a_rows, a_batch, c_rows = f.pointers("a_rows a_batch c_rows", i64)
+        self.fetch, self.fetch_step = f.pointer(given.fetch, i8), given.fetch_step
         self.offsets = [b.load(b.gep(a_rows, [i64(m)])) for m in range(self.MR)]
-        self.last = f.mask_below(tail)
+        self.last = f.mask_below(given.tail)
         places = [
             (f.at(c, offset, v), self.mask(v))
             for offset in (b.load(b.gep(c_rows, [i64(m)])) for m in range(self.MR))
             for v in range(self.NV)
         ]
-        past_caches = b.icmp_signed("!=", b.and_(epilogue, i64(PAST_CACHES)), i64(0))
-        waits = b.select(past_caches, i64(0), b.mul(J, R))
-        clip, sums = ClampEpilogue(f, epilogue), StatisticsEpilogue(f, epilogue)
-        self._ask_ahead(c, c_rows, epilogue, waits)
-        start = self._initial(places, bias_row, bias, accumulate, waits, clip)
+        past_caches = b.icmp_signed("!=", b.and_(given.epilogue, i64(PAST_CACHES)), i64(0))
+        waits = b.select(past_caches, i64(0), b.mul(given.J, given.R))
+        clip, sums = ClampEpilogue(f, given.epilogue), StatisticsEpilogue(f, given.epilogue)
+        self._ask_ahead(c, c_rows, given.epilogue, waits)
+        start = self._initial(places, bias_row, given.bias, given.accumulate, waits, clip)
 
         def batch(i: Value, carried: list[Value]) -> list[Value]:
             b_i, *carried = carried
             a_i = b.gep(a, [b.load(b.gep(a_batch, [i]))])
-            return [b.gep(b_i, [b_batch]), *self._run(a_i, a_step, b_i, b_step, J, carried)]
+            return [b.gep(b_i, [given.b_batch]), *self._run(a_i, given.a_step, b_i, given.b_step, given.J, carried)]
 
-        _, _, *total = f.loop(R, [bb, f.pointer(fetch_table, i64), *start], batch)
+        _, _, *total = f.loop(given.R, [bb, f.pointer(given.fetch_table, i64), *start], batch)
         finished = clip.finished(total, places)
         pixels = [(value, *place) for value, place in zip(finished, places, strict=True)]
         sums.add(bias_row, [(v, self.mask(v), pixels[v :: self.NV]) for v in range(self.NV)])
@@ -256,54 +259,6 @@ def _load(dtype: np.dtype) -> Tiles:
     for MR, NK in dot_shapes:
         dots[MR, NK] = address(f"dot_{MR}_{NK}")
     return Tiles(addresses, patches, dots, rows, lanes)
-
-
-def caller(arguments: int):
-    """Return the signature and code of a call through an address with so many int64 arguments."""
-    signature = types.void(*[types.int64] * (arguments + 1))
-
-    def codegen(context, builder, sig, args):
-        builder.call(builder.inttoptr(args[0], function_type(arguments).as_pointer()), args[1:])
-        return context.get_dummy_value()
-
-    return signature, codegen
-
-
-@intrinsic
-def call_tile(typingctx, address, a, a_rows, a_batch, a_step, b, b_batch, b_step, c, c_rows, J, R, bias, tail,
-              accumulate, epilogue, fetch, fetch_table, fetch_step):  # fmt: skip
-    """Call the tile at `address`; all arguments are int64: addresses in bytes, steps and offsets in elements."""
-    return caller(TILE_ARGUMENTS)
-
-
-@intrinsic
-def call_copy(typingctx, address, source, step, target, rows, channels):
-    """Call the panel copy at `address`: rows of channels, `step` elements apart, to whole vectors padded with zeros."""
-    return caller(COPY_ARGUMENTS)
-
-
-@intrinsic
-def call_copy_rows(typingctx, address, source, step, target, pitch, rows, count):
-    """Call the copy of rows of any length at `address`: `count` elements each, from `step` apart to `pitch` apart."""
-    return caller(ROWS_ARGUMENTS)
-
-
-@intrinsic
-def call_patches(typingctx, address, target, target_rows, source, source_rows, offsets, scales, count, tail):
-    """Call the patch sum at `address`: addresses in bytes; `offsets` (int64) and `scales` hold `count` entries."""
-    return caller(PATCH_ARGUMENTS)
-
-
-@intrinsic
-def call_transpose(typingctx, address, source, step, target, panel, rows, columns):
-    """Call the transposing copy at `address`: up to `lanes` rows of `columns` elements become lanes."""
-    return caller(TRANSPOSE_ARGUMENTS)
-
-
-@intrinsic
-def call_dot(typingctx, address, a, a_rows, a_batch, b, b_step, c, c_rows, run, R, bias, epilogue):
-    """Call the tile of dot products at `address`."""
-    return caller(DOT_ARGUMENTS)
 
 
 @intrinsic

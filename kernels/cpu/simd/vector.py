@@ -1,7 +1,7 @@
 """LLVM, as far as the tile needs it: functions on vectors of the host's width, compiled once and kept on disk.
 
 `VectorFunction` writes one function; `load_functions` compiles a set of them for the host (or for NUMBA_CPU_NAME), or
-takes their object code from the cache folder. Only `tile.py` uses this file.
+takes their object code from the cache folder.
 """
 
 import platform
@@ -12,7 +12,8 @@ import numpy as np
 from llvmlite import ir
 from llvmlite.ir import Value
 
-from fastcnn.kernels.cpu.runtime.machine_code import function_type, i8, i32, i64, target_machine
+from fastcnn.kernels.cpu.runtime.machine_code import i8, i32, i64, target_machine
+from fastcnn.kernels.cpu.simd.signature import Signature
 
 MASKING_BYTES = 64  # of vectors whose stores take a mask at no cost; that of others is 6 plain ones' (AVX2, measured)
 
@@ -32,10 +33,11 @@ def vector_registers() -> tuple[int, int]:
 
 
 class VectorFunction:
-    """Writes one function of int64 arguments (addresses, counts) on vectors of `lanes` elements."""
+    """Writes one function on vectors of `lanes` elements; `arguments` are those of its signature, by name."""
 
-    def __init__(self, module: ir.Module, name: str, arguments: int, dtype: np.dtype, lanes: int) -> None:
-        self.function = ir.Function(module, function_type(arguments), name=name)
+    def __init__(self, module: ir.Module, name: str, signature: Signature, dtype: np.dtype, lanes: int) -> None:
+        self.function = ir.Function(module, signature.type, name=name)
+        self.arguments = signature.named(self.function.args)
         self.b = ir.IRBuilder(self.function.append_basic_block("entry"))
         self.lanes, self.size = lanes, dtype.itemsize
         self.element = ir.FloatType() if self.size == 4 else ir.DoubleType()
@@ -59,6 +61,10 @@ class VectorFunction:
     def pointer(self, address: Value, to: ir.Type | None = None) -> Value:
         """Return an address as a pointer to elements (or to another type)."""
         return self.b.inttoptr(address, (to or self.element).as_pointer())
+
+    def pointers(self, names: str, to: ir.Type | None = None) -> list[Value]:
+        """Return the arguments of these names, addresses, as pointers to elements (or to another type)."""
+        return [self.pointer(getattr(self.arguments, name), to) for name in names.split()]
 
     def keep(self, pointer: Value) -> Value:
         """Return the pointer as a value that LLVM takes as given, and does not compute anew in another way."""

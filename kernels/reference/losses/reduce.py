@@ -29,3 +29,13 @@ def weigh(sums: Doubles, is_mean: bool, weight: float, scale: Doubles, loss: Dou
     divisor = count if is_mean and count else 1.0
     scale[0] = weight / divisor
     loss[0] = weight * (total / divisor)
+
+
+def count_hits(hits: npt.NDArray[np.int8], labels: npt.NDArray[np.int64], classes: int, counts: Doubles) -> None:
+    """Fill counts (2,) with how many rows are hits, and how many have a label below `classes`."""
+    counts[:] = np.count_nonzero(hits), np.count_nonzero(labels < classes)
+
+
+def count_signs(y: npt.NDArray[np.floating], t: npt.NDArray[np.floating], counts: Doubles) -> None:
+    """Fill counts (2,) with how many of y are above 0 where t is above 1/2, and only there, and with their number."""
+    counts[:] = np.count_nonzero((y > 0) == (t > 0.5)), y.size

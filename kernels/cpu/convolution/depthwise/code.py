@@ -13,6 +13,7 @@ Written on `VectorFunction`, as the tile is, and compiled when a pattern is firs
 """
 
 import hashlib
+from collections.abc import Callable
 from functools import partial
 from math import lcm
 from typing import NamedTuple
@@ -20,15 +21,21 @@ from typing import NamedTuple
 import numpy as np
 from llvmlite import ir
 from llvmlite.ir import Value
-from numba.extending import intrinsic
 
 from fastcnn.kernels.cpu.runtime.machine_code import load_functions, load_once
 from fastcnn.kernels.cpu.simd.epilogue_code import PAST_CACHES, ClampEpilogue
+from fastcnn.kernels.cpu.simd.signature import Signature
 from fastcnn.kernels.cpu.simd.statistics_code import StatisticsEpilogue
-from fastcnn.kernels.cpu.simd.tile import caller, tile_shape
+from fastcnn.kernels.cpu.simd.tile import tile_shape
 from fastcnn.kernels.cpu.simd.vector import VectorFunction, i32, i64, vector_registers
 
-PRODUCT_ARGUMENTS, GRADIENT_ARGUMENTS = 23, 15
+PRODUCTS = Signature(
+    "x pitch x_tile rows count w w_vector y K y_tile bias outs units tiles epilogue ahead ahead_rows"
+    " row_pitch w_row y_row first_row last_row rows_out"
+)
+GRADIENTS = Signature("x pitch x_tile x_row tap_row dy K dy_tile dy_row outs rows tiles sums step tap_step")
+call_products, call_gradients = PRODUCTS.call, GRADIENTS.call  # addresses in bytes; pitches, steps, offsets in elements
+
 COLUMNS_A_BASE = 3  # columns loaded from one address: base, base + pitch, base + 2 * pitch
 
 
@@ -122,152 +129,155 @@ def _column_places(f: VectorFunction, row: Value, pitch: Value, columns: list[in
 
 
 class _Products:
-    """Writes products(x, pitch, x tile, rows, count, w, w vector, y, K, y tile, bias, outs, units, tiles, epilogue,
-    ahead, ahead rows, row pitch, w row, y row, first row, last row, rows out).
+    """Writes PRODUCTS of a pattern.
 
     rows holds `count` pairs: offsets of a row in x, and of its taps in w; where the pattern has rows of its own, of its
     first row and tap, of which rows from the first to the last exist, and so many of its rows of outputs. `units` are
-    as many vectors of channels as the pattern of lanes is long; `outs` output channels are left. Tiles stand x tile and
-    y tile apart. From offset `ahead` on, so many rows are fetched into L1 that the next rows of outputs will meet.
+    as many vectors of channels as the pattern of lanes is long; `outs` output channels are left. Tiles stand x_tile and
+    y_tile apart. From offset `ahead` on, so many rows are fetched into L1 that the next rows of outputs will meet.
     """
 
     def __init__(self, module: ir.Module, pattern: Pattern, dtype: np.dtype, lanes: int) -> None:
-        f = self.f = VectorFunction(module, "run", PRODUCT_ARGUMENTS, dtype, lanes)
-        (x, self.pitch, self.x_tile, rows, self.count, w, self.w_vector, y, self.K, self.y_tile, bias, self.outs,
-         self.units, self.tiles, epilogue, self.ahead, self.ahead_rows, self.row_pitch, self.w_row, self.y_row,
-         first_row, last_row, self.rows_out) = f.function.args  # fmt: skip
-        self.b, self.lanes, self.pattern = f.b, lanes, pattern
-        self.x, self.w, self.y, self.bias, self.rows = *map(f.pointer, (x, w, y, bias)), f.pointer(rows, i64)
-        self.period, self.outputs = period_of(pattern.group_out, lanes), len(pattern.outputs)
+        self.f = f = VectorFunction(module, "run", PRODUCTS, dtype, lanes)
+        b, given, self.pattern = f.b, f.arguments, pattern
+        self.x, self.w, self.y, self.bias = f.pointers("x w y bias")
+        self.rows = f.pointer(given.rows, i64)
         self.by_column, self.by_row = _by_place(pattern.outputs), _by_place(pattern.rows)
-        self.columns_met = [column for column, _ in self.by_column]
-        self.taps = sorted({tap for met in pattern.outputs for tap, _ in met})
-        self.clamp, self.statistics = ClampEpilogue(f, epilogue), StatisticsEpilogue(f, epilogue)
-        self.past = f.b.icmp_signed("!=", f.b.and_(epilogue, i64(PAST_CACHES)), i64(0))
-        self.exist = [self._between(first_row, i64(r), last_row) for r, _ in self.by_row]
-
-    def _between(self, first: Value, i: Value, last: Value) -> Value:
-        """Return 1 where i lies between two numbers, or is one of them, else 0."""
-        b = self.b
-        return b.zext(b.and_(b.icmp_signed("<=", first, i), b.icmp_signed("<=", i, last)), i64)
+        self.height = max(1, len(pattern.rows))
+        self.clip, self.measured = ClampEpilogue(f, given.epilogue), StatisticsEpilogue(f, given.epilogue)
+        self.past = b.icmp_signed("!=", b.and_(given.epilogue, i64(PAST_CACHES)), i64(0))
+        self.exist = [
+            b.zext(
+                b.and_(b.icmp_signed("<=", given.first_row, i64(r)), b.icmp_signed("<=", i64(r), given.last_row)), i64
+            )
+            for r, _ in self.by_row
+        ]
 
     def emit(self) -> None:
-        """Write tile after tile."""
-        self.f.loop(self.tiles, [self.x, self.y], self._tile)
-        self.b.ret_void()
+        """All tiles, one after the other."""
+        f, b, given = self.f, self.f.b, self.f.arguments
 
-    def _tile(self, _: Value, carried: list[Value]) -> list[Value]:
-        x, y = carried
-        self.f.loop(self.units, [x, self.w, y, self.bias, self.outs], self._unit)
-        return [self.b.gep(x, [self.x_tile]), self.b.gep(y, [self.y_tile])]
+        def tile(_: Value, carried: list[Value]) -> list[Value]:
+            x, y = carried
+            f.loop(given.units, [x, self.w, y, self.bias, given.outs], self.unit)
+            return [b.gep(x, [given.x_tile]), b.gep(y, [given.y_tile])]
 
-    def _unit(self, _: Value, carried: list[Value]) -> list[Value]:
-        (x, w, y, bias, left), b, pattern = carried, self.b, self.pattern
-        for u in range(self.period):
+        f.loop(given.tiles, [self.x, self.y], tile)
+        b.ret_void()
+
+    def unit(self, _: Value, carried: list[Value]) -> list[Value]:
+        """Vectors of channels until the pattern of lanes begins anew."""
+        f, b, pattern, w_vector = self.f, self.f.b, self.pattern, self.f.arguments.w_vector
+        x, w, y, bias, left = carried
+        period = period_of(pattern.group_out, f.lanes)
+        for u in range(period):
             # In a last unit that is cut short, vectors without a channel have no weights either.
-            exists = b.zext(b.icmp_signed("<", i64(u * self.lanes), left), i64) if pattern.ragged and u else i64(1)
-            w_u = b.gep(w, [b.mul(self.w_vector, i64(u))])
-            self.f.loop(exists, [], partial(self._vector, u, x, w_u, y, bias, left))
-        wide = self.period * self.lanes
+            exists = b.zext(b.icmp_signed("<", i64(u * f.lanes), left), i64) if pattern.ragged and u else i64(1)
+            w_u = b.gep(w, [b.mul(w_vector, i64(u))])
+            f.loop(exists, [], partial(self.vector, u, x, w_u, y, bias, left))
+        wide = period * f.lanes
         return [
-            b.gep(x, [i64(wide // pattern.group_out * pattern.group_in)]),
-            b.gep(w, [b.mul(self.w_vector, i64(self.period))]), b.gep(y, [i64(wide)]), b.gep(bias, [i64(wide)]),
-            b.sub(left, i64(wide)),
+            b.gep(x, [i64(wide // pattern.group_out * pattern.group_in)]), b.gep(w, [b.mul(w_vector, i64(period))]),
+            b.gep(y, [i64(wide)]), b.gep(bias, [i64(wide)]), b.sub(left, i64(wide)),
         ]  # fmt: skip
 
-    def _vector(self, u: int, x: Value, w: Value, y: Value, bias: Value, left: Value, *_: object) -> list[Value]:
-        """Write all outputs of a tile, of vector u of a unit."""
-        f, b = self.f, self.b
-        mask = f.mask_below(b.sub(left, i64(u * self.lanes))) if self.pattern.ragged else None
-        columns, height = _Columns(f, self.pattern, u), max(1, len(self.pattern.rows))
-        f.loop(self.ahead_rows, [], partial(self._prefetch, x, columns))
+    def vector(self, u: int, x: Value, w: Value, y: Value, bias: Value, left: Value, *_: object) -> list[Value]:
+        """Fill vector u of a unit of channels, in all outputs of a tile."""
+        f, b, given, outputs = self.f, self.f.b, self.f.arguments, len(self.pattern.outputs)
+        mask = f.mask_below(b.sub(left, i64(u * f.lanes))) if self.pattern.ragged else None
+        columns = _Columns(f, self.pattern, u)
+        f.loop(given.ahead_rows, [], partial(self.fetch, x, columns))
         start = f.load(f.at(bias, i64(0), u), mask)
-        rows = partial(self._add_rows, x, w, columns, mask)
-        sums = f.loop(self.count, [start] * (self.outputs * height), rows)
-        for i in range(height):
-            store = partial(self._store, sums[i * self.outputs : (i + 1) * self.outputs], i, u, y, bias, mask)
+        add_row = partial(self.row, columns, mask)
+        sums = f.loop(given.count, [start] * (outputs * self.height), partial(self.rows_of_taps, x, w, add_row))
+        for i in range(self.height):
+            totals = sums[i * outputs : (i + 1) * outputs]
+            store = partial(self.store, i, u, y, bias, mask, totals)
             if i == 0:
                 store()
             else:
-                f.loop(b.zext(b.icmp_signed("<", i64(i), self.rows_out), i64), [], store)
+                f.loop(b.zext(b.icmp_signed("<", i64(i), given.rows_out), i64), [], store)
         return []
 
-    def _prefetch(self, x: Value, columns: _Columns, i: Value, _: list[Value]) -> list[Value]:
-        row = self.b.gep(x, [self.b.add(self.ahead, self.b.mul(i, self.row_pitch))])
-        for at in _column_places(self.f, row, self.pitch, self.columns_met):
-            self.f.prefetch(self.b.gep(at, [i64(columns.first)]))
+    def columns_of(self, row: Value) -> list[Value]:
+        """Return the addresses of the columns that the pattern meets in a row of x."""
+        return _column_places(self.f, row, self.f.arguments.pitch, [column for column, _ in self.by_column])
+
+    def fetch(self, x: Value, columns: _Columns, i: Value, _: list[Value]) -> list[Value]:
+        """Ask for what the next rows of outputs meet in row i."""
+        f, b, given = self.f, self.f.b, self.f.arguments
+        for at in self.columns_of(b.gep(x, [b.add(given.ahead, b.mul(i, given.row_pitch))])):
+            f.prefetch(b.gep(at, [i64(columns.first)]))
         return []
 
-    def _weights_at(self, row: Value) -> dict[int, Value]:
-        return {tap: self.f.load(self.f.at(row, i64(0), tap)) for tap in self.taps}
-
-    def _add_rows(
-        self, x: Value, w: Value, columns: _Columns, mask: Value | None, i: Value, sums: list[Value]
+    def rows_of_taps(
+        self, x: Value, w: Value, add_row: Callable[..., list[Value]], i: Value, sums: list[Value]
     ) -> list[Value]:
-        """Add entry i of `rows`: one row of the source, or those of the pattern."""
-        b, f = self.b, self.f
+        """Add the products of pair i of `rows`."""
+        f, b, given = self.f, self.f.b, self.f.arguments
         place = b.gep(self.rows, [b.mul(i, i64(2))])
         x_row = b.gep(x, [b.load(place)])
         w_row = b.gep(w, [b.load(b.gep(place, [i64(1)]))])
         if not self.pattern.rows:
-            return self._add_row(x_row, [(0, self._weights_at(w_row))], columns, mask, i, sums)
+            return add_row(x_row, [(0, self.weights_at(w_row))], i, sums)
         weights = {
-            tap: self._weights_at(b.gep(w_row, [b.mul(self.w_row, i64(tap))]))
+            tap: self.weights_at(b.gep(w_row, [b.mul(given.w_row, i64(tap))]))
             for tap in sorted({tap for _, met in self.by_row for _, tap in met})
         }
         for (r, met), exists in zip(self.by_row, self.exist, strict=True):
-            at = b.gep(x_row, [b.mul(self.row_pitch, i64(r))])
-            found = [(i, weights[tap]) for i, tap in met]
-            sums = f.loop(exists, sums, partial(self._add_row, at, found, columns, mask))
+            at = b.gep(x_row, [b.mul(given.row_pitch, i64(r))])
+            sums = f.loop(exists, sums, partial(add_row, at, [(i, weights[tap]) for i, tap in met]))
         return sums
 
-    def _add_row(
-        self, x_row: Value, weights: list[tuple[int, dict[int, Value]]], columns: _Columns, mask: Value | None,
+    def weights_at(self, w_row: Value) -> dict[int, Value]:
+        """Return the numbers of a row of taps."""
+        taps = sorted({tap for met in self.pattern.outputs for tap, _ in met})
+        return {tap: self.f.load(self.f.at(w_row, i64(0), tap)) for tap in taps}
+
+    def row(
+        self, columns: _Columns, mask: Value | None, x_row: Value, weights: list[tuple[int, dict[int, Value]]],
         _: object, sums: list[Value],
     ) -> list[Value]:  # fmt: skip
-        """Add a row of the source to the rows of outputs that meet it, each with its weights."""
-        sums = list(sums)
-        places = _column_places(self.f, x_row, self.pitch, self.columns_met)
-        for at, (_, met) in zip(places, self.by_column, strict=True):
+        """Add the products of a row of x with the taps of each row of outputs that meets it."""
+        f, outputs, sums = self.f, len(self.pattern.outputs), list(sums)
+        for at, (_, met) in zip(self.columns_of(x_row), self.by_column, strict=True):
             pixel = columns.load(at, mask)
             for m, tap in met:
                 for i, weight in weights:
-                    place = i * self.outputs + m
-                    sums[place] = self.b.call(self.f.fma, [pixel, weight[tap], sums[place]])
+                    sums[i * outputs + m] = f.b.call(f.fma, [pixel, weight[tap], sums[i * outputs + m]])
         return sums
 
-    def _store(
-        self, sums: list[Value], i: int, u: int, y: Value, bias: Value, mask: Value | None, *_: object
+    def store(
+        self, i: int, u: int, y: Value, bias: Value, mask: Value | None, totals: list[Value], *_: object
     ) -> list[Value]:
-        """Store row i of the outputs."""
-        f, b = self.f, self.b
-        y_row = b.gep(y, [b.mul(self.y_row, i64(i))])
-        values = [self.clamp.vector(total) for total in sums]
-        places = [f.at(y_row, b.mul(self.K, i64(m)), u) for m in range(self.outputs)]
-        pixels = [(value, place, mask) for value, place in zip(values, places, strict=True)]
-        self.statistics.add(bias, [(u, mask, pixels)])
+        """Clip, sum up and store vector u of row i of the outputs."""
+        f, b, given = self.f, self.f.b, self.f.arguments
+        y_row = b.gep(y, [b.mul(given.y_row, i64(i))])
+        values = [self.clip.vector(total) for total in totals]
+        places = [f.at(y_row, b.mul(given.K, i64(m)), u) for m in range(len(totals))]
+        self.measured.add(
+            bias, [(u, mask, [(value, place, mask) for value, place in zip(values, places, strict=True)])]
+        )
         with b.if_else(self.past) as branches:
-            for past, branch in zip((True, False), branches, strict=True):
+            for past_caches, branch in zip((True, False), branches, strict=True):
                 with branch:
                     for value, place in zip(values, places, strict=True):
-                        f.store(value, place, mask, past and mask is None)
+                        f.store(value, place, mask, past_caches and mask is None)
         return []
 
 
 def emit_gradients(module: ir.Module, pattern: Pattern, G: int, u: int, dtype: np.dtype, lanes: int) -> None:
-    """Write gradients(x, pitch, x tile, x row, tap row, dy, K, dy tile, dy row, outs, rows, tiles, sums, step, tap).
+    """Write GRADIENTS.
 
-    The sums of G rows of taps, `tap row` apart in x, over `tiles` tiles of `rows` rows; those of one tap stand `step`
-    elements after those of the tap before, and `tap step` after those of the row of taps before.
+    The sums of G rows of taps, `tap_row` apart in x, over `tiles` tiles of `rows` rows; those of one tap stand `step`
+    elements after those of the tap before, and `tap_step` after those of the row of taps before.
     """
-    f = VectorFunction(module, "run", GRADIENT_ARGUMENTS, dtype, lanes)
-    b = f.b
-    (x, pitch, x_tile, x_row, tap_row, dy, K, dy_tile, dy_row, outs, rows, tiles, sums, step, tap_step,
-     ) = f.function.args  # fmt: skip
-    x, dy, sums = f.pointer(x), f.pointer(dy), f.pointer(sums)
+    f = VectorFunction(module, "run", GRADIENTS, dtype, lanes)
+    b, given = f.b, f.arguments
+    x, dy, sums = f.pointers("x dy sums")
     taps = sorted({tap for met in pattern.outputs for tap, _ in met})
     by_column, columns = _by_place(pattern.outputs), _Columns(f, pattern, u)
-    mask = f.mask_below(outs) if pattern.ragged else None
+    mask = f.mask_below(given.outs) if pattern.ragged else None
     order = [(g, tap) for g in range(G) for tap in taps]
 
     def tile(_: Value, carried: list[Value]) -> list[Value]:
@@ -275,10 +285,10 @@ def emit_gradients(module: ir.Module, pattern: Pattern, G: int, u: int, dtype: n
         totals = dict(zip(order, flat, strict=True))
         gradients: dict[int, Value] = {}
         places = [
-            _column_places(f, b.gep(x_t, [b.mul(tap_row, i64(g))]), pitch, [column for column, _ in by_column])
+            _column_places(f, b.gep(x_t, [b.mul(given.tap_row, i64(g))]), given.pitch, [at for at, _ in by_column])
             for g in range(G)
         ]
-        dy_places = _column_places(f, dy_t, K, list(range(len(pattern.outputs))))
+        dy_places = _column_places(f, dy_t, given.K, list(range(len(pattern.outputs))))
         for n, (_, met) in enumerate(by_column):
             for m, _ in met:
                 if m not in gradients:
@@ -287,14 +297,16 @@ def emit_gradients(module: ir.Module, pattern: Pattern, G: int, u: int, dtype: n
                 pixel = columns.load(places[g][n], mask)
                 for m, tap in met:
                     totals[g, tap] = b.call(f.fma, [pixel, gradients[m], totals[g, tap]])
-        return [b.gep(x_t, [x_tile]), b.gep(dy_t, [dy_tile]), *[totals[key] for key in order]]
+        return [b.gep(x_t, [given.x_tile]), b.gep(dy_t, [given.dy_tile]), *[totals[key] for key in order]]
 
     def row(_: Value, carried: list[Value]) -> list[Value]:
         x_p, dy_p, *totals = carried
-        return [b.gep(x_p, [x_row]), b.gep(dy_p, [dy_row]), *f.loop(tiles, [x_p, dy_p, *totals], tile)[2:]]
+        after = b.gep(x_p, [given.x_row]), b.gep(dy_p, [given.dy_row])
+        return [*after, *f.loop(given.tiles, [x_p, dy_p, *totals], tile)[2:]]
 
-    places = [f.at(sums, b.add(b.mul(tap_step, i64(g)), b.mul(step, i64(tap)))) for g, tap in order]
-    for place, total in zip(places, f.loop(rows, [x, dy, *map(f.load, places)], row)[2:], strict=True):
+    places = [f.at(sums, b.add(b.mul(given.tap_step, i64(g)), b.mul(given.step, i64(tap)))) for g, tap in order]
+    totals = f.loop(given.rows, [x, dy, *map(f.load, places)], row)[2:]
+    for place, total in zip(places, totals, strict=True):
         f.store(total, place)
     b.ret_void()
 
@@ -329,18 +341,3 @@ def most_sums() -> int:
     """Return how many taps' sums stay in registers beside a column and the outputs that it meets."""
     _, registers = vector_registers()
     return 15 if registers == 32 else 9
-
-
-@intrinsic
-def call_products(typingctx, address, x, pitch, x_tile, rows, count, w, w_vector, y, K, y_tile, bias, outs, units,
-                  tiles, epilogue, ahead, ahead_rows, row_pitch, w_row, y_row, first_row, last_row,
-                  rows_out):  # fmt: skip
-    """Call the products at `address`: addresses in bytes, pitches, steps and offsets in elements."""
-    return caller(PRODUCT_ARGUMENTS)
-
-
-@intrinsic
-def call_gradients(typingctx, address, x, pitch, x_tile, x_row, tap_row, dy, K, dy_tile, dy_row, outs, rows, tiles,
-                   sums, step, tap_step):  # fmt: skip
-    """Call the gradients at `address`: addresses in bytes, pitches, steps and offsets in elements."""
-    return caller(GRADIENT_ARGUMENTS)

@@ -11,13 +11,17 @@ Gradients: sums of some numbers of the filters of some channels, by masked multi
 import numpy as np
 from llvmlite import ir
 from llvmlite.ir import Value
-from numba.extending import intrinsic
 
 from fastcnn.kernels.cpu.runtime.machine_code import load_functions, load_once
-from fastcnn.kernels.cpu.simd.tile import caller, tile_shape
+from fastcnn.kernels.cpu.simd.signature import Signature
+from fastcnn.kernels.cpu.simd.tile import tile_shape
 from fastcnn.kernels.cpu.simd.vector import VectorFunction, i8, i32, i64, vector_registers
 
-PRODUCT_ARGUMENTS, GRADIENT_ARGUMENTS, SPLIT_ARGUMENTS = 10, 12, 9
+PRODUCTS = Signature("x offsets count w w_pitch bias y y_pitch winner winner_pitch")
+GRADIENT = Signature("x offsets offsets_pitch taps places vectors dy winner pitch sums number_pitch channel_pitch")
+SPLIT = Signature("source pitch first last target target_pitch row_pitch rows blocks")
+# Addresses in bytes; pitches, places and offsets in elements.
+call_products, call_gradient, call_split = PRODUCTS.call, GRADIENT.call, SPLIT.call
 
 
 def most_channels(taps: int) -> int:
@@ -33,15 +37,14 @@ def gradient_block() -> tuple[int, int]:
 
 
 def emit_products(module: ir.Module, taps: int, channels: int, dtype: np.dtype, lanes: int) -> None:
-    """Write products(x, offsets, count, w, w pitch, bias, y, y pitch, winner, winner pitch) of some channels.
+    """Write PRODUCTS of some channels.
 
     offsets (count, taps) lead from x to the vector that number f of a filter meets for each tap; winner holds bytes.
     """
-    f = VectorFunction(module, f"products_{channels}", PRODUCT_ARGUMENTS, dtype, lanes)
-    b = f.b
-    x, offsets, count, w, w_pitch, bias, y, y_pitch, winner, winner_pitch = f.function.args
-    x, w, bias, y = (f.pointer(p) for p in (x, w, bias, y))
-    offsets, winner = f.pointer(offsets, i64), f.pointer(winner, i8)
+    f = VectorFunction(module, f"products_{channels}", PRODUCTS, dtype, lanes)
+    b, given = f.b, f.arguments
+    x, w, bias, y = f.pointers("x w bias y")
+    offsets, winner = f.pointer(given.offsets, i64), f.pointer(given.winner, i8)
 
     def number(_: Value, carried: list[Value]) -> list[Value]:
         places, weights, *sums = carried
@@ -51,10 +54,10 @@ def emit_products(module: ir.Module, taps: int, channels: int, dtype: np.dtype, 
             for t in range(taps):
                 at = k * taps + t
                 sums[at] = b.call(f.fma, [pixels[t], weight, sums[at]])
-        return [b.gep(places, [i64(taps)]), b.gep(weights, [w_pitch]), *sums]
+        return [b.gep(places, [i64(taps)]), b.gep(weights, [given.w_pitch]), *sums]
 
     start = [f.splat(b.load(b.gep(bias, [i64(k)]))) for k in range(channels) for _ in range(taps)]
-    _, _, *sums = f.loop(count, [offsets, w, *start], number)
+    _, _, *sums = f.loop(given.count, [offsets, w, *start], number)
     kind = ir.VectorType(i32, lanes)
 
     def every(tap: int) -> Value:
@@ -67,28 +70,25 @@ def emit_products(module: ir.Module, taps: int, channels: int, dtype: np.dtype, 
             better = b.or_(b.fcmp_ordered(">", value, best), b.fcmp_unordered("uno", value, value))
             best, leader = b.select(better, value, best), b.select(better, every(tap), leader)
         cut = b.fcmp_ordered("<=", best, f.zero)
-        f.store(b.select(cut, f.zero, best), f.at(y, b.mul(y_pitch, i64(k))))
+        f.store(b.select(cut, f.zero, best), f.at(y, b.mul(given.y_pitch, i64(k))))
         leader = b.trunc(b.select(cut, every(taps), leader), ir.VectorType(i8, lanes))
-        place = b.gep(winner, [b.mul(winner_pitch, i64(k))])
+        place = b.gep(winner, [b.mul(given.winner_pitch, i64(k))])
         b.store(leader, b.bitcast(place, leader.type.as_pointer()), align=1)
     b.ret_void()
 
 
 def emit_gradient(module: ir.Module, numbers: int, channels: int, dtype: np.dtype, lanes: int) -> None:
-    """Write gradient(x, offsets, offsets pitch, taps, places, vectors, dy, winner, pitch, sums, number pitch, channel
-    pitch): add to the sums of some filter numbers and channels what `vectors` vectors of pooled pixels give.
+    """Write GRADIENT: add to the sums of some filter numbers and channels what vectors of pooled pixels give.
 
     offsets (taps, all numbers): from the place of the vector in x; places (vectors,); dy and winner (bytes): channels
     `pitch` pixels apart.
     """
-    f = VectorFunction(module, f"gradient_{numbers}_{channels}", GRADIENT_ARGUMENTS, dtype, lanes)
-    b = f.b
-    (x, offsets, offsets_pitch, taps, places, vectors, dy, winner, pitch, sums, number_pitch, channel_pitch,
-     ) = f.function.args  # fmt: skip
-    x, dy, sums = (f.pointer(p) for p in (x, dy, sums))
-    offsets, places, winner = f.pointer(offsets, i64), f.pointer(places, i64), f.pointer(winner, i8)
+    f = VectorFunction(module, f"gradient_{numbers}_{channels}", GRADIENT, dtype, lanes)
+    b, given = f.b, f.arguments
+    x, dy, sums = f.pointers("x dy sums")
+    (offsets, places), winner = f.pointers("offsets places", i64), f.pointer(given.winner, i8)
     bytes_, words = ir.VectorType(i8, lanes), ir.VectorType(i32, lanes)
-    own = [b.mul(pitch, i64(k)) for k in range(channels)]
+    own = [b.mul(given.pitch, i64(k)) for k in range(channels)]
 
     def vector(i: Value, totals: list[Value]) -> list[Value]:
         at, pixel = b.gep(x, [b.load(b.gep(places, [i]))]), b.mul(i, i64(lanes))
@@ -108,53 +108,53 @@ def emit_gradient(module: ir.Module, numbers: int, channels: int, dtype: np.dtyp
                     total = totals[n * channels + k]
                     more = b.call(f.fma, [pixels, gradients[k], total])
                     totals[n * channels + k] = b.select(won[k], more, total)
-            return [b.gep(table, [offsets_pitch]), *totals]
+            return [b.gep(table, [given.offsets_pitch]), *totals]
 
-        return f.loop(taps, [offsets, *totals], tap)[1:]
+        return f.loop(given.taps, [offsets, *totals], tap)[1:]
 
     own_sums = [
-        f.at(sums, b.add(b.mul(number_pitch, i64(n)), b.mul(channel_pitch, i64(k))))
+        f.at(sums, b.add(b.mul(given.number_pitch, i64(n)), b.mul(given.channel_pitch, i64(k))))
         for n in range(numbers)
         for k in range(channels)
     ]
-    for total, place in zip(f.loop(vectors, [f.load(place) for place in own_sums], vector), own_sums, strict=True):
+    totals = f.loop(given.vectors, [f.load(place) for place in own_sums], vector)
+    for total, place in zip(totals, own_sums, strict=True):
         f.store(total, place)
     b.ret_void()
 
 
 def emit_split(module: ir.Module, parts: int, dtype: np.dtype, lanes: int) -> None:
-    """Write split(source, pitch, first, last, target, target pitch, row pitch, rows, blocks): deal rows out to `parts`.
+    """Write SPLIT: deal rows out to `parts`.
 
-    Part n of a row takes its elements n, n + parts, ... and stands `target pitch` after the part before, its length.
+    Part n of a row takes its elements n, n + parts, ... and stands `target_pitch` after the part before, its length.
     Elements before the first or from the last on are zero and not touched; a block is a vector of each part.
     """
-    f = VectorFunction(module, f"split_{parts}", SPLIT_ARGUMENTS, dtype, lanes)
-    b = f.b
-    source, pitch, first, last, target, target_pitch, row_pitch, rows, blocks = f.function.args
+    f = VectorFunction(module, f"split_{parts}", SPLIT, dtype, lanes)
+    b, given = f.b, f.arguments
 
     def block(i: Value, carried: list[Value]) -> list[Value]:
         from_, to, start = carried
         loaded = []
         for v in range(parts):
             at = b.add(start, i64(v * lanes))
-            inside = b.and_(f.mask_below(b.sub(last, at)), b.not_(f.mask_below(b.sub(first, at))))
+            inside = b.and_(f.mask_below(b.sub(given.last, at)), b.not_(f.mask_below(b.sub(given.first, at))))
             loaded.append(f.load(f.at(from_, at), inside))
-        there = f.mask_below(b.sub(target_pitch, b.mul(i, i64(lanes))))
+        there = f.mask_below(b.sub(given.target_pitch, b.mul(i, i64(lanes))))
         for part in range(parts):
             result = loaded[0]
             for v in range(parts):
                 places = [lane * parts + part - v * lanes for lane in range(lanes)]
                 order = [lanes + at if 0 <= at < lanes else lane for lane, at in enumerate(places)]
                 result = b.shuffle_vector(result, loaded[v], ir.Constant(ir.VectorType(i32, lanes), order))
-            f.store(result, f.at(to, b.mul(target_pitch, i64(part))), there)
+            f.store(result, f.at(to, b.mul(given.target_pitch, i64(part))), there)
         return [from_, b.gep(to, [i64(lanes)]), b.add(start, i64(parts * lanes))]
 
     def row(_: Value, carried: list[Value]) -> list[Value]:
         from_, to = carried
-        f.loop(blocks, [from_, to, i64(0)], block)
-        return [b.gep(from_, [pitch]), b.gep(to, [row_pitch])]
+        f.loop(given.blocks, [from_, to, i64(0)], block)
+        return [b.gep(from_, [given.pitch]), b.gep(to, [given.row_pitch])]
 
-    f.loop(rows, [f.pointer(source), f.pointer(target)], row)
+    f.loop(given.rows, f.pointers("source target"), row)
     b.ret_void()
 
 
@@ -210,22 +210,3 @@ def _load_gradients(dtype: np.dtype) -> np.ndarray:
     for numbers, channels in sizes:
         table[numbers, channels] = address(f"gradient_{numbers}_{channels}")
     return table
-
-
-@intrinsic
-def call_products(typingctx, address, x, offsets, count, w, w_pitch, bias, y, y_pitch, winner, winner_pitch):
-    """Call the products at `address`: addresses in bytes, pitches and offsets in elements."""
-    return caller(PRODUCT_ARGUMENTS)
-
-
-@intrinsic
-def call_gradient(typingctx, address, x, offsets, offsets_pitch, taps, places, vectors, dy, winner, pitch, sums,
-                  number_pitch, channel_pitch):  # fmt: skip
-    """Call the gradient at `address`: addresses in bytes, pitches and offsets in elements."""
-    return caller(GRADIENT_ARGUMENTS)
-
-
-@intrinsic
-def call_split(typingctx, address, source, pitch, first, last, target, target_pitch, row_pitch, rows, blocks):
-    """Call the split at `address`: addresses in bytes, pitches and places in elements."""
-    return caller(SPLIT_ARGUMENTS)

@@ -19,14 +19,17 @@ from typing import NamedTuple
 import numpy as np
 from llvmlite import ir
 from llvmlite.ir import Value
-from numba.extending import intrinsic
 
 from fastcnn.kernels.cpu.runtime.machine_code import load_functions, load_once
 from fastcnn.kernels.cpu.runtime.partition import LINE
-from fastcnn.kernels.cpu.simd.tile import MAX_VECTORS, caller, tile_shape
+from fastcnn.kernels.cpu.simd.signature import Signature
+from fastcnn.kernels.cpu.simd.tile import MAX_VECTORS, tile_shape
 from fastcnn.kernels.cpu.simd.vector import VectorFunction, i8, i64
 
-PRODUCT_ARGUMENTS, SUM_ARGUMENTS = 14, 14
+PRODUCTS = Signature("V v_pitch vector_pitch U u_pitch M m_pitch C points fetch fetch_step store store_step away")
+SUMS = Signature("V v_pitch Y y_pitch vector_pitch S s_pitch s_row patches points fetch fetch_step other other_step")
+call_products, call_sums = PRODUCTS.call, SUMS.call  # addresses and steps in bytes, pitches in elements
+
 UNROLL = 2  # channels at a time: with more, the loads of U made early would not leave registers for the largest tile
 
 Body = Callable[[Value, list[Value]], list[Value]]
@@ -42,17 +45,15 @@ class PointProducts(NamedTuple):
 class _Points:
     """Writes one function that goes over the points: MR rows by NV vectors."""
 
-    def __init__(self, module: ir.Module, name: str, arguments: int, MR: int, NV: int, dtype: np.dtype) -> None:
+    def __init__(self, module: ir.Module, name: str, signature: Signature, MR: int, NV: int, dtype: np.dtype) -> None:
         lanes = tile_shape(dtype.itemsize)[1]
-        self.f = VectorFunction(module, f"{name}_{MR}_{NV}", arguments, dtype, lanes)
+        self.f = VectorFunction(module, f"{name}_{MR}_{NV}", signature, dtype, lanes)
         self.MR, self.NV = MR, NV
 
     def emit_products(self) -> None:
-        """Write products(V, V's pitches of points and vectors, U, U's pitch, M, M's pitch, C, points, streams)."""
-        f, b = self.f, self.f.b
-        (V, v_pitch, vector_pitch, U, u_pitch, M, m_pitch, C, points, fetch, fetch_step, store,
-         store_step, away) = f.function.args  # fmt: skip
-        vectors = b.sdiv(b.add(C, i64(f.lanes - 1)), i64(f.lanes))
+        """Write PRODUCTS: pitches of V's points and vectors, of U and of M, and two streams to ask for."""
+        f, b, given = self.f, self.f.b, self.f.arguments
+        vectors = b.sdiv(b.add(given.C, i64(f.lanes - 1)), i64(f.lanes))
 
         def point(_: Value, carried: list[Value]) -> list[Value]:
             v, u, m, *asked = carried
@@ -60,19 +61,21 @@ class _Points:
             def vector(i: Value, carried: list[Value]) -> list[Value]:
                 a, panel, *rest = carried
                 asked, sums = rest[:4], rest[4:]
-                asked = [*self._ask(asked[:2], fetch_step), *self._ask(asked[2:], store_step, away)]
-                left = b.sub(C, b.mul(i, i64(f.lanes)))
+                asked = [*self._ask(asked[:2], given.fetch_step), *self._ask(asked[2:], given.store_step, given.away)]
+                left = b.sub(given.C, b.mul(i, i64(f.lanes)))
                 count = b.select(b.icmp_signed("<", left, i64(f.lanes)), left, i64(f.lanes))
                 after, panel, *sums = f.loop(b.sdiv(count, i64(UNROLL)), [a, panel, *sums], self._channels(UNROLL))
                 _, panel, *sums = f.loop(b.srem(count, i64(UNROLL)), [after, panel, *sums], self._channels(1))
-                return [b.gep(a, [vector_pitch]), panel, *asked, *sums]
+                return [b.gep(a, [given.vector_pitch]), panel, *asked, *sums]
 
             _, _, *rest = f.loop(vectors, [v, u, *asked, *[f.zero] * (self.MR * self.NV)], vector)
             for n, value in enumerate(rest[4:]):
-                f.store(value, f.at(m, b.mul(vector_pitch, i64(n % self.NV)), n // self.NV))
-            return [b.gep(v, [v_pitch]), b.gep(u, [u_pitch]), b.gep(m, [m_pitch]), *rest[:4]]
+                f.store(value, f.at(m, b.mul(given.vector_pitch, i64(n % self.NV)), n // self.NV))
+            pitches = given.v_pitch, given.u_pitch, given.m_pitch
+            return [*(b.gep(at, [pitch]) for at, pitch in zip((v, u, m), pitches, strict=True)), *rest[:4]]
 
-        f.loop(points, [*map(f.pointer, (V, U, M)), fetch, fetch, store, store], point)
+        asked = [given.fetch] * 2 + [given.store] * 2
+        f.loop(given.points, [*f.pointers("V U M"), *asked], point)
         b.ret_void()
 
     def _channels(self, count: int) -> Body:
@@ -89,28 +92,28 @@ class _Points:
         return body
 
     def emit_sums(self) -> None:
-        """Write sums(V, its pitch, Y, its pitches of points and vectors, S, its of points and rows, patches, ...)."""
-        f, b = self.f, self.f.b
-        (V, v_pitch, Y, y_pitch, vector_pitch, S, s_pitch, s_row, patches, points, fetch, fetch_step, other,
-         other_step) = f.function.args  # fmt: skip
-        places = [(b.mul(s_row, i64(r)), j) for r in range(self.MR) for j in range(self.NV)]
+        """Write SUMS: pitches of V, of Y's points and vectors, of S's points and rows, and two streams to ask for."""
+        f, b, given = self.f, self.f.b, self.f.arguments
+        places = [(b.mul(given.s_row, i64(r)), j) for r in range(self.MR) for j in range(self.NV)]
 
         def point(_: Value, carried: list[Value]) -> list[Value]:
             v, y, s, *asked = carried
-            asked = [*self._ask(asked[:2], fetch_step), *self._ask(asked[2:], other_step)]
+            asked = [*self._ask(asked[:2], given.fetch_step), *self._ask(asked[2:], given.other_step)]
 
             def patch(_: Value, carried: list[Value]) -> list[Value]:
                 a, d, *sums = carried
-                outputs = [f.load(f.at(d, b.mul(vector_pitch, i64(j)))) for j in range(self.NV)]
+                outputs = [f.load(f.at(d, b.mul(given.vector_pitch, i64(j)))) for j in range(self.NV)]
                 sums = self._multiply_add([i64(r) for r in range(self.MR)], a, outputs, sums)
                 return [b.gep(a, [i64(f.lanes)]), b.gep(d, [i64(f.lanes)]), *sums]
 
-            _, _, *sums = f.loop(patches, [v, y, *(f.load(f.at(s, *place)) for place in places)], patch)
+            _, _, *sums = f.loop(given.patches, [v, y, *(f.load(f.at(s, *place)) for place in places)], patch)
             for value, place in zip(sums, places, strict=True):
                 f.store(value, f.at(s, *place))
-            return [b.gep(v, [v_pitch]), b.gep(y, [y_pitch]), b.gep(s, [s_pitch]), *asked]
+            pitches = given.v_pitch, given.y_pitch, given.s_pitch
+            return [*(b.gep(at, [pitch]) for at, pitch in zip((v, y, s), pitches, strict=True)), *asked]
 
-        f.loop(points, [*map(f.pointer, (V, Y, S)), fetch, fetch, other, other], point)
+        asked = [given.fetch] * 2 + [given.other] * 2
+        f.loop(given.points, [*f.pointers("V Y S"), *asked], point)
         b.ret_void()
 
     def _multiply_add(self, rows: list[Value], a: Value, outputs: list[Value], sums: list[Value]) -> list[Value]:
@@ -155,9 +158,9 @@ def _load(dtype: np.dtype) -> PointProducts:
 
     def emit(module: ir.Module) -> None:
         for shape in shapes:
-            _Points(module, "products", PRODUCT_ARGUMENTS, *shape, dtype).emit_products()
+            _Points(module, "products", PRODUCTS, *shape, dtype).emit_products()
         for shape in sum_shapes:
-            _Points(module, "sums", SUM_ARGUMENTS, *shape, dtype).emit_sums()
+            _Points(module, "sums", SUMS, *shape, dtype).emit_sums()
 
     address = load_functions(f"point-products-{dtype.name}", emit)
     products, sums = (np.zeros((most + 1, MAX_VECTORS + 1), np.int64) for most in (rows, lanes))
@@ -166,17 +169,3 @@ def _load(dtype: np.dtype) -> PointProducts:
     for MR, NV in sum_shapes:
         sums[MR, NV] = address(f"sums_{MR}_{NV}")
     return PointProducts(products, sums)
-
-
-@intrinsic
-def call_products(typingctx, address, V, v_pitch, vector_pitch, U, u_pitch, M, m_pitch, C, points, fetch, fetch_step,
-                  store, store_step, away):  # fmt: skip
-    """Call the products at `address`: addresses and steps in bytes, pitches in elements."""
-    return caller(PRODUCT_ARGUMENTS)
-
-
-@intrinsic
-def call_sums(typingctx, address, V, v_pitch, Y, y_pitch, vector_pitch, S, s_pitch, s_row, patches, points, fetch,
-              fetch_step, other, other_step):  # fmt: skip
-    """Call the sums over patches at `address`."""
-    return caller(SUM_ARGUMENTS)

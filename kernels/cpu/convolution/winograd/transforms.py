@@ -22,16 +22,19 @@ from typing import NamedTuple
 import numpy as np
 from llvmlite import ir
 from llvmlite.ir import Value
-from numba.extending import intrinsic
 
 from fastcnn.kernels.cpu.runtime.machine_code import load_functions, load_once
 from fastcnn.kernels.cpu.simd.epilogue_code import ClampEpilogue
+from fastcnn.kernels.cpu.simd.signature import Signature
 from fastcnn.kernels.cpu.simd.statistics_code import StatisticsEpilogue
-from fastcnn.kernels.cpu.simd.tile import caller, tile_shape
+from fastcnn.kernels.cpu.simd.tile import tile_shape
 from fastcnn.kernels.cpu.simd.vector import VectorFunction, i64
 
-POINT_ARGUMENTS, WEIGHT_ARGUMENTS, OUTPUT_ARGUMENTS = 7, 6, 11
-
+TO_POINTS = Signature("source row_pitch pitch points step vector_pitch channels")
+WEIGHTS = Signature("points step w tap_pitch channels accumulate")
+OUTPUT = Signature("M step vector_pitch bias epilogue y row_pitch pixel_pitch channels high wide")
+# Addresses in bytes, pitches and steps in elements; the first is of `input`, `filter` and `gradient`.
+call_to_points, call_weights, call_output = TO_POINTS.call, WEIGHTS.call, OUTPUT.call
 
 SCALES = (1 / 4, -1 / 6, -1 / 6, 1 / 24, 1 / 24, 1.0)  # of the points of a filter
 
@@ -49,9 +52,8 @@ class Transforms(NamedTuple):
 class _Transform:
     """Writes one transform; the arithmetic of one line of points is `along_*`."""
 
-    def __init__(self, module: ir.Module, name: str, arguments: int, dtype: np.dtype, lanes: int) -> None:
-        self.f = VectorFunction(module, name, arguments, dtype, lanes)
-        self.arguments = self.f.function.args
+    def __init__(self, module: ir.Module, name: str, signature: Signature, dtype: np.dtype, lanes: int) -> None:
+        self.f = VectorFunction(module, name, signature, dtype, lanes)
 
     def scaled(self, factor: float, x: Value, y: Value) -> Value:
         """Return factor * x + y."""
@@ -121,9 +123,9 @@ class _Transform:
         rows = [along(row) for row in grid]
         return list(zip(*[along(column) for column in zip(*rows, strict=True)], strict=True))  # type: ignore[arg-type]
 
-    def over_channels(self, channels: Value, body: Callable[[Value, Value], None]) -> None:
+    def over_channels(self, body: Callable[[Value, Value], None]) -> None:
         """Emit `body(first channel, mask)` for each vector of channels, and return from the function."""
-        f, b = self.f, self.f.b
+        f, b, channels = self.f, self.f.b, self.f.arguments.channels
 
         def step(i: Value, _: list[Value]) -> list[Value]:
             first = b.mul(i, i64(f.lanes))
@@ -134,70 +136,68 @@ class _Transform:
         b.ret_void()
 
     def emit_to_points(self, along: Callable[[Sequence[Value]], list[Value]], size: int) -> None:
-        """f(source, row pitch, pitch, points, step, vector pitch, channels): a size x size patch to its points.
+        """Write TO_POINTS: a size x size patch to its points.
 
         Whole vectors are stored, zeros in the lanes past `channels`.
         """
-        f, b = self.f, self.f.b
-        source, row_pitch, pitch, points, step, vector_pitch, channels = self.arguments
-        source, points = f.pointer(source), f.pointer(points)
-        offsets = [[b.add(b.mul(row_pitch, i64(r)), b.mul(pitch, i64(s))) for s in range(size)] for r in range(size)]
+        f, b, given = self.f, self.f.b, self.f.arguments
+        source, points = f.pointers("source points")
+        offsets = [
+            [b.add(b.mul(given.row_pitch, i64(r)), b.mul(given.pitch, i64(s))) for s in range(size)]
+            for r in range(size)
+        ]
 
         def body(first: Value, mask: Value) -> None:
             patch = [[f.load(f.at(source, b.add(first, offset)), mask) for offset in row] for row in offsets]
-            target = b.mul(b.sdiv(first, i64(f.lanes)), vector_pitch)
+            target = b.mul(b.sdiv(first, i64(f.lanes)), given.vector_pitch)
             for r, row in enumerate(self.both(along, patch)):
                 for s, point in enumerate(row):
-                    f.store(point, f.at(points, b.add(target, b.mul(step, i64(6 * r + s)))))
+                    f.store(point, f.at(points, b.add(target, b.mul(given.step, i64(6 * r + s)))))
 
-        self.over_channels(channels, body)
+        self.over_channels(body)
 
-    def load_points(self, points: Value, first: Value, step: Value, mask: Value | None) -> list[list[Value]]:
+    def load_points(self, points: Value, first: Value, mask: Value | None) -> list[list[Value]]:
         """Return the 6x6 points of a vector of channels."""
-        f, b = self.f, self.f.b
+        f, b, step = self.f, self.f.b, self.f.arguments.step
         return [
             [f.load(f.at(points, b.add(first, b.mul(step, i64(6 * r + s)))), mask) for s in range(6)] for r in range(6)
         ]
 
     def emit_weights(self, size: int) -> None:
-        """weights(points, step, w, tap pitch, channels, accumulate): the gradient by points to that by a filter's taps.
+        """Write WEIGHTS: the gradient by points to that by a filter's taps.
 
         It is added to w where `accumulate` is not 0.
         """
-        f, b = self.f, self.f.b
-        points, step, w, tap_pitch, channels, accumulate = self.arguments
-        points, w = f.pointer(points), f.pointer(w)
-        nothing, adds = f.mask_below(i64(0)), b.icmp_signed("!=", accumulate, i64(0))
+        f, b, given = self.f, self.f.b, self.f.arguments
+        points, w = f.pointers("points w")
+        nothing, adds = f.mask_below(i64(0)), b.icmp_signed("!=", given.accumulate, i64(0))
         along = partial(self.along_weights, size)
 
         def body(first: Value, mask: Value) -> None:
-            for r, row in enumerate(self.both(along, self.load_points(points, first, step, mask))):
+            for r, row in enumerate(self.both(along, self.load_points(points, first, mask))):
                 for s, tap in enumerate(row):
-                    place = f.at(w, b.add(first, b.mul(tap_pitch, i64(size * r + s))))
+                    place = f.at(w, b.add(first, b.mul(given.tap_pitch, i64(size * r + s))))
                     old = f.load(place, b.select(adds, mask, nothing))
                     f.store(b.fadd(old, tap), place, mask)
 
-        self.over_channels(channels, body)
+        self.over_channels(body)
 
     def emit_output(self, size: int) -> None:
-        """output(M, step, vector pitch, bias, epilogue, y, row pitch, pixel pitch, channels, high, wide).
-
-        It stores high x wide pixels of a patch.
-        """
-        f, b = self.f, self.f.b
-        M, step, vector_pitch, bias, epilogue, y, row_pitch, pixel_pitch, channels, high, wide = self.arguments
-        M, bias, y = f.pointer(M), f.pointer(bias), f.pointer(y)
-        clip, sums, nothing = ClampEpilogue(f, epilogue), StatisticsEpilogue(f, epilogue), f.mask_below(i64(0))
-        whole = b.icmp_signed("==", b.add(high, wide), i64(2 * size))
+        """Write OUTPUT, which stores high x wide pixels of a patch."""
+        f, b, given = self.f, self.f.b, self.f.arguments
+        M, bias, y = f.pointers("M bias y")
+        clip, sums = ClampEpilogue(f, given.epilogue), StatisticsEpilogue(f, given.epilogue)
+        nothing = f.mask_below(i64(0))
+        whole = b.icmp_signed("==", b.add(given.high, given.wide), i64(2 * size))
 
         def body(first: Value, mask: Value) -> None:
-            points = self.load_points(M, b.mul(b.sdiv(first, i64(f.lanes)), vector_pitch), step, None)
-            full = b.and_(whole, b.icmp_signed("<=", b.add(first, i64(f.lanes)), channels))
+            points = self.load_points(M, b.mul(b.sdiv(first, i64(f.lanes)), given.vector_pitch), None)
+            full = b.and_(whole, b.icmp_signed("<=", b.add(first, i64(f.lanes)), given.channels))
             add, pixels = f.load(f.at(bias, first), mask), []
             for r, row in enumerate(self.both(partial(self.along_output, size), points)):
                 for s, pixel in enumerate(row):
-                    inside = b.and_(b.icmp_signed("<", i64(r), high), b.icmp_signed("<", i64(s), wide))
-                    offset = b.add(b.mul(row_pitch, i64(r)), b.mul(pixel_pitch, i64(s)))
+                    inside = b.and_(b.icmp_signed("<", i64(r), given.high), b.icmp_signed("<", i64(s), given.wide))
+                    offset = b.add(b.mul(given.row_pitch, i64(r)), b.mul(given.pixel_pitch, i64(s)))
                     place, kept = f.at(y, b.add(first, offset)), b.select(inside, mask, nothing)
                     pixels.append((b.fadd(pixel, add), (place, kept)))
             places = [place for _, place in pixels]
@@ -212,7 +212,7 @@ class _Transform:
                     for value, (place, kept) in zip(values, places, strict=True):
                         f.store(value, place, kept)
 
-        self.over_channels(channels, body)
+        self.over_channels(body)
 
 
 _loaded: dict[tuple[np.dtype, int], Transforms] = {}
@@ -228,32 +228,13 @@ def _load(dtype: np.dtype, taps: int) -> Transforms:
     pixels = 7 - taps
 
     def emit(module: ir.Module) -> None:
-        new = lambda name, arguments: _Transform(module, name, arguments, dtype, lanes)  # noqa: E731
+        new = lambda name, signature: _Transform(module, name, signature, dtype, lanes)  # noqa: E731
         for name, along, size in (("input", _Transform.along_input, 6), ("filter", _Transform.along_filter, taps),
                                   ("gradient", _Transform.along_gradient, pixels)):  # fmt: skip
-            transform = new(name, POINT_ARGUMENTS)
+            transform = new(name, TO_POINTS)
             transform.emit_to_points(partial(along, transform), size)
-        new("output", OUTPUT_ARGUMENTS).emit_output(pixels)
-        new("weights", WEIGHT_ARGUMENTS).emit_weights(taps)
+        new("output", OUTPUT).emit_output(pixels)
+        new("weights", WEIGHTS).emit_weights(taps)
 
     address = load_functions(f"transforms-{dtype.name}-{taps}", emit)
     return Transforms(*map(address, Transforms._fields))
-
-
-@intrinsic
-def call_to_points(typingctx, address, source, row_pitch, pitch, points, step, vector_pitch, channels):
-    """Call the input, filter or gradient transform: addresses in bytes, pitches and steps in elements."""
-    return caller(POINT_ARGUMENTS)
-
-
-@intrinsic
-def call_weights(typingctx, address, points, step, w, tap_pitch, channels, accumulate):
-    """Call the transform of the gradient by a filter's points to that by its taps."""
-    return caller(WEIGHT_ARGUMENTS)
-
-
-@intrinsic
-def call_output(typingctx, address, M, step, vector_pitch, bias, epilogue, y, row_pitch, pixel_pitch, channels,
-                high, wide):  # fmt: skip
-    """Call the output transform at `address`."""
-    return caller(OUTPUT_ARGUMENTS)

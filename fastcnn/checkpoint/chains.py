@@ -13,7 +13,7 @@ from math import inf
 from typing import Any
 
 from fastcnn.errors import ArgumentError
-from fastcnn.graph.sequential import Sequential
+from fastcnn.graph.chain import Chain
 from fastcnn.layers import Layer
 
 # Python's readers of JSON go as deep as their stack allows, which depends on who calls them.
@@ -24,14 +24,14 @@ DEEPEST_CHAIN = 1000
 
 
 def describe_chain(net: Any, names: Mapping[Layer, str]) -> list[Any] | None:
-    """Return a Sequential's parts, or None where it, or a network inside, is no Sequential."""
-    if not isinstance(net, Sequential):
+    """Return a chain's parts, or None where it, or a network inside, is no chain."""
+    if not isinstance(net, Chain):
         return None
     flat: list[Any] = []
     waiting: list[Any] = [*reversed(net.chain)]
     while waiting:
         part = waiting.pop()
-        if isinstance(part, Sequential):
+        if isinstance(part, Chain):
             flat.append({"name": part.name, "parts": len(part.chain)})
             waiting += reversed(part.chain)
         elif isinstance(part, Layer):
@@ -81,9 +81,9 @@ class _Open:
     parts: list[Any] = field(default_factory=list)
 
 
-def build_chain(parts: list[Any], layers: Mapping[str, Layer]) -> list[Any]:
-    """Return the parts of a chain, made of layers by their names; what stands there twice is one thing."""
-    blocks: dict[str, Sequential] = {}
+def build_chain(parts: list[Any], layers: Mapping[str, Layer], make: type[Chain]) -> list[Any]:
+    """Return the parts of a chain, made of layers by their names, with chains inside; what is there twice is one."""
+    blocks: dict[str, Chain] = {}
     chains = [_Open("")]
     for part in _flat(parts):
         chain = chains[-1]
@@ -97,7 +97,7 @@ def build_chain(parts: list[Any], layers: Mapping[str, Layer]) -> list[Any]:
         while len(chains[-1].parts) == chains[-1].size:
             done = chains.pop()
             if done.prefix not in blocks:
-                blocks[done.prefix] = Sequential(*done.parts, name=done.name)
+                blocks[done.prefix] = make(*done.parts, name=done.name)
             chains[-1].parts.append(blocks[done.prefix])
     if len(chains) > 1:
         raise ArgumentError(f"the chain {chains[-1].name!r} lacks parts")
