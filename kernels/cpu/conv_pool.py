@@ -10,13 +10,11 @@ images of few channels are cut into planes (`few_channels.py`). The way back is 
     x (N, D, H, W, C)   w (T, R, S, C, K)   b (K,)   y, winner, dy (N, O, P, Q, K)
 """
 
-from functools import lru_cache
 from math import prod
 
 import numpy as np
 
 from fastcnn.kernels.cpu import conv
-from fastcnn.kernels.cpu.convolution.axes import Padding, Triple
 from fastcnn.kernels.cpu.convolution.pack_filter import pack_filter
 from fastcnn.kernels.cpu.convolution.pooled import few_channels
 from fastcnn.kernels.cpu.convolution.pooled.backward import conv_pool_backward
@@ -28,6 +26,7 @@ from fastcnn.kernels.cpu.runtime.parallel import share
 from fastcnn.kernels.cpu.runtime.workspace import scratch
 from fastcnn.kernels.cpu.simd.epilogue_code import RELU
 from fastcnn.kernels.cpu.simd.tile import call_tile, tiles
+from fastcnn.kernels.problem import ConvProblem, Triple
 
 __all__ = ["conv_pool_backward", "conv_pool_forward", "suits"]
 
@@ -127,40 +126,32 @@ def _cut(team, y, taps, winner):
     share(team, (y.size + CUT_BLOCK - 1) // CUT_BLOCK, _cut_block, (y, taps, winner))
 
 
-@lru_cache(maxsize=256)
-def _full_shape(
-    source: tuple[int, ...], filters: tuple[int, ...], stride: Triple, padding: Padding, dilation: Triple
-) -> tuple[int, ...]:
-    """Return the shape of the whole output of a convolution of x by w of these shapes."""
-    spans = (dilation[i] * (filters[i] - 1) + 1 - sum(padding[i]) for i in range(3))
-    sizes = ((source[i + 1] - span) // stride[i] + 1 for i, span in enumerate(spans))
-    return (source[0], *sizes, filters[4])
-
-
 def conv_pool_forward(
-    x: np.ndarray, w: np.ndarray, b: np.ndarray | None, stride: Triple, padding: Padding, dilation: Triple,
-    window: Triple, y: np.ndarray, winner: np.ndarray, algorithm: str = "auto",
+    x: np.ndarray, w: np.ndarray, b: np.ndarray | None, problem: ConvProblem, window: Triple, y: np.ndarray,
+    winner: np.ndarray, algorithm: str = "auto",
 ) -> None:  # fmt: skip
-    """Fill y with the pooled, rectified convolution of x by w plus b, and winner with the taps that won."""
+    """Fill y with the pooled, rectified convolution of x by w plus b, and winner with the taps that won.
+
+    `problem` is that of the convolution, before pooling.
+    """
     if y.size == 0:
         return
-    full = _full_shape(x.shape, w.shape, stride, padding, dilation)
-    how = (stride, padding, dilation, 1)
-    if conv.algorithm_of("forward", x.shape, full, w.shape[:3], *how, x.dtype, algorithm) == "winograd":
-        images = max(1, HELD_ELEMENTS // prod(full[1:]))
+    if conv.algorithm_of("forward", problem, x.dtype, algorithm) == "winograd":
+        whole = problem.y[1:]
+        images = max(1, HELD_ELEMENTS // prod(whole))
         for n in range(0, x.shape[0], images):
             some = slice(n, min(x.shape[0], n + images))
-            size = (some.stop - n) * prod(full[1:])
-            z = scratch("conv outputs", size, x.dtype)[:size].reshape(-1, *full[1:])
-            conv.conv_forward(x[some], w, b, *how, RELU, z, "winograd")
+            size = (some.stop - n) * prod(whole)
+            z = scratch("conv outputs", size, x.dtype)[:size].reshape(-1, *whole)
+            conv.conv_forward(x[some], w, b, problem._replace(x=x[some].shape, y=z.shape), RELU, z, "winograd")
             max_pool_forward(z, window, window, UNPADDED, ONE, y[some], winner[some])
         call_parallel(y.size > CUT_BLOCK, _cut, y.reshape(-1), prod(window), winner.reshape(-1))
         return
-    if few_channels.suits_forward(x.shape, y.shape, w.shape[:3], window, x.itemsize):
-        few_channels.forward(x, w, b, stride, padding, dilation, window, y, winner)
+    if few_channels.suits_forward(problem, window, x.itemsize):
+        few_channels.forward(x, w, b, problem, window, y, winner)
         return
     code = tiles(x.dtype)
-    plan = plan_conv_pool(x.shape, y.shape, w.shape[:3], stride, padding, dilation, window, code.lanes)
+    plan = plan_conv_pool(problem, window, code.lanes)
     packed, bias = pack_filter(code, w, b, plan.taps, 1, False, plan.batch.size, plan.merge, plan.merge_step)
     threads = threads_for(plan.parallel)
     image, row = plan.image if plan.padded else 0, y.shape[3] * y.shape[4]

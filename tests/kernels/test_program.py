@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from problems import describe
 
 from fastcnn.kernels.cpu import activation, conv, conv_pool, linear, norm, program
 from fastcnn.kernels.cpu.activation import relu_forward
@@ -26,7 +27,7 @@ def convolution(channels, filters, size, pixels, groups=1):
     x, w, b = arrays(0, (2, 1, pixels, pixels, channels), (1, size, size, channels // groups, filters), (filters,))
     y = np.empty((2, 1, pixels, pixels, filters), np.float32)
     padding = ((0, 0), (size // 2, size // 2), (size // 2, size // 2))
-    call = conv.conv_forward, (x, w, b, ONE, padding, ONE, groups, 0, y)
+    call = conv.conv_forward, (x, w, b, describe(x, y, w, ONE, padding, ONE, groups), 0, y)
     return [w, b], [x], y, [call, (relu_forward, (y, y))]
 
 
@@ -48,7 +49,8 @@ def dense():
 def pooled():
     x, w, b = arrays(3, (3, 1, 12, 12, 6), (1, 5, 5, 6, 16), (16,))
     y, winner = np.empty((3, 1, 4, 4, 16), np.float32), np.empty((3, 1, 4, 4, 16), np.uint8)
-    return [w, b], [x], y, [(conv_pool.conv_pool_forward, (x, w, b, ONE, NONE, ONE, (1, 2, 2), y, winner))]
+    problem = describe(x, (3, 1, 8, 8, 16), w, ONE, NONE, ONE)
+    return [w, b], [x], y, [(conv_pool.conv_pool_forward, (x, w, b, problem, (1, 2, 2), y, winner))]
 
 
 def one_row():

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastcnn.kernels.cpu.convolution.axes import Axis, Padding, Triple, forward_axis, sampled
+from fastcnn.kernels.cpu.convolution.axes import Axis, forward_axis, sampled
 from fastcnn.kernels.cpu.convolution.copy_padded import block_start, copy_padded
 from fastcnn.kernels.cpu.convolution.direct_plan import SOURCE_BYTES, line_table, merged_pixels, runs_of
 from fastcnn.kernels.cpu.convolution.pointwise_backward_weight import applies, pointwise_gradient
@@ -37,6 +37,7 @@ from fastcnn.kernels.cpu.simd.tile import (
     call_tile,
     zero_bytes,
 )
+from fastcnn.kernels.problem import ConvProblem, Triple
 
 BLOCK_PIXELS = 224  # of one tile call: dy's panel (28 KiB of float32) and the x it meets share L1
 CHUNK_PIXELS = 1500  # fewer cost more for writing and adding up a chunk's sums than a twentieth of its products
@@ -183,11 +184,9 @@ def _panel_blocks(padded: Padded, axes: tuple[Axis, Axis, Axis], panels: int, pa
 
 
 @lru_cache(maxsize=1024)
-def plan_product(
-    source: tuple[int, ...], target: tuple[int, ...], filters: Triple, stride: Triple, padding: Padding,
-    dilation: Triple, groups: int, lanes: int, itemsize: int,
-) -> Product:  # fmt: skip
-    """Plan the gradient by weights (*filters, C / groups, K) from x of shape `source` and dy of shape `target`."""
+def plan_product(problem: ConvProblem, lanes: int, itemsize: int) -> Product:
+    """Plan the gradient by weights (*filter, C / groups, K) from x and dy."""
+    (source, target, filters, stride, padding, dilation, groups) = problem
     N, C, K = source[0], source[4], target[4]
     group_channels, group_filters, block_lanes = C // groups, K // groups, 2 * lanes
     whole_axes = [forward_axis(filters[i], stride[i], padding[i][0], dilation[i], target[i + 1]) for i in range(3)]
@@ -439,15 +438,12 @@ def _product_tasks(team, tiles, plan, x, dy, buffers, sums):
     share(team, plan.tasks, _product_task, (tiles, plan, x, dy, buffers, sums))
 
 
-def weight_gradient(
-    tiles: Tiles, x: np.ndarray, dy: np.ndarray, stride: Triple, padding: Padding, dilation: Triple, groups: int,
-    dw: np.ndarray,
-) -> None:  # fmt: skip
+def weight_gradient(tiles: Tiles, x: np.ndarray, dy: np.ndarray, problem: ConvProblem, dw: np.ndarray) -> None:
     """Fill dw (T, R, S, C / groups, K) from x (N, D, H, W, C) and dy (N, O, P, Q, K)."""
-    if applies(x.shape, dy.shape, dw.shape[:3], padding, stride, tiles.rows, x.itemsize):
-        pointwise_gradient(tiles, x, dy, stride, groups, dw.reshape(dw.shape[3:]))
+    if applies(problem, tiles.rows, x.itemsize):
+        pointwise_gradient(tiles, x, dy, problem, dw.reshape(dw.shape[3:]))
         return
-    plan = plan_product(x.shape, dy.shape, dw.shape[:3], stride, padding, dilation, groups, tiles.lanes, x.itemsize)
+    plan = plan_product(problem, tiles.lanes, x.itemsize)
     dtype, size = x.dtype, int(np.prod(plan.sums))
     threads = threads_for(plan.parallel)
     held = plan.scratch_x + plan.scratch_dy
@@ -463,4 +459,4 @@ def weight_gradient(
         call_parallel(plan.parallel, sum_merged, parts[:, 0], dw.shape[2], dw.shape[3], plan.padded.step[2], plan.merge,
                       rows)  # fmt: skip
     else:
-        call_parallel(plan.parallel, sum_panels, parts, plan.sums[1] // groups, rows)
+        call_parallel(plan.parallel, sum_panels, parts, plan.sums[1] // problem.groups, rows)

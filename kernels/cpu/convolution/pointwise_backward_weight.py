@@ -15,7 +15,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastcnn.kernels.cpu.convolution.axes import Padding, Triple
 from fastcnn.kernels.cpu.convolution.copy_padded import block_start
 from fastcnn.kernels.cpu.reduction.pixels import sum_chunks
 from fastcnn.kernels.cpu.runtime.compiler import jit
@@ -33,6 +32,7 @@ from fastcnn.kernels.cpu.simd.tile import (
     call_tile,
     call_transpose,
 )
+from fastcnn.kernels.problem import ConvProblem, Triple
 
 BLOCK_PIXELS = 448  # of one tile call: half as many cost 4% for calls, more leave L2; half where lines are read twice
 WORKING_BYTES = 720 * 1024  # of a task's sums and its block of x and dy, which should stay in L2
@@ -100,11 +100,9 @@ class Part(NamedTuple):
 
 
 @lru_cache(maxsize=1024)
-def applies(
-    source: tuple[int, ...], target: tuple[int, ...], filters: Triple, padding: Padding, stride: Triple, tile_rows: int,
-    itemsize: int,
-) -> bool:  # fmt: skip
+def applies(problem: ConvProblem, tile_rows: int, itemsize: int) -> bool:
     """Say whether filters have one tap, which meets no padding, and x serves where it lies."""
+    (source, target, filters, stride, padding, _, _) = problem
     inside = all(
         before == 0 and (count - 1) * step < size
         for (before, _), count, step, size in zip(padding, target[1:4], stride, source[1:4], strict=True)
@@ -189,11 +187,9 @@ def _step_between(offsets: np.ndarray) -> int | None:
 
 
 @lru_cache(maxsize=1024)
-def plan_pointwise(
-    source: tuple[int, ...], target: tuple[int, ...], stride: Triple, groups: int, tile_rows: int, lanes: int,
-    itemsize: int,
-) -> Pointwise:  # fmt: skip
-    """Plan the gradient (C / groups, K) from x of shape `source` and dy of shape `target`."""
+def plan_pointwise(problem: ConvProblem, tile_rows: int, lanes: int, itemsize: int) -> Pointwise:
+    """Plan the gradient (C / groups, K) from x and dy."""
+    (source, target, _, stride, _, _, groups) = problem
     C, K, M, wide = source[4], target[4], prod(target[:4]), MAX_VECTORS * lanes
     counts, x, dy = _views(source, target, stride)
     best = None
@@ -379,18 +375,16 @@ def _tasks(team, tiles, plan, a, b, buffers, epilogue, sums):
     share(team, plan.tasks, _task, (tiles, plan, a, b, buffers, epilogue, sums))
 
 
-def pointwise_gradient(
-    tiles: Tiles, x: np.ndarray, dy: np.ndarray, stride: Triple, groups: int, dw: np.ndarray
-) -> None:
+def pointwise_gradient(tiles: Tiles, x: np.ndarray, dy: np.ndarray, problem: ConvProblem, dw: np.ndarray) -> None:
     """Fill dw (C / groups, K) from x (N, D, H, W, C) and dy (N, O, P, Q, K)."""
-    plan = plan_pointwise(x.shape, dy.shape, stride, groups, tiles.rows, tiles.lanes, x.itemsize)
+    plan = plan_pointwise(problem, tiles.rows, tiles.lanes, x.itemsize)
     threads, held = threads_for(plan.parallel), plan.scratch
     buffers = scratch("source", threads * held, x.dtype)[: threads * held].reshape(threads, held)
     sums = dw.reshape(-1)
     if plan.chunks > 1:
         sums = scratch("partial", plan.chunks * dw.size, x.dtype)[: plan.chunks * dw.size]
     a, b = (dy, x) if plan.swapped else (x, dy)
-    aligned = dy.shape[4] // groups % tiles.lanes == 0 and streams(sums, lanes=tiles.lanes)
+    aligned = dy.shape[4] // problem.groups % tiles.lanes == 0 and streams(sums, lanes=tiles.lanes)
     call_parallel(plan.parallel, _tasks, tiles, plan, a.reshape(-1), b.reshape(-1), buffers,
                   PAST_CACHES if aligned else 0, sums)  # fmt: skip
     if plan.chunks > 1:

@@ -17,7 +17,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastcnn.kernels.cpu.convolution.axes import Triple
 from fastcnn.kernels.cpu.convolution.direct_plan import Gather
 from fastcnn.kernels.cpu.runtime.compiler import jit
 from fastcnn.kernels.cpu.runtime.launch import call_parallel, threads_for
@@ -36,6 +35,7 @@ from fastcnn.kernels.cpu.simd.tile import (
     call_transpose,
     zero_bytes,
 )
+from fastcnn.kernels.problem import ConvProblem, Triple
 
 PRODUCT_BYTES = 192 * 1024  # of a block of products: with the weights' panel and the target's rows they stay in L2
 FEW_PIXELS = 28  # two tiles: a task of fewer takes several images
@@ -71,13 +71,13 @@ class Scatter(NamedTuple):
 
 
 @lru_cache(maxsize=1024)
-def plan_scatter(
-    source: tuple[int, ...], target: tuple[int, ...], filters: Triple, stride: Triple, before: Triple,
-    dilation: Triple, groups: int, lanes: int, tile_rows: int, itemsize: int,
-) -> Scatter:  # fmt: skip
-    """Plan the scatter from an array of shape `source` (N, D, H, W, C) into one of shape `target` (N, O, P, Q, K)."""
-    N, D, H, W, C = source
-    _, O, P, Q, K = target
+def plan_scatter(problem: ConvProblem, transposed: bool, lanes: int, tile_rows: int, itemsize: int) -> Scatter:
+    """Plan the scatter of an input gradient, or of a forward pass at stride 1 as one with the filter rotated."""
+    (_, _, filters, stride, padding, dilation, groups) = problem
+    (N, D, H, W, C), (_, O, P, Q, K) = problem.ends(transposed)
+    before = [pair[0] for pair in padding]
+    if not transposed:
+        before = [(filters[i] - 1) * dilation[i] - before[i] for i in range(3)]
     reduce, out, block = C // groups, K // groups, 2 * lanes
     panels = -(-prod(filters) * out // block)
     pitch = groups * panels * block
@@ -314,14 +314,15 @@ def _scatter_tasks(team, tiles, plan, source, packed, bias, epilogue, buffers, t
 
 
 def scatter(
-    tiles: Tiles, source: np.ndarray, w: np.ndarray, bias: np.ndarray | None, plan: Scatter, groups: int,
-    transposed: bool, epilogue: int, target: np.ndarray,
+    tiles: Tiles, source: np.ndarray, w: np.ndarray, bias: np.ndarray | None, problem: ConvProblem, transposed: bool,
+    epilogue: int, target: np.ndarray,
 ) -> None:  # fmt: skip
-    """Run a planned scatter of source into target through the filter w (T, R, S, C / groups, K).
+    """Fill target with the scattered products of source and the filter w (T, R, S, C / groups, K).
 
     `transposed` is the gradient by the input; else the filter is turned around for a forward pass at stride 1.
     """
-    dtype, block = source.dtype, 2 * tiles.lanes
+    dtype, block, groups = source.dtype, 2 * tiles.lanes, problem.groups
+    plan = plan_scatter(problem, transposed, tiles.lanes, tiles.rows, source.itemsize)
     flat = w.reshape(-1, w.shape[3], w.shape[4])
     reduce = source.shape[4] // groups
     panels = packed("weights", w, groups * plan.panels * reduce * block, dtype)

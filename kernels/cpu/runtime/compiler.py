@@ -35,6 +35,7 @@ if config.DISABLE_JIT:
     )
 
 ROOM = Path(__file__).resolve().parents[1]
+BESIDE = ("problem", "sampling")  # modules that the rooms share
 OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
 
 
@@ -109,7 +110,7 @@ def host() -> tuple[str, str]:
 def build_name() -> str:
     """Return the name of the folder of this build's machine code."""
     digest = hashlib.sha256()
-    for path in (*sorted(ROOM.rglob("*.py")), ROOM.parent / "sampling.py"):
+    for path in (*sorted(ROOM.rglob("*.py")), *(ROOM.parent / f"{name}.py" for name in BESIDE)):
         digest.update(path.relative_to(ROOM.parent).as_posix().encode() + b"\0" + path.read_bytes())
     digest.update(repr((host(), numba.__version__, llvmlite.__version__, sys.version_info[:2])).encode())
     return "kernels-" + digest.hexdigest()[:20]

@@ -13,7 +13,6 @@ from typing import NamedTuple
 import numpy as np
 from numba.np.unsafe.ndarray import to_fixed_tuple
 
-from fastcnn.kernels.cpu.convolution.axes import Padding, Triple
 from fastcnn.kernels.cpu.convolution.depthwise.code import Pattern, call_gradients, gradients_code, most_sums
 from fastcnn.kernels.cpu.convolution.depthwise.forward import Met, lanes_of, segments_of
 from fastcnn.kernels.cpu.reduction.pixels import sum_panels
@@ -22,7 +21,8 @@ from fastcnn.kernels.cpu.runtime.launch import call_parallel
 from fastcnn.kernels.cpu.runtime.parallel import share
 from fastcnn.kernels.cpu.runtime.partition import MIN_TASKS, SERIAL_FLOPS, blocks_of
 from fastcnn.kernels.cpu.runtime.workspace import scratch
-from fastcnn.kernels.cpu.simd.tile import zero_bytes
+from fastcnn.kernels.cpu.simd.tile import Tiles, zero_bytes
+from fastcnn.kernels.problem import ConvProblem, Triple
 
 BLOCK_VECTORS = 8  # of output channels of a task, at most
 BAND_BYTES = 128 * 1024  # of one vector's source, which is read for all rows of taps that registers hold
@@ -66,13 +66,10 @@ def _bands(heights: list[Met], most: int) -> list[tuple[int, int, int, int, int]
 
 
 @lru_cache(maxsize=1024)
-def plan_gradient(
-    source: tuple[int, ...], target: tuple[int, ...], filters: Triple, stride: Triple, padding: Padding,
-    dilation: Triple, groups: int, lanes: int, dtype: np.dtype,
-) -> LanewiseGradient:  # fmt: skip
-    """Plan the gradient by weights from x of shape `source` and dy of shape `target`."""
-    reduce, out, (depths, heights, widths), period, units, unit_in, ragged = lanes_of(
-        source, target, filters, stride, padding, dilation, groups, False, lanes)  # fmt: skip
+def plan_gradient(problem: ConvProblem, lanes: int, dtype: np.dtype) -> LanewiseGradient:
+    """Plan the gradient by weights from x and dy."""
+    (source, target, filters, stride, _, dilation, _) = problem
+    reduce, out, (depths, heights, widths), period, units, unit_in, ragged = lanes_of(problem, False, lanes)
     band_bytes = BAND_BYTES if reduce == 1 else REPEATED_BAND_BYTES
     bands = _bands(heights, max(1, band_bytes // (source[3] * lanes * dtype.itemsize * stride[1])))
     taps = blocks_of(filters[2], most_sums())[0]
@@ -171,13 +168,11 @@ def _tasks(team, lanes, plan, x, dy, partials):
     share(team, plan.tasks, _task, (lanes, plan, x, dy, partials))
 
 
-def lanewise_gradient(
-    x: np.ndarray, dy: np.ndarray, stride: Triple, padding: Padding, dilation: Triple, groups: int, lanes: int,
-    dw: np.ndarray,
-) -> None:  # fmt: skip
+def lanewise_gradient(tiles: Tiles, x: np.ndarray, dy: np.ndarray, problem: ConvProblem, dw: np.ndarray) -> None:
     """Fill dw (T, R, S, C / groups, K) from x (N, D, H, W, C) and dy (N, O, P, Q, K)."""
-    dtype, vectors, rows = x.dtype, -(-dy.shape[4] // lanes), dw.size // dw.shape[4]
-    plan = plan_gradient(x.shape, dy.shape, dw.shape[:3], stride, padding, dilation, groups, lanes, dtype)
+    dtype, lanes = x.dtype, tiles.lanes
+    vectors, rows = -(-dy.shape[4] // lanes), dw.size // dw.shape[4]
+    plan = plan_gradient(problem, lanes, dtype)
     held = plan.chunks * vectors * rows * lanes
     partial = scratch("partial", held, dtype)[:held].reshape(plan.chunks, vectors, rows, lanes)
     call_parallel(plan.parallel, _tasks, lanes, plan, x, dy, partial)

@@ -15,7 +15,6 @@ from typing import NamedTuple
 import numpy as np
 from numba.np.unsafe.ndarray import to_fixed_tuple
 
-from fastcnn.kernels.cpu.convolution.axes import Padding, Triple
 from fastcnn.kernels.cpu.convolution.depthwise.code import (
     Pattern,
     call_products,
@@ -32,7 +31,9 @@ from fastcnn.kernels.cpu.runtime.partition import MIN_TASKS, blocks_of
 from fastcnn.kernels.cpu.runtime.workspace import packed, scratch
 from fastcnn.kernels.cpu.simd.epilogue import finish, in_memory, stored
 from fastcnn.kernels.cpu.simd.streaming import streams
+from fastcnn.kernels.cpu.simd.tile import Tiles
 from fastcnn.kernels.cpu.simd.vector import vector_registers
+from fastcnn.kernels.problem import ConvProblem, Triple
 
 SOURCE_BYTES = 512 * 1024  # of the rows that a row of outputs meets, in one task's channels
 FETCH_BYTES = 16 * 1024 * 1024  # of both arrays: more does not stay in caches, and is fetched ahead
@@ -141,11 +142,10 @@ def bands_of(
     return pattern, np.array(found, np.int64)
 
 
-def lanes_of(
-    source: tuple[int, ...], target: tuple[int, ...], filters: Triple, stride: Triple, padding: Padding,
-    dilation: Triple, groups: int, transposed: bool, lanes: int,
-) -> Lanes:  # fmt: skip
-    """Return how an array of shape `target` meets one of shape `source`; `transposed`: as dx meets dy."""
+def lanes_of(problem: ConvProblem, transposed: bool, lanes: int) -> Lanes:
+    """Return how the outputs meet their source; `transposed`: as dx meets dy."""
+    (_, _, filters, stride, padding, dilation, groups) = problem
+    source, target = problem.ends(transposed)
     reduce, out = source[4] // groups, target[4] // groups
     depths, heights, widths = (
         meetings(target[i + 1], filters[i], stride[i], padding[i][0], dilation[i], source[i + 1], transposed)
@@ -213,13 +213,11 @@ def _table(met: list[Met], taps: int) -> np.ndarray:
 
 
 @lru_cache(maxsize=1024)
-def plan_lanewise(
-    source: tuple[int, ...], target: tuple[int, ...], filters: Triple, stride: Triple, padding: Padding,
-    dilation: Triple, groups: int, transposed: bool, lanes: int, dtype: np.dtype,
-) -> Lanewise:  # fmt: skip
-    """Plan the sweep from an array of shape `source` into one of shape `target`; `transposed`: from dy into dx."""
-    reduce, out, (depths, heights, widths), period, units, unit_in, ragged = lanes_of(
-        source, target, filters, stride, padding, dilation, groups, transposed, lanes)  # fmt: skip
+def plan_lanewise(problem: ConvProblem, transposed: bool, lanes: int, dtype: np.dtype) -> Lanewise:
+    """Plan the sweep from x into y; `transposed`: from dy into dx."""
+    (_, _, filters, stride, padding, dilation, _) = problem
+    source, target = problem.ends(transposed)
+    reduce, out, (depths, heights, widths), period, units, unit_in, ragged = lanes_of(problem, transposed, lanes)
     both = int(np.prod(source) + np.prod(target)) * dtype.itemsize
     high, most = _tile_shape(filters, stride[1], reduce, out, transposed, target, both > FETCH_BYTES)
     pattern, bands = bands_of(target[2], high, filters[1], stride[1], padding[1][0], dilation[1], source[2], transposed)
@@ -364,17 +362,16 @@ def _tasks(team, lanes, plan, source, packed, bias, epilogue, tables, target):
 
 
 def lanewise(
-    source: np.ndarray, w: np.ndarray, bias: np.ndarray | None, stride: Triple, padding: Padding, dilation: Triple,
-    groups: int, lanes: int, transposed: bool, epilogue: int, target: np.ndarray,
+    tiles: Tiles, source: np.ndarray, w: np.ndarray, bias: np.ndarray | None, problem: ConvProblem, transposed: bool,
+    epilogue: int, target: np.ndarray,
 ) -> None:  # fmt: skip
     """Fill target with the convolution of source by w; with `transposed`, source is dy and target is dx.
 
     Where the epilogue measures, `bias` (blocks, pitch) holds a record (`statistics_code.py`) for every block.
     """
-    dtype, K = source.dtype, target.shape[4]
-    plan = plan_lanewise(source.shape, target.shape, w.shape[:3], stride, padding, dilation, groups, transposed, lanes,
-                         dtype)  # fmt: skip
-    reduce = source.shape[4] // groups
+    dtype, K, lanes = source.dtype, target.shape[4], tiles.lanes
+    plan = plan_lanewise(problem, transposed, lanes, dtype)
+    reduce = source.shape[4] // problem.groups
     vectors = packed("weights", w, -(-K // lanes) * lanes * w[..., 0, 0].size * reduce, dtype)
     call_serial(_pack, w.reshape(-1, w.shape[3], w.shape[4]), reduce, w.shape[2], transposed, lanes, vectors, packs=w)
     add = np.zeros((1, K), dtype) if bias is None else bias.reshape(-1, bias.shape[-1])

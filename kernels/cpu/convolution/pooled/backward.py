@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastcnn.kernels.cpu.convolution.axes import Padding, Triple
 from fastcnn.kernels.cpu.convolution.pooled import few_channels
 from fastcnn.kernels.cpu.convolution.pooled.plan import plan_conv_pool, source_address
 from fastcnn.kernels.cpu.runtime.compiler import jit
@@ -27,6 +26,7 @@ from fastcnn.kernels.cpu.simd.tile import (
     tiles,
     zero_bytes,
 )
+from fastcnn.kernels.problem import ConvProblem, Triple
 
 GRADIENT_CHUNKS = 32  # groups of images that sum dw by themselves: enough for 16 threads, few enough to add up
 LISTED = 1 << 12  # patches of a list, which stays in the caches
@@ -225,8 +225,8 @@ def _add_chunks(team, partial_w, partial_b, dw, db):
 
 
 def conv_pool_backward(
-    x: np.ndarray, w: np.ndarray, dy: np.ndarray, winner: np.ndarray, stride: Triple, padding: Padding,
-    dilation: Triple, window: Triple, dx: np.ndarray | None, dw: np.ndarray, db: np.ndarray | None,
+    x: np.ndarray, w: np.ndarray, dy: np.ndarray, winner: np.ndarray, problem: ConvProblem, window: Triple,
+    dx: np.ndarray | None, dw: np.ndarray, db: np.ndarray | None,
 ) -> None:  # fmt: skip
     """Fill dw and (where they are given) db and dx from dy, visiting only the outputs that `winner` names."""
     code = tiles(x.dtype)
@@ -235,10 +235,10 @@ def conv_pool_backward(
             if gradient is not None:
                 gradient.fill(0)
         return
-    if dx is None and few_channels.suits_backward(x.shape, dy.shape, w.shape[:3], window, x.itemsize):
-        few_channels.backward_weight(x, dy, winner, stride, padding, dilation, window, dw, db)
+    if dx is None and few_channels.suits_backward(problem, window, x.itemsize):
+        few_channels.backward_weight(x, dy, winner, problem, window, dw, db)
         return
-    plan = plan_conv_pool(x.shape, dy.shape, w.shape[:3], stride, padding, dilation, window, code.lanes)
+    plan = plan_conv_pool(problem, window, code.lanes)
     runs, run, K = plan.batch.size, plan.run, w.shape[4]
     wide = -(-run // code.lanes) * code.lanes
     packed = scratch("weights", K * runs * wide, x.dtype)

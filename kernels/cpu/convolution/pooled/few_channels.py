@@ -18,7 +18,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastcnn.kernels.cpu.convolution.axes import Padding, Triple, forward_axis
 from fastcnn.kernels.cpu.convolution.pooled.few_channels_code import (
     call_gradient,
     call_products,
@@ -28,12 +27,14 @@ from fastcnn.kernels.cpu.convolution.pooled.few_channels_code import (
     products_code,
     split_code,
 )
+from fastcnn.kernels.cpu.convolution.pooled.plan import pooled_axes, pooled_shape
 from fastcnn.kernels.cpu.runtime.compiler import jit
 from fastcnn.kernels.cpu.runtime.launch import call_parallel, threads_for
 from fastcnn.kernels.cpu.runtime.parallel import share
 from fastcnn.kernels.cpu.runtime.partition import SERIAL_FLOPS
 from fastcnn.kernels.cpu.runtime.workspace import scratch
 from fastcnn.kernels.cpu.simd.tile import MAX_VECTORS, tile_shape, zero_bytes
+from fastcnn.kernels.problem import ConvProblem, Triple
 
 CHUNKS = 32  # groups of images that sum dw by themselves
 PATCH_VECTORS = 2.5  # that are multiplied and added in the time that one row of one patch takes (measured)
@@ -57,22 +58,19 @@ class PlanesPlan(NamedTuple):
 
 
 @lru_cache(maxsize=256)
-def suits_forward(
-    source: tuple[int, ...], target: tuple[int, ...], filters: Triple, window: Triple, itemsize: int
-) -> bool:
-    """Say whether the stage from x of shape `source` to y of shape `target` is faster so than by tiles."""
-    lanes, used = _lanes(target[3], itemsize)
+def suits_forward(problem: ConvProblem, window: Triple, itemsize: int) -> bool:
+    """Say whether the stage is faster so than by tiles."""
+    K = problem.y[4]
+    lanes, used = _lanes(problem.y[3] // window[2], itemsize)
     panel, possible = MAX_VECTORS * lanes, most_channels(prod(window)) > 0
-    return possible and filters[2] * source[4] <= lanes and used > target[4] / (-(-target[4] // panel) * panel)
+    return possible and problem.filter[2] * problem.x[4] <= lanes and used > K / (-(-K // panel) * panel)
 
 
 @lru_cache(maxsize=256)
-def suits_backward(
-    source: tuple[int, ...], target: tuple[int, ...], filters: Triple, window: Triple, itemsize: int
-) -> bool:
+def suits_backward(problem: ConvProblem, window: Triple, itemsize: int) -> bool:
     """Say whether its gradient by the weights is faster so than by patches."""
-    lanes, used = _lanes(target[3], itemsize)
-    return filters[2] * source[4] * prod(window) <= PATCH_VECTORS * lanes * used
+    lanes, used = _lanes(problem.y[3] // window[2], itemsize)
+    return problem.filter[2] * problem.x[4] * prod(window) <= PATCH_VECTORS * lanes * used
 
 
 def _lanes(columns: int, itemsize: int) -> tuple[int, float]:
@@ -82,15 +80,11 @@ def _lanes(columns: int, itemsize: int) -> tuple[int, float]:
 
 
 @lru_cache(maxsize=64)
-def plan_planes(
-    source: tuple[int, ...], target: tuple[int, ...], filters: Triple, stride: Triple, padding: Padding,
-    dilation: Triple, window: Triple, dtype: np.dtype,
-) -> PlanesPlan:  # fmt: skip
-    """Plan the stage from x of shape `source` to y of shape `target`."""
+def plan_planes(problem: ConvProblem, window: Triple, dtype: np.dtype) -> PlanesPlan:
+    """Plan the stage of a convolution and windows of this size."""
+    (source, _, filters, stride, _, dilation, _) = problem
+    target, axes = pooled_shape(problem, window), pooled_axes(problem, window)
     _, lanes = tile_shape(dtype.itemsize)
-    axes = tuple(
-        forward_axis(filters[i], stride[i], padding[i][0], dilation[i], target[i + 1] * window[i]) for i in range(3)
-    )
     region = tuple((axis.outputs - 1) * axis.step + axis.extent for axis in axes)
     step = window[2] * stride[2]
     columns = -(-region[2] // step)
@@ -175,11 +169,11 @@ def _forward(team, plan, x, w, bias, buffers, leaders, y, winner):
 
 
 def forward(
-    x: np.ndarray, w: np.ndarray, b: np.ndarray | None, stride: Triple, padding: Padding, dilation: Triple,
-    window: Triple, y: np.ndarray, winner: np.ndarray,
+    x: np.ndarray, w: np.ndarray, b: np.ndarray | None, problem: ConvProblem, window: Triple, y: np.ndarray,
+    winner: np.ndarray,
 ) -> None:  # fmt: skip
     """Fill y and winner as `conv_pool_forward`."""
-    plan = plan_planes(x.shape, y.shape, w.shape[:3], stride, padding, dilation, window, x.dtype)
+    plan = plan_planes(problem, window, x.dtype)
     K, threads = w.shape[4], threads_for(plan.parallel)
     row = K * plan.places.shape[1] * plan.lanes
     buffers, leaders = _buffers(threads, plan.image + row, row, x.dtype)
@@ -268,11 +262,11 @@ def _backward(team, code, plan, x, dy, winner, buffers, leaders, partial_w, part
 
 
 def backward_weight(
-    x: np.ndarray, dy: np.ndarray, winner: np.ndarray, stride: Triple, padding: Padding, dilation: Triple,
-    window: Triple, dw: np.ndarray, db: np.ndarray | None,
+    x: np.ndarray, dy: np.ndarray, winner: np.ndarray, problem: ConvProblem, window: Triple, dw: np.ndarray,
+    db: np.ndarray | None,
 ) -> None:  # fmt: skip
     """Fill dw and (where it is given) db as `conv_pool_backward`."""
-    plan = plan_planes(x.shape, dy.shape, dw.shape[:3], stride, padding, dilation, window, x.dtype)
+    plan = plan_planes(problem, window, x.dtype)
     lanes, K, count, threads = plan.lanes, dw.shape[4], plan.offsets.shape[0], threads_for(plan.parallel)
     pixels, chunks = K * plan.places.size * lanes, min(x.shape[0], CHUNKS)
     held = chunks * K * count

@@ -6,11 +6,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastcnn.kernels.cpu.convolution.axes import Padding, Triple, forward_axis
+from fastcnn.kernels.cpu.convolution.axes import Axis, forward_axis
 from fastcnn.kernels.cpu.convolution.copy_padded import copy_padded
 from fastcnn.kernels.cpu.convolution.direct_plan import merged_pixels, runs_of
 from fastcnn.kernels.cpu.runtime.compiler import jit
 from fastcnn.kernels.cpu.runtime.partition import SERIAL_FLOPS
+from fastcnn.kernels.problem import ConvProblem, Shape, Triple
 
 
 class PoolPlan(NamedTuple):
@@ -31,25 +32,34 @@ class PoolPlan(NamedTuple):
     patches: np.ndarray  # offset of each window tap's patch in the padded x, and 0 for the tap where ReLU cut
     windows: np.ndarray  # offset of each window in the padded x
     run: int
-    filter_rows: (
-        np.ndarray
-    )  # offsets of the runs in a filter that is packed by channel, each filled up to whole vectors
+    filter_rows: np.ndarray  # offsets of the runs in a filter packed by channel, each filled up to whole vectors
     padded: bool
     image: int  # elements of one padded image
     parallel: bool
 
 
-@lru_cache(maxsize=256)
-def plan_conv_pool(
-    source: tuple[int, ...], target: tuple[int, ...], filters: Triple, stride: Triple, padding: Padding,
-    dilation: Triple, window: Triple, lanes: int,
-) -> PoolPlan:  # fmt: skip
-    """Plan the stage from x of shape `source` to y of shape `target`."""
-    _, D, H, W, C = source
-    Q, K = target[3], target[4]
-    axes = tuple(
-        forward_axis(filters[i], stride[i], padding[i][0], dilation[i], target[i + 1] * window[i]) for i in range(3)
+def pooled_shape(problem: ConvProblem, window: Triple) -> Shape:
+    """Return the shape of the convolution's outputs after pooling by whole windows side by side."""
+    sizes = (size // taps for size, taps in zip(problem.y[1:4], window, strict=True))
+    return (problem.y[0], *sizes, problem.y[4])
+
+
+def pooled_axes(problem: ConvProblem, window: Triple) -> tuple[Axis, ...]:
+    """Return the axes of the convolution's outputs that windows meet."""
+    _, _, filters, stride, padding, dilation, _ = problem
+    return tuple(
+        forward_axis(filters[i], stride[i], padding[i][0], dilation[i], problem.y[i + 1] // window[i] * window[i])
+        for i in range(3)
     )
+
+
+@lru_cache(maxsize=256)
+def plan_conv_pool(problem: ConvProblem, window: Triple, lanes: int) -> PoolPlan:
+    """Plan the stage of a convolution and windows of this size."""
+    filters, target = problem.filter, pooled_shape(problem, window)
+    _, D, H, W, C = problem.x
+    Q, K = target[3], target[4]
+    axes = pooled_axes(problem, window)
     depth, height, width = axes
     region = tuple((axis.outputs - 1) * axis.step + axis.extent for axis in axes)
     padded = any(axis.outside(size) for axis, size in zip(axes, (D, H, W), strict=True))
