@@ -61,6 +61,15 @@ for _ in range(3):
 print(y.sum(dtype=float))
 """
 
+SOFTMAX = """
+import numpy as np
+from fastcnn.kernels.cpu import activation
+x = np.random.default_rng(0).normal(0, 4, (2, 5000)).astype(np.float32)
+y = np.empty_like(x)
+activation.log_softmax_forward(x, y)
+print(*y.view(np.int32).sum(axis=1, dtype=float))
+"""
+
 WITHOUT_HOME = """
 import os, pwd
 def unknown(user):
@@ -163,6 +172,16 @@ def test_two_processes_fill_one_cache_at_once(house):
     one, two, three = finish(first), finish(second), finish(start(house, RELU))
     assert one[0] == two[0] == three[0] == 50_000 * 49_999 / 2
     assert three[1] == 1, "the third process compiled again"
+
+
+def test_inner_functions_from_the_cache_give_the_same_bits(house):
+    """What stands in a kernel is kept by itself, too: the next kernel that calls it takes it from there."""
+    right = finish(start(house, SOFTMAX))
+    kernels = [path for path in kept(house) if ".softmax_blocks." in path.name]
+    assert kernels
+    for path in kernels:
+        path.unlink()
+    assert finish(start(house, SOFTMAX)) == right
 
 
 def emptied(content):
