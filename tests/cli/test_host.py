@@ -1,6 +1,7 @@
 """The commands about this machine: `doctor` and `warmup`."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
