@@ -32,6 +32,8 @@ from fastcnn.shapes import (
     whole,
 )
 
+__all__ = ["Conv1d", "Conv2d", "Conv3d"]
+
 
 class FilterLayer(WeightedLayer):
     """What convolution and transposed convolution share: arguments, the check of inputs, the kernels' three axes.

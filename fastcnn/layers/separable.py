@@ -23,6 +23,8 @@ from fastcnn.layers.padding import NONE, PaddedInput
 from fastcnn.layers.weighted import Weights
 from fastcnn.shapes import IntOrAxes, Padding, whole
 
+__all__ = ["SeparableConv1d", "SeparableConv2d", "SeparableConv3d"]
+
 POINTWISE = ((1, 1, 1), NONE, (1, 1, 1), 1)  # stride, padding, dilation and groups of the second convolution
 
 
