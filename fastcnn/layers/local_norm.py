@@ -17,6 +17,8 @@ from fastcnn.layers.base import Bound, Call, Layer
 from fastcnn.layers.norm import positive
 from fastcnn.shapes import is_number, whole
 
+__all__ = ["LocalContrastNorm", "LocalResponseNorm"]
+
 MODES = ("both", "subtractive", "divisive")
 
 

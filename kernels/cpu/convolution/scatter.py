@@ -75,7 +75,7 @@ def plan_scatter(problem: ConvProblem, transposed: bool, lanes: int, tile_rows: 
     """Plan the scatter of an input gradient, or of a forward pass at stride 1 as one with the filter rotated."""
     (_, _, filters, stride, padding, dilation, groups) = problem
     (N, D, H, W, C), (_, O, P, Q, K) = problem.ends(transposed)
-    before = pair[0] for pair in padding
+    before = [pair[0] for pair in padding]
     if not transposed:
         before = [(filters[i] - 1) * dilation[i] - before[i] for i in range(3)]
     reduce, out, block = C // groups, K // groups, 2 * lanes
@@ -106,7 +106,7 @@ def plan_scatter(problem: ConvProblem, transposed: bool, lanes: int, tile_rows: 
         runs=runs,
         taps=filters,
         stride=stride,
-        before=before,
+        before=(before[0], before[1], before[2]),
         dilation=dilation,
         source=(N, D, H, W),
         target=(O, P, Q),
