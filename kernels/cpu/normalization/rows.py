@@ -304,5 +304,5 @@ def layer_norm_backward(
         call_parallel(x.size > SERIAL_ELEMENTS, short_rows_backward, code, x, dy, *how)
         return
     totals = scratch("norm totals", 2 * M, np.dtype(np.float64))[: 2 * M].reshape(M, 2)
-    how = gamma, statistics, rows, totals, sums, dx, dgamma, dbeta
-    call_parallel(x.size > SERIAL_ELEMENTS, normalize_rows_backward, x, dy, *how)
+    given = gamma, statistics, rows, totals, sums, dx, dgamma, dbeta
+    call_parallel(x.size > SERIAL_ELEMENTS, normalize_rows_backward, x, dy, *given)
