@@ -186,6 +186,71 @@ def test_rooms_have_the_same_operations_and_nothing_beside_them():
         assert beside - {"__pycache__"} == folders
 
 
+DEVICE_FOLDERS = ("layers", "losses", "engine", "optimizers", "training")
+TYPES = {
+    "dtype",
+    "ndarray",
+    "random",
+    "floating",
+    "errstate",
+    "float32",
+    "float64",
+    "int64",
+    "int32",
+    "int8",
+    "uint8",
+    "uint64",
+}
+"""Names of NumPy's that work on no array."""
+
+HOST_WORK = {
+    "first_values": {"ones", "zeros", "array"},
+    "check_targets": {"asarray", "ascontiguousarray", "where", "argwhere"},
+    "_are_probabilities": {"asarray"},
+    "check_probabilities": {"ascontiguousarray"},
+    "class_weights": {"array", "atleast_1d", "empty", "isfinite"},
+    "kernel_weights": {"append", "ones"},
+    "weights": {"arange", "exp", "square", "where"},
+    "check_exact": {"finfo"},
+    "_is_exact": {"array_equal"},
+    "targets_of": {"empty"},
+    "__setitem__": {"asarray"},
+    "forward": {"asarray", "shape"},
+    "bind": {"argsort", "ascontiguousarray", "broadcast_to", "ones"},
+    "__init__": {"append", "ones"},
+    "end": {"array", "zeros"},
+    "_check_all": {"ascontiguousarray"},
+    "_not_finite": {"isfinite"},
+    "_evaluate": {"arange"},
+}
+"""What functions do with NumPy: checks of what users give, first values and tables before they are uploaded, counts."""
+
+
+def numpy_uses(node: ast.AST, function: str = "") -> Iterator[tuple[str, str]]:
+    """Yield (function, name) for every name of NumPy's that works on arrays."""
+    function = node.name if isinstance(node, ast.FunctionDef) else function
+    if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "np" and node.attr not in TYPES:
+        yield function, node.attr
+    for child in ast.iter_child_nodes(node):
+        yield from numpy_uses(child, function)
+
+
+def test_the_engine_leaves_arrays_of_the_device_to_the_backend():
+    """`test_strict_device.py` runs the engine on arrays that NumPy cannot read; this says where it works at all."""
+    for folder in DEVICE_FOLDERS:
+        for path in files("fastcnn"):
+            if path.parent == ROOT / "fastcnn" / folder:
+                for function, name in numpy_uses(ast.parse(path.read_text())):
+                    assert name in HOST_WORK.get(function, ()), (path.name, function, name)
+
+
+def test_the_engine_knows_no_device_by_name():
+    for path in files("fastcnn"):
+        compared = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Compare)]
+        texts = {part.value for node in compared for part in ast.walk(node) if isinstance(part, ast.Constant)}
+        assert not texts & {"cpu", "reference"}, path
+
+
 WRITERS = {"files.py": "write_bytes", "plotting.py": "savefig"}  # the door, and a picture drawn into memory
 
 
@@ -199,27 +264,6 @@ def test_files_are_written_through_one_door():
 
 MOST_ARGUMENTS, MOST_LINES = 12, 60
 LONG = {  # functions of `kernels/` that still are longer: none is added
-    "cpu/conv_pool.py _forward",
-    "cpu/conv_pool.py _forward_image",
-    "cpu/convolution/backward_weight.py _add_patches",
-    "cpu/convolution/backward_weight.py _pack_dy",
-    "cpu/convolution/backward_weight.py _product_task",
-    "cpu/convolution/backward_weight.py _product_tasks",
-    "cpu/convolution/backward_weight.py plan_product",
-    "cpu/convolution/depthwise/forward.py _task",
-    "cpu/convolution/depthwise/forward.py _tasks",
-    "cpu/convolution/pointwise_backward_weight.py _task",
-    "cpu/convolution/pooled/backward.py _add_input_gradient",
-    "cpu/convolution/pooled/backward.py _add_weight_gradient",
-    "cpu/convolution/pooled/backward.py _backward",
-    "cpu/convolution/pooled/backward.py _gradient_chunk",
-    "cpu/convolution/pooled/few_channels.py _backward",
-    "cpu/convolution/pooled/few_channels.py _forward",
-    "cpu/convolution/pooled/few_channels.py _forward_image",
-    "cpu/convolution/pooled/few_channels.py _gradient_chunk",
-    "cpu/convolution/scatter.py _add_row",
-    "cpu/convolution/scatter.py _scatter_task",
-    "cpu/convolution/scatter.py _scatter_tasks",
     "cpu/normalization/groups_backward.py group_norm_backward",
     "reference/norm.py group_norm_backward",
 }

@@ -25,6 +25,21 @@ from fastcnn.errors import ArgumentError
 from fastcnn.layers.base import Adjustable, Bound, Call, Layer
 from fastcnn.shapes import is_number
 
+__all__ = [
+    "ELU",
+    "GELU",
+    "Abs",
+    "Hardswish",
+    "LeakyReLU",
+    "ReLU",
+    "ReLU6",
+    "SiLU",
+    "Sigmoid",
+    "SoftAbs",
+    "Softplus",
+    "Tanh",
+]
+
 
 class Activation(Layer):
     """A function of every element, by the stem of its kernels and the numbers that they take.

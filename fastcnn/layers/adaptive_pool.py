@@ -20,6 +20,17 @@ from fastcnn.layers.conv import five_axes
 from fastcnn.layers.node import Node
 from fastcnn.shapes import is_int, whole
 
+__all__ = [
+    "AdaptiveAvgPool1d",
+    "AdaptiveAvgPool2d",
+    "AdaptiveAvgPool3d",
+    "AdaptiveMaxPool1d",
+    "AdaptiveMaxPool2d",
+    "AdaptiveMaxPool3d",
+    "GlobalAvgPool",
+    "GlobalMaxPool",
+]
+
 SizeOrAxes = int | None | Sequence[int | None]
 
 

@@ -33,6 +33,8 @@ from fastcnn.layers.parameters import Store, claims, drawn
 from fastcnn.representation import written_call
 from fastcnn.seeding import default_generator
 
+__all__ = ["Layer"]
+
 if TYPE_CHECKING:
     from weakref import ReferenceType
 

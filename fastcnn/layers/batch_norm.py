@@ -26,6 +26,8 @@ from fastcnn.layers.base import UNBOUNDED, Adjustable, Bound, Bounds, Call, Grad
 from fastcnn.layers.norm import GroupedNorm
 from fastcnn.shapes import is_number, whole
 
+__all__ = ["BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "InstanceNorm1d", "InstanceNorm2d", "InstanceNorm3d"]
+
 
 def _momentum(value: object) -> float | None:
     """Return a momentum, or refuse what is none."""

@@ -33,6 +33,8 @@ from fastcnn.shapes import (
     whole,
 )
 
+__all__ = ["Conv1d", "Conv2d", "Conv3d"]
+
 T = TypeVar("T")
 
 

@@ -22,6 +22,8 @@ from fastcnn.layers.conv import FilterLayer
 from fastcnn.layers.padding import PaddedInput
 from fastcnn.shapes import IntOrAxes, Padding, compact, extent, per_axis, transposed_size
 
+__all__ = ["ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d"]
+
 
 class ConvTranspose(FilterLayer):
     """Transposed convolution with PyTorch's arguments, in PyTorch's order.

@@ -18,6 +18,8 @@ from fastcnn.errors import ArgumentError
 from fastcnn.layers.base import Adjustable, Bound, Call, Layer
 from fastcnn.shapes import is_number
 
+__all__ = ["Dropout", "Dropout1d", "Dropout2d", "Dropout3d"]
+
 # Seeds and steps are kept as floats of the layer: float32 holds whole numbers up to here.
 SEEDS = 1 << 24
 

@@ -14,6 +14,8 @@ from fastcnn.backend import Backend
 from fastcnn.layers.base import Bound, Call, Layer
 from fastcnn.shapes import whole
 
+__all__ = ["Gain"]
+
 
 class Gain(Layer):
     """y = weight[c] * x: a gain learned for each channel, 1 at first.

@@ -16,6 +16,8 @@ from fastcnn.layers.base import Bound, Call, Layer
 from fastcnn.layers.node import OPERATORS
 from fastcnn.shapes import is_int
 
+__all__ = ["Add", "Concat", "Multiply"]
+
 
 class Add(Layer):
     """The sum of two inputs or more, all of one shape; `a + b` on nodes.

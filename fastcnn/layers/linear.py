@@ -18,6 +18,8 @@ from fastcnn.layers.base import Bound, Call
 from fastcnn.layers.weighted import WeightedLayer, Weights, bias_config
 from fastcnn.shapes import whole
 
+__all__ = ["Linear"]
+
 
 class Linear(WeightedLayer):
     """A fully connected layer with PyTorch's arguments: y = x weight + bias.

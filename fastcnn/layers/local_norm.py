@@ -17,6 +17,8 @@ from fastcnn.layers.base import Bound, Call, Layer
 from fastcnn.layers.norm import positive
 from fastcnn.shapes import is_number, whole
 
+__all__ = ["LocalContrastNorm", "LocalResponseNorm"]
+
 MODES = ("both", "subtractive", "divisive")
 
 
@@ -159,7 +161,7 @@ class LocalContrastNorm(Layer):
     def bind(self, backend: Backend, xs: Sequence[Array], y: Array, training: bool = True) -> Bound:
         """Return the calls; the deviations live between them."""
         kernels, deviation = backend.local_norm, backend.empty(y.shape[:3], self.dtype)
-        tables = (self.weights(y.shape[1]), self.weights(y.shape[2]))
+        tables = [backend.from_host(self.weights(size)) for size in y.shape[1:3]]
         how = (*tables, self.mode != "divisive", self.mode != "subtractive", self.eps)
 
         def backward(dy: Array, dxs: Sequence[Array | None], grads: Mapping[str, Array]) -> list[Call]:

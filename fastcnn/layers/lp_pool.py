@@ -18,6 +18,8 @@ from fastcnn.layers.conv import five_axes
 from fastcnn.layers.pool import Pool
 from fastcnn.shapes import IntOrAxes, is_number
 
+__all__ = ["GaussianPool2d", "LPPool1d", "LPPool2d", "LPPool3d"]
+
 # A Gaussian's window reaches two standard deviations from its centre.
 SIGMAS_IN_A_WINDOW = 4
 

@@ -25,6 +25,8 @@ from fastcnn.errors import ArgumentError
 from fastcnn.layers.base import UNBOUNDED, Adjustable, Bound, Bounds, Call, GradientSums, Layer, Statistics
 from fastcnn.shapes import is_number, whole
 
+__all__ = ["GroupNorm", "LayerNorm"]
+
 FLOAT64 = np.dtype(np.float64)
 
 

@@ -21,6 +21,8 @@ from fastcnn.layers.conv import five_axes
 from fastcnn.layers.padding import check_mode, check_padded
 from fastcnn.shapes import Padding, Pairs, is_int, is_number, padding_pairs, whole
 
+__all__ = ["Pad", "PadChannels"]
+
 MODES = ("constant", "reflect", "replicate", "circular")
 
 

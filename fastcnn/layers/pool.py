@@ -20,6 +20,18 @@ from fastcnn.layers.conv import five_axes
 from fastcnn.layers.node import Node
 from fastcnn.shapes import IntOrAxes, compact, extent, output_size, per_axis, whole
 
+__all__ = [
+    "AvgPool1d",
+    "AvgPool2d",
+    "AvgPool3d",
+    "MaxPool1d",
+    "MaxPool2d",
+    "MaxPool3d",
+    "MaxPoolIndices1d",
+    "MaxPoolIndices2d",
+    "MaxPoolIndices3d",
+]
+
 # Up to so many taps a window's winner fits one byte.
 TAPS_IN_A_BYTE = 256
 

@@ -18,6 +18,8 @@ from fastcnn.layers.conv import five_axes
 from fastcnn.layers.pool import check_exact
 from fastcnn.shapes import IntOrAxes, compact, is_number, per_axis, whole
 
+__all__ = ["MaxUnpool1d", "MaxUnpool2d", "MaxUnpool3d", "Subsample", "Upsample"]
+
 RANKS = {"nearest": (1, 2, 3), "linear": (1,), "bilinear": (2,), "trilinear": (3,)}
 UNPADDED = ((0, 0),) * 3
 SMALL_OUTPUT = 128  # rows and columns of an image, together, up to which PyTorch takes the nearest pixels another way

@@ -24,6 +24,8 @@ from fastcnn.layers.padding import NONE
 from fastcnn.layers.weighted import Weights
 from fastcnn.shapes import IntOrAxes, Padding, whole
 
+__all__ = ["SeparableConv1d", "SeparableConv2d", "SeparableConv3d"]
+
 ONE = (1, 1, 1)
 
 

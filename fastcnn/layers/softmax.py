@@ -8,6 +8,8 @@ from fastcnn.arrays import Shape
 from fastcnn.errors import ArgumentError
 from fastcnn.layers.activation import Activation
 
+__all__ = ["LogSoftmax", "Softmax"]
+
 
 class Softmax(Activation):
     """y = exp(x) over the sum of exp(x) over the channels, pixel by pixel.

@@ -14,6 +14,8 @@ from fastcnn.errors import ArgumentError
 from fastcnn.layers.activation import Activation
 from fastcnn.layers.base import Bound, Call
 
+__all__ = ["Elementwise"]
+
 
 class Elementwise(Activation):
     """y = f(x), your own function of one number, and its derivative df(x).

@@ -16,6 +16,8 @@ from fastcnn.errors import ArgumentError
 from fastcnn.layers.base import Bound, Call, Layer
 from fastcnn.shapes import is_int
 
+__all__ = ["Flatten", "Identity", "Permute", "Reshape"]
+
 
 class View(Layer):
     """A layer whose output is its input, seen under another shape."""

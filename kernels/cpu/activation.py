@@ -2,33 +2,18 @@
 
 A NaN passes forward, and y may be x, dx may be dy. Each is a `Pair` of scalar functions
 (`elementwise/functions.py`), as a user's own are (`elementwise_forward`), and runs in the loops of
-`elementwise/map.py`.
+`elementwise/map.py`. Their entry points are made from the table of the pairs.
 """
 
 from functools import lru_cache
+from inspect import Parameter, Signature, signature
 from math import inf
 from types import FunctionType
 
 import numba
 
 from fastcnn.kernels.cpu.elementwise.bias_gradient import apply_gradient_sums
-from fastcnn.kernels.cpu.elementwise.functions import (
-    ABS,
-    CLIP,
-    ELU,
-    GELU,
-    GELU_TANH,
-    HARDSWISH,
-    LEAKY_RELU,
-    PAIRS,
-    RELU,
-    RELU6,
-    SIGMOID,
-    SILU,
-    SOFT_ABS,
-    SOFTPLUS,
-    TANH,
-)
+from fastcnn.kernels.cpu.elementwise.functions import CLIP, PAIRS
 from fastcnn.kernels.cpu.elementwise.map import Pair, apply, apply_gradient
 from fastcnn.kernels.cpu.gain import gain_backward_input, gain_backward_weight, gain_forward
 from fastcnn.kernels.cpu.normalization.chunks import UNBOUNDED
@@ -86,134 +71,36 @@ def backward_with_sums(kernel, kept, dy, numbers, db):
         apply_gradient_sums(PAIRS[kernel], kept, dy, db, *numbers)
 
 
-def relu_forward(x, y):
-    """Fill y with max(x, 0)."""
-    apply(RELU, x, y)
+def entry_points(kernel, pair):
+    """Return `<kernel>_forward(x, *numbers, y)` and `<kernel>_backward_input(kept, dy, *numbers, dx)` of a pair.
+
+    The names of the numbers, and whether x or y is kept, are those of the scalar functions.
+    """
+
+    def forward(x, *numbers_and_y):
+        *numbers, y = numbers_and_y
+        apply(pair, x, y, *numbers)
+
+    def backward_input(kept, dy, *numbers_and_dx):
+        *numbers, dx = numbers_and_dx
+        apply_gradient(pair, kept, dy, dx, *numbers)
+
+    (_, *numbers), (kept, *_) = (list(signature(part.py_func).parameters) for part in (pair.f, pair.g))
+    numbers = [name for name in numbers if name not in UNUSED]
+    for function, name, part, names in (
+        (forward, f"{kernel}_forward", pair.f, ["x", *numbers, "y"]),
+        (backward_input, f"{kernel}_backward_input", pair.g, [kept, "dy", *numbers, "dx"]),
+    ):
+        function.__name__ = function.__qualname__ = name
+        function.__doc__ = part.py_func.__doc__.replace("Return", f"Fill {names[-1]} with", 1)
+        function.__signature__ = Signature([Parameter(each, Parameter.POSITIONAL_OR_KEYWORD) for each in names])
+    return forward, backward_input
 
 
-def relu_backward_input(y, dy, dx):
-    """Fill dx with 0 where y <= 0, else with dy."""
-    apply_gradient(RELU, y, dy, dx)
+UNUSED = ("a", "b")  # what scalar functions call the numbers that they do without
 
-
-def relu6_forward(x, y):
-    """Fill y with min(max(x, 0), 6)."""
-    apply(RELU6, x, y)
-
-
-def relu6_backward_input(y, dy, dx):
-    """Fill dx with 0 where y <= 0 or y >= 6, else with dy."""
-    apply_gradient(RELU6, y, dy, dx)
-
-
-def leaky_relu_forward(x, slope, y):
-    """Fill y with x where it is positive, else with slope * x."""
-    apply(LEAKY_RELU, x, y, slope)
-
-
-def leaky_relu_backward_input(x, dy, slope, dx):
-    """Fill dx with dy where x is positive, else with slope * dy."""
-    apply_gradient(LEAKY_RELU, x, dy, dx, slope)
-
-
-def elu_forward(x, alpha, y):
-    """Fill y with x where it is positive, else with alpha * (exp(x) - 1)."""
-    apply(ELU, x, y, alpha)
-
-
-def elu_backward_input(x, dy, alpha, dx):
-    """Fill dx with dy where x is positive, else with alpha * exp(x) * dy."""
-    apply_gradient(ELU, x, dy, dx, alpha)
-
-
-def sigmoid_forward(x, y):
-    """Fill y with 1 / (1 + exp(-x))."""
-    apply(SIGMOID, x, y)
-
-
-def sigmoid_backward_input(y, dy, dx):
-    """Fill dx with dy * y * (1 - y)."""
-    apply_gradient(SIGMOID, y, dy, dx)
-
-
-def tanh_forward(x, y):
-    """Fill y with tanh(x)."""
-    apply(TANH, x, y)
-
-
-def tanh_backward_input(y, dy, dx):
-    """Fill dx with dy * (1 - y^2)."""
-    apply_gradient(TANH, y, dy, dx)
-
-
-def silu_forward(x, y):
-    """Fill y with x * s(x)."""
-    apply(SILU, x, y)
-
-
-def silu_backward_input(x, dy, dx):
-    """Fill dx with dy * (s + x s (1 - s)), s = s(x)."""
-    apply_gradient(SILU, x, dy, dx)
-
-
-def gelu_forward(x, y):
-    """Fill y with x * P(x)."""
-    apply(GELU, x, y)
-
-
-def gelu_backward_input(x, dy, dx):
-    """Fill dx with dy * (P(x) + x p(x)), p the normal density."""
-    apply_gradient(GELU, x, dy, dx)
-
-
-def gelu_tanh_forward(x, y):
-    """Fill y with x / 2 * (1 + tanh(u)), u = sqrt(2 / pi) (x + 0.044715 x^3)."""
-    apply(GELU_TANH, x, y)
-
-
-def gelu_tanh_backward_input(x, dy, dx):
-    """Fill dx with dy times the slope of `gelu_tanh_forward`."""
-    apply_gradient(GELU_TANH, x, dy, dx)
-
-
-def hardswish_forward(x, y):
-    """Fill y with x * min(max(x + 3, 0), 6) / 6."""
-    apply(HARDSWISH, x, y)
-
-
-def hardswish_backward_input(x, dy, dx):
-    """Fill dx with dy * (x / 3 + 1 / 2) between -3 and 3, below with 0 and above with dy."""
-    apply_gradient(HARDSWISH, x, dy, dx)
-
-
-def softplus_forward(x, k, threshold, y):
-    """Fill y with log(1 + exp(k x)) / k, or with x where k x > threshold."""
-    apply(SOFTPLUS, x, y, k, threshold)
-
-
-def softplus_backward_input(x, dy, k, threshold, dx):
-    """Fill dx with dy * s(k x), or with dy where k x > threshold."""
-    apply_gradient(SOFTPLUS, x, dy, dx, k, threshold)
-
-
-def abs_forward(x, y):
-    """Fill y with |x|."""
-    apply(ABS, x, y)
-
-
-def abs_backward_input(x, dy, dx):
-    """Fill dx with dy * sign(x)."""
-    apply_gradient(ABS, x, dy, dx)
-
-
-def soft_abs_forward(x, k, y):
-    """Fill y with (2 / k) log cosh(k x / 2)."""
-    apply(SOFT_ABS, x, y, k)
-
-
-def soft_abs_backward_input(x, dy, k, dx):
-    """Fill dx with dy * tanh(k x / 2)."""
-    apply_gradient(SOFT_ABS, x, dy, dx, k)
+for _kernel, _pair in PAIRS.items():
+    globals()[f"{_kernel}_forward"], globals()[f"{_kernel}_backward_input"] = entry_points(_kernel, _pair)
 
 
 USERS_KEPT = 64  # functions of users whose loops are kept

@@ -70,46 +70,48 @@ def _reduce_taps(z, taps, leader, y, winner):
         y[np.uintp(i)] = 0 if v <= 0 else v
 
 
-@jit(inner=True)
-def _forward_row(addresses, lanes, a, packed, bias, channels, batch, run, a_rows, c_rows, z):
+@jit(inner=True, inline=True)
+def _forward_row(tiles, plan, a, packed, bias, channels, z):
     """Fill z (window taps, Q, K) with the convolution outputs of one pooled row, from the source at address a."""
-    itemsize, tile_rows, block = z.itemsize, addresses.shape[0] - 1, 2 * lanes
-    pixels = a_rows.size
-    tiles_needed = (pixels + tile_rows - 1) // tile_rows
+    itemsize, lanes, block, run, pixels = z.itemsize, tiles.lanes, 2 * tiles.lanes, plan.forward_run, plan.a_rows.size
+    a_rows, c_rows, batch, runs = (
+        plan.a_rows.ctypes.data,
+        plan.c_rows.ctypes.data,
+        plan.batch.ctypes.data,
+        plan.batch.size,
+    )
+    tiles_needed = (pixels + tiles.rows - 1) // tiles.rows
     for k in range(0, channels, block):
         wide = min(block, channels - k)
         vectors = (wide + lanes - 1) // lanes
         for i in range(tiles_needed):
             m, after = pixels * i // tiles_needed, pixels * (i + 1) // tiles_needed
             call_tile(
-                addresses[after - m, vectors], a, a_rows.ctypes.data + 8 * m, batch.ctypes.data, 1,
-                packed.ctypes.data + itemsize * k * batch.size * run, run * block, block,
-                z.ctypes.data + itemsize * k, c_rows.ctypes.data + 8 * m, run, batch.size,
-                bias.ctypes.data + itemsize * k if bias.size > 0 else 0, wide - (vectors - 1) * lanes, 0, 0, a,
-                c_rows.ctypes.data, 0,
+                tiles.addresses[after - m, vectors], a, a_rows + 8 * m, batch, 1,
+                packed.ctypes.data + itemsize * k * runs * run, run * block, block, z.ctypes.data + itemsize * k,
+                c_rows + 8 * m, run, runs, bias.ctypes.data + itemsize * k if bias.size > 0 else 0,
+                wide - (vectors - 1) * lanes, 0, 0, a, c_rows, 0,
             )  # fmt: skip
 
 
 @jit(inner=True)
-def _forward_image(n, thread, addresses, lanes, x, packed, bias, channels, numbers, batch, run, a_rows, c_rows, image,
-                   buffers, leaders, y_rows, winner_rows):  # fmt: skip
-    taps, jump_d, jump_h = numbers[1], numbers[10], numbers[11]
-    a = source_address(x, n, numbers, buffers[thread, :image])
+def _forward_image(n, thread, tiles, plan, x, packed, bias, channels, buffers, leaders, y_rows, winner_rows):
+    image, (jump_d, jump_h) = plan.image if plan.padded else 0, plan.jump
+    a = source_address(plan, x, n, buffers[thread, :image])
     z = buffers[thread, image:]
     for o in range(y_rows.shape[1]):
         for p in range(y_rows.shape[2]):
             window = a + x.itemsize * (o * jump_d + p * jump_h)
-            _forward_row(addresses, lanes, window, packed, bias, channels, batch, run, a_rows, c_rows, z)
-            _reduce_taps(z, taps, leaders[thread], y_rows[n, o, p], winner_rows[n, o, p])
+            _forward_row(tiles, plan, window, packed, bias, channels, z)
+            _reduce_taps(z, plan.window_taps, leaders[thread], y_rows[n, o, p], winner_rows[n, o, p])
 
 
 @jit
-def _forward(team, addresses, lanes, x, packed, bias, channels, numbers, batch, run, a_rows, c_rows, image, buffers,
-             leaders, y, winner):  # fmt: skip
+def _forward(team, tiles, plan, x, packed, bias, channels, buffers, leaders, y, winner):
     N, O, P, Q, K = y.shape
     rows = (N, O, P, Q * K)
-    share(team, N, _forward_image, (addresses, lanes, x, packed, bias, channels, numbers, batch, run, a_rows, c_rows,
-                                    image, buffers, leaders, y.reshape(rows), winner.reshape(rows)))  # fmt: skip
+    share(team, N, _forward_image, (tiles, plan, x, packed, bias, channels, buffers, leaders, y.reshape(rows),
+                                    winner.reshape(rows)))  # fmt: skip
 
 
 @jit(inner=True)
@@ -153,9 +155,8 @@ def conv_pool_forward(
     packed, bias = pack_filter(code, w, b, plan.taps, 1, False, plan.batch.size, plan.merge, plan.merge_step)
     threads = threads_for(plan.parallel)
     image, row = plan.image if plan.padded else 0, y.shape[3] * y.shape[4]
-    held = image + plan.numbers[1] * row
+    held = image + plan.window_taps * row
     buffers = scratch("source", threads * held, x.dtype)[: threads * held].reshape(threads, held)
     leaders = scratch("leaders", threads * row, np.dtype(np.int32))[: threads * row].reshape(threads, row)
-    call_parallel(plan.parallel, _forward, code.addresses, code.lanes, x, packed, bias, plan.merge * w.shape[4],
-                  plan.numbers, plan.batch, plan.forward_run, plan.a_rows, plan.c_rows, image, buffers, leaders, y,
+    call_parallel(plan.parallel, _forward, code, plan, x, packed, bias, plan.merge * w.shape[4], buffers, leaders, y,
                   winner)  # fmt: skip

@@ -4,12 +4,17 @@ import numpy as np
 import pytest
 
 import fastcnn as fc
+from fastcnn.layers.activation import Activation
 
 NAN = np.nan
-SLOPES = [  # of the layer at NaN
+OF_PIECES = [  # functions of pieces: the slope of the layer at NaN
     (fc.ReLU, (), 1), (fc.ReLU6, (), 1), (fc.ELU, (0.7,), 1), (fc.Hardswish, (), 1), (fc.LeakyReLU, (0.2,), 0.2),
-    (fc.Abs, (), 0), (fc.Sigmoid, (), NAN), (fc.Tanh, (), NAN), (fc.SiLU, (), NAN), (fc.GELU, (), NAN),
-    (fc.GELU, ("tanh",), NAN), (fc.Softplus, (), NAN), (fc.SoftAbs, (), NAN),
+    (fc.Abs, (), 0),
+]  # fmt: skip
+ACTIVATIONS = [kind for kind in fc.layers.LAYERS.values() if issubclass(kind, Activation) and kind.pointwise]
+SLOPES = [
+    *OF_PIECES, (fc.GELU, ("tanh",), NAN),
+    *((kind, (), NAN) for kind in ACTIVATIONS if kind not in [piecewise for piecewise, *_ in OF_PIECES]),
 ]  # fmt: skip
 CLIPS = [fc.ReLU, fc.ReLU6]
 

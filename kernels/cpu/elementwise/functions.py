@@ -239,23 +239,20 @@ def soft_abs_gradient(x, dy, k, b):
     return dy * tanh(like(x, 0.5) * k * x)
 
 
-RELU = Pair(relu, relu_gradient)
-RELU6 = Pair(relu6, relu6_gradient)
 CLIP = Pair(clip, add_clip)  # no gradient: a sum, which takes a second array as a gradient does
-LEAKY_RELU = Pair(leaky_relu, leaky_relu_gradient)
-ELU = Pair(elu, elu_gradient)
-SIGMOID = Pair(sigmoid, sigmoid_gradient)
-TANH = Pair(hyperbolic_tangent, tanh_gradient)
-SILU = Pair(silu, silu_gradient)
-GELU = Pair(gelu, gelu_gradient)
-GELU_TANH = Pair(gelu_tanh, gelu_tanh_gradient)
-HARDSWISH = Pair(hardswish, hardswish_gradient)
-SOFTPLUS = Pair(softplus, softplus_gradient)
-ABS = Pair(absolute, absolute_gradient)
-SOFT_ABS = Pair(soft_abs, soft_abs_gradient)
 
-PAIRS = {
-    "relu": RELU, "relu6": RELU6, "leaky_relu": LEAKY_RELU, "elu": ELU, "sigmoid": SIGMOID, "tanh": TANH, "silu": SILU,
-    "gelu": GELU, "gelu_tanh": GELU_TANH, "hardswish": HARDSWISH, "softplus": SOFTPLUS, "abs": ABS,
-    "soft_abs": SOFT_ABS,
-}  # fmt: skip
+PAIRS = {  # an activation is a row of this table: its entry points are made from it
+    "relu": Pair(relu, relu_gradient),
+    "relu6": Pair(relu6, relu6_gradient),
+    "leaky_relu": Pair(leaky_relu, leaky_relu_gradient),
+    "elu": Pair(elu, elu_gradient),
+    "sigmoid": Pair(sigmoid, sigmoid_gradient),
+    "tanh": Pair(hyperbolic_tangent, tanh_gradient),
+    "silu": Pair(silu, silu_gradient),
+    "gelu": Pair(gelu, gelu_gradient),
+    "gelu_tanh": Pair(gelu_tanh, gelu_tanh_gradient),
+    "hardswish": Pair(hardswish, hardswish_gradient),
+    "softplus": Pair(softplus, softplus_gradient),
+    "abs": Pair(absolute, absolute_gradient),
+    "soft_abs": Pair(soft_abs, soft_abs_gradient),
+}
