@@ -215,9 +215,10 @@ def test_launches_with_plans_need_no_python(channels, filters, size, groups, alg
     """A plan is a tuple of numbers, tuples and arrays: all travel as words of machine code."""
     pad = ((0, 0), (size // 2, size // 2), (size // 2, size // 2))
     x, w, y = arrays(0, (2, 1, 9, 9, channels), (1, size, size, channels // groups, filters), (2, 1, 9, 9, filters))
+    problem = describe(x, y, w, ONE, pad, ONE, groups)
     with launch.recording() as launches:
-        conv.conv_forward(x, w, None, ONE, pad, ONE, groups, 0, y, algorithm)
-        conv.conv_backward_input(y, w, ONE, pad, ONE, groups, x, algorithm)
-        conv.conv_backward_weight(x, y, ONE, pad, ONE, groups, w)
+        conv.conv_forward(x, w, None, problem, 0, y, algorithm)
+        conv.conv_backward_input(y, w, problem, x, algorithm)
+        conv.conv_backward_weight(x, y, problem, w)
     assert launches
     assert [each.kernel.__name__ for each in launches if native_launch._native(each) is None] == []
