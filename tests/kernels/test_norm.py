@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from fastcnn.kernels.cpu.runtime.cpu_info import CacheSizes
 from fastcnn.kernels.cpu.runtime.workspace import aligned_empty
 from fastcnn.kernels.cpu.simd import streaming
+from fastcnn.kernels.cpu.simd.tile import lanes_of
 
 EPS = 1e-5
 CLOSE = {"float32": 2e-6, "float64": 1e-13}
@@ -195,7 +196,7 @@ def test_storing_past_the_caches_changes_no_bit(cpu, dtype, monkeypatch, shape, 
 
     through = run()
     monkeypatch.setattr(streaming, "cache_bytes", lambda: CacheSizes(0, 0, 0))
-    assert streaming.streams(aligned_empty(64, dtype), lanes=16, row=64)
+    assert streaming.streams(aligned_empty(64, dtype), lanes=lanes_of(np.dtype(dtype).itemsize), row=64)
     assert run() == through
 
 
