@@ -48,10 +48,10 @@ SUMS = {
     "linear_forward": "y", "linear_backward_input": "dy", "linear_backward_weight": "dy",
 }  # fmt: skip
 
-# The passes that choose an algorithm by shape, each with the arrays that it reads and fills.
+# The kernels that choose an algorithm by shape, with their passes.
 CHOOSING = {
-    "conv_forward": ("x", "y"), "conv_backward_input": ("dy", "dx"), "conv_backward_weight": ("x", "dy"),
-    "conv_measured_forward": ("x", "y"), "conv_measured_backward_input": ("dy", "dx"),
+    "conv_forward": "forward", "conv_backward_input": "backward_input", "conv_backward_weight": "backward_weight",
+    "conv_measured_forward": "forward", "conv_measured_backward_input": "backward_input",
 }  # fmt: skip
 
 
@@ -278,11 +278,8 @@ def algorithm_of(call: Call) -> str:
     if name not in CHOOSING:
         return ""
     given = _arguments(call)
-    source, target = (given[key] for key in CHOOSING[name])
-    geometry = (given[key] for key in ("stride", "padding", "dilation", "groups"))
-    filters = given.get("w", given.get("dw")).shape[:3]
-    how = (source.shape, target.shape, filters, *geometry, source.dtype, given["algorithm"])
-    return conv.algorithm_of(name.removeprefix("conv_").removeprefix("measured_"), *how)
+    dtype = given.get("w", given.get("dw")).dtype
+    return conv.algorithm_of(CHOOSING[name], given["problem"], dtype, given["algorithm"])
 
 
 def multiply_adds(call: Call) -> int:

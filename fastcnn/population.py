@@ -50,7 +50,8 @@ def estimate_population_statistics(net: Graph, batches: Iterable[ArrayLike | tup
     if not layers:
         raise ArgumentError(f"{net!r} has no layer that tracks running statistics: there is nothing to estimate.")
     momenta = [layer.momentum for layer in layers]
-    kept = [{name: value.copy() for name, value in layer.state.items()} for layer in layers]
+    store = net.own_store()
+    kept = [{name: store.host_value(layer, name) for name in layer.state} for layer in layers]
     sums: list[dict[str, Array]] = []
     images = 0
     try:
@@ -61,7 +62,9 @@ def estimate_population_statistics(net: Graph, batches: Iterable[ArrayLike | tup
                 layer.state.update({name: np.zeros(layer.weight_shape) for name in RUNNING})
             size = _run(net, batch)
             images += size
-            found = [{name: size * layer.state[name].astype("float64") for name in RUNNING} for layer in layers]
+            found = [
+                {name: size * store.host_value(layer, name).astype("float64") for name in RUNNING} for layer in layers
+            ]
             _check_finite(layers, found)
             sums = [{n: a[n] + b[n] for n in RUNNING} for a, b in zip(sums, found, strict=True)] if sums else found
     finally:

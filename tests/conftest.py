@@ -1,6 +1,7 @@
 """What all tests share: rooms, number types, integer-filled arrays, random window geometry."""
 
 import importlib
+import os
 from math import prod
 from typing import NamedTuple
 
@@ -27,7 +28,8 @@ def pytest_cmdline_main(config):
 
 
 def pytest_configure(config):
-    """Tell the sweeps which run this is."""
+    """Tell the sweeps which run this is, and the threads of PyTorch to wait asleep: other processes need the cores."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     run.exhaustive = "not exhaustive" not in config.option.markexpr
 
 

@@ -22,6 +22,7 @@ ALLOWED = {
     "kernels": {"kernels"},
 }
 KERNEL_LIBRARIES = {"numpy", "numba", "llvmlite"}
+SHARED = "fastcnn.kernels.problem."  # what layers hand to every room
 ROOM_PICKERS = {"backend/base.py", "threads.py"}
 HEAVY = {"numba", "llvmlite", "rich", "PIL", "pooch", "safetensors", "matplotlib", "torch"}
 
@@ -113,12 +114,16 @@ def test_global_names_of_the_folders_are_never_imported():
     assert not wrong
 
 
+def is_of_a_room(module: str) -> bool:
+    return module.startswith("fastcnn.kernels") and not module.startswith(SHARED)
+
+
 def test_engine_picks_its_room_in_one_place_and_late():
     for path in files("fastcnn"):
-        rooms = {module for module in imports(path) if module.startswith("fastcnn.kernels")}
+        rooms = set(filter(is_of_a_room, imports(path)))
         assert not rooms or path.relative_to(ROOT / "fastcnn").as_posix() in ROOM_PICKERS, (path, rooms)
         early = set(imports(path, top_only=True))
-        assert not {module for module in early if module.startswith("fastcnn.kernels")}
+        assert not set(filter(is_of_a_room, early))
         assert not {module for module in early if module.split(".")[0] in HEAVY}, path.name
 
 
@@ -181,6 +186,71 @@ def test_rooms_have_the_same_operations_and_nothing_beside_them():
         assert beside - {"__pycache__"} == folders
 
 
+DEVICE_FOLDERS = ("layers", "losses", "engine", "optimizers", "training")
+TYPES = {
+    "dtype",
+    "ndarray",
+    "random",
+    "floating",
+    "errstate",
+    "float32",
+    "float64",
+    "int64",
+    "int32",
+    "int8",
+    "uint8",
+    "uint64",
+}
+"""Names of NumPy's that work on no array."""
+
+HOST_WORK = {
+    "first_values": {"ones", "zeros", "array"},
+    "check_targets": {"asarray", "ascontiguousarray", "where", "argwhere"},
+    "_are_probabilities": {"asarray"},
+    "check_probabilities": {"ascontiguousarray"},
+    "class_weights": {"array", "atleast_1d", "empty", "isfinite"},
+    "kernel_weights": {"append", "ones"},
+    "weights": {"arange", "exp", "square", "where"},
+    "check_exact": {"finfo"},
+    "_is_exact": {"array_equal"},
+    "targets_of": {"empty"},
+    "__setitem__": {"asarray"},
+    "forward": {"asarray", "shape"},
+    "bind": {"argsort", "ascontiguousarray", "broadcast_to", "ones"},
+    "__init__": {"append", "ones"},
+    "end": {"array", "zeros"},
+    "_check_all": {"ascontiguousarray"},
+    "_not_finite": {"isfinite"},
+    "_evaluate": {"arange"},
+}
+"""What functions do with NumPy: checks of what users give, first values and tables before they are uploaded, counts."""
+
+
+def numpy_uses(node: ast.AST, function: str = "") -> Iterator[tuple[str, str]]:
+    """Yield (function, name) for every name of NumPy's that works on arrays."""
+    function = node.name if isinstance(node, ast.FunctionDef) else function
+    if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "np" and node.attr not in TYPES:
+        yield function, node.attr
+    for child in ast.iter_child_nodes(node):
+        yield from numpy_uses(child, function)
+
+
+def test_the_engine_leaves_arrays_of_the_device_to_the_backend():
+    """`test_strict_device.py` runs the engine on arrays that NumPy cannot read; this says where it works at all."""
+    for folder in DEVICE_FOLDERS:
+        for path in files("fastcnn"):
+            if path.parent == ROOT / "fastcnn" / folder:
+                for function, name in numpy_uses(ast.parse(path.read_text())):
+                    assert name in HOST_WORK.get(function, ()), (path.name, function, name)
+
+
+def test_the_engine_knows_no_device_by_name():
+    for path in files("fastcnn"):
+        compared = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Compare)]
+        texts = {part.value for node in compared for part in ast.walk(node) if isinstance(part, ast.Constant)}
+        assert not texts & {"cpu", "reference"}, path
+
+
 WRITERS = {"files.py": "write_bytes", "plotting.py": "savefig"}  # the door, and a picture drawn into memory
 
 
@@ -195,64 +265,7 @@ def test_files_are_written_through_one_door():
 MOST_ARGUMENTS, MOST_LINES = 12, 60
 LONG = {  # functions of `kernels/` that still are longer: none is added
     "cpu/conv.py conv_measured_forward",
-    "cpu/conv_pool.py _forward",
-    "cpu/conv_pool.py _forward_image",
-    "cpu/convolution/backward_weight.py _add_patches",
-    "cpu/convolution/backward_weight.py _pack_dy",
-    "cpu/convolution/backward_weight.py _product_task",
-    "cpu/convolution/backward_weight.py _product_tasks",
-    "cpu/convolution/backward_weight.py plan_product",
-    "cpu/convolution/depthwise/code.py call_gradients",
-    "cpu/convolution/depthwise/code.py call_products",
-    "cpu/convolution/depthwise/code.py emit_products",
-    "cpu/convolution/depthwise/code.py vector",
-    "cpu/convolution/depthwise/forward.py _task",
-    "cpu/convolution/depthwise/forward.py _tasks",
-    "cpu/convolution/pointwise_backward_weight.py _task",
-    "cpu/convolution/pooled/backward.py _add_input_gradient",
-    "cpu/convolution/pooled/backward.py _add_weight_gradient",
-    "cpu/convolution/pooled/backward.py _backward",
-    "cpu/convolution/pooled/backward.py _gradient_chunk",
-    "cpu/convolution/pooled/few_channels.py _backward",
-    "cpu/convolution/pooled/few_channels.py _forward",
-    "cpu/convolution/pooled/few_channels.py _forward_image",
-    "cpu/convolution/pooled/few_channels.py _gradient_chunk",
-    "cpu/convolution/pooled/few_channels_code.py call_gradient",
-    "cpu/convolution/scatter.py _add_row",
-    "cpu/convolution/scatter.py _scatter_task",
-    "cpu/convolution/scatter.py _scatter_tasks",
-    "cpu/convolution/winograd/gemm.py call_products",
-    "cpu/convolution/winograd/gemm.py call_sums",
-    "cpu/convolution/winograd/transforms.py call_output",
-    "cpu/matmul/skinny_gemm.py _multiply",
-    "cpu/matmul/skinny_gemm.py _product",
-    "cpu/matmul/skinny_gemm.py _product_task",
-    "cpu/norm.py normalize",
-    "cpu/norm.py normalize_image",
-    "cpu/normalization/groups_backward.py gradient_chunk",
-    "cpu/normalization/groups_backward.py gradient_image",
     "cpu/normalization/groups_backward.py group_norm_backward",
-    "cpu/normalization/groups_backward.py measure_gradient",
-    "cpu/normalization/groups_backward.py normalize_backward",
-    "cpu/normalization/groups_backward.py sum_gradient",
-    "cpu/normalization/row_code.py call_gradient",
-    "cpu/normalization/rows.py normalize_rows_backward",
-    "cpu/normalization/rows.py short_rows_backward",
-    "cpu/normalization/short_rows.py gradient_short",
-    "cpu/normalization/wide.py gradient_row_wide",
-    "cpu/normalization/wide.py gradient_wide",
-    "cpu/normalization/wide.py scale_wide",
-    "cpu/optimizer.py _adam_block",
-    "cpu/optimizer.py _rmsprop_block",
-    "cpu/pooling/lp.py _norm_back_row",
-    "cpu/pooling/lp.py _norm_back_rows",
-    "cpu/pooling/window_code.py call_sweep",
-    "cpu/pooling/window_loop.py _sweep_row",
-    "cpu/pooling/window_loop.py _sweep_rows",
-    "cpu/simd/tile.py call_dot",
-    "cpu/simd/tile.py call_tile",
-    "cpu/sparse.py root_block",
-    "cpu/sparse.py shrink_root",
     "reference/conv.py conv_measured_forward",
     "reference/norm.py group_norm_backward",
 }

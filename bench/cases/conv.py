@@ -28,9 +28,7 @@ Array = NDArray[np.floating]
 
 def served_by(c: Convolution, pass_name: str, algorithm: str, dtype: str) -> str:
     """Return the algorithm that serves a pass; a ValueError says why the one named cannot."""
-    source, target = (c.y_shape, c.x_shape) if pass_name == "backward_input" else (c.x_shape, c.y_shape)
-    how = (c.window, c.stride, c.pads, c.dilation, c.groups)
-    return conv.algorithm_of(pass_name, source, target, *how, np.dtype(dtype), algorithm)
+    return conv.algorithm_of(pass_name, c.problem, np.dtype(dtype), algorithm)
 
 
 def case(c: Convolution, pass_name: str, algorithm: str, dtype: str) -> Case:
@@ -66,21 +64,21 @@ def _normals(random: np.random.Generator, shape: tuple[int, ...], dtype: np.dtyp
 
 def _forward(c: Convolution, algorithm: str, x: Array, w: Array, y: Array) -> Work:
     return (
-        lambda: conv.conv_forward(x, w, None, c.stride, c.pads, c.dilation, c.groups, False, y, algorithm),
+        lambda: conv.conv_forward(x, w, None, c.problem, False, y, algorithm),
         lambda: accuracy.forward_error(c, x, w, y),
     )
 
 
 def _backward_input(c: Convolution, algorithm: str, dx: Array, w: Array, dy: Array) -> Work:
     return (
-        lambda: conv.conv_backward_input(dy, w, c.stride, c.pads, c.dilation, c.groups, dx, algorithm),
+        lambda: conv.conv_backward_input(dy, w, c.problem, dx, algorithm),
         lambda: accuracy.backward_input_error(c, dy, w, dx),
     )
 
 
 def _backward_weight(c: Convolution, algorithm: str, x: Array, dw: Array, dy: Array) -> Work:
     return (
-        lambda: conv.conv_backward_weight(x, dy, c.stride, c.pads, c.dilation, c.groups, dw, algorithm),
+        lambda: conv.conv_backward_weight(x, dy, c.problem, dw, algorithm),
         lambda: accuracy.backward_weight_error(c, x, dy, dw),
     )
 

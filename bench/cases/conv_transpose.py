@@ -33,18 +33,17 @@ def case(problem: Transposed, pass_name: str, algorithm: str, dtype: str) -> Cas
 
 
 def _work(c: Convolution, pass_name: str, algorithm: str, x: Array, w: Array, y: Array) -> Work:
-    how = (c.stride, c.pads, c.dilation, c.groups)
     if pass_name == "forward":
         return (
-            lambda: conv_transpose.conv_transpose_forward(x, w, None, *how, False, y, algorithm),
+            lambda: conv_transpose.conv_transpose_forward(x, w, None, c.problem, False, y, algorithm),
             lambda: accuracy.backward_input_error(c, x, w, y),
         )
     if pass_name == "backward_input":
         return (
-            lambda: conv_transpose.conv_transpose_backward_input(y, w, *how, x, algorithm),
+            lambda: conv_transpose.conv_transpose_backward_input(y, w, c.problem, x, algorithm),
             lambda: accuracy.forward_error(c, y, w, x),
         )
     return (
-        lambda: conv_transpose.conv_transpose_backward_weight(x, y, *how, w, algorithm),
+        lambda: conv_transpose.conv_transpose_backward_weight(x, y, c.problem, w, algorithm),
         lambda: accuracy.backward_weight_error(c, y, x, w),
     )

@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from math import prod
 
 from fastcnn.errors import ShapeError
+from fastcnn.kernels.problem import ConvProblem, Padding, Triple
 
 AXES = "dhw"
 DEFAULT_BATCH = 2  # benchdnn's
@@ -31,8 +32,6 @@ _NAME = re.compile(r'(?:n(?:"([^"]*)"|([^"*]*)))?(?:\*(\d+))?$')
 _INNER_COUNT = re.compile(r"(.*?)\*(\d+)$")  # older lists of oneDNN write the count inside the quotes: n"name*4"
 
 _MAY_BE_ZERO = {letter + axis for letter in "pd" for axis in AXES}
-
-Triple = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ class Convolution:
     count: int = 1
 
     @property
-    def pads(self) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
+    def pads(self) -> Padding:
         """Padding as (before, after) of each axis, none behind pixels that no window reaches."""
         before_after = [
             (before, max(0, _behind(i, o, k, s, before, d)))
@@ -80,6 +79,11 @@ class Convolution:
     def y_shape(self) -> tuple[int, ...]:
         """Shape of the output: (N, O, P, Q, K)."""
         return (self.batch, *self.output, self.filters)
+
+    @property
+    def problem(self) -> ConvProblem:
+        """The convolution as the kernels take it."""
+        return ConvProblem(self.x_shape, self.y_shape, self.window, self.stride, self.pads, self.dilation, self.groups)
 
     @property
     def multiply_adds(self) -> int:

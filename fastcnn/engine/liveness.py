@@ -160,7 +160,8 @@ class Layout:
         for step in self._steps:
             if isinstance(step, Normalized) and step.takes_sums and step.output in last:
                 way, k = last[step.output]
-                if k == 0 and way.step.finishes_gradient and step.output not in self.starts:
+                whole = all(source is not step.output for source, *_ in way.sums)  # not added up afterwards
+                if k == 0 and whole and way.step.finishes_gradient and step.output not in self.starts:
                     way.summed, step.summed = step, True
 
 

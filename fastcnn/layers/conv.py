@@ -8,7 +8,7 @@ Source: LeCun 1989.
 
 from collections.abc import Mapping, Sequence
 from math import prod
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -18,6 +18,7 @@ from fastcnn.arrays import Array, Shape
 from fastcnn.backend import Backend
 from fastcnn.errors import ArgumentError
 from fastcnn.initializers import Fans, Initializer
+from fastcnn.kernels.problem import ConvProblem
 from fastcnn.layers.base import UNBOUNDED, Adjustable, Bound, Call, GradientSums, Statistics, Window
 from fastcnn.layers.padding import PaddedInput, check_mode, check_padded
 from fastcnn.layers.weighted import WeightedLayer, Weights, bias_config
@@ -33,6 +34,8 @@ from fastcnn.shapes import (
 )
 
 __all__ = ["Conv1d", "Conv2d", "Conv3d"]
+
+T = TypeVar("T")
 
 
 class FilterLayer(WeightedLayer):
@@ -128,10 +131,14 @@ class FilterLayer(WeightedLayer):
         taps = prod(self.kernel_size)
         return taps * self.in_channels // self.groups, taps * self.out_channels // self.groups
 
-    def geometry(self) -> tuple[Shape, tuple[tuple[int, int], ...], Shape]:
-        """Return the kernels' stride, padding pairs and dilation on three axes."""
-        lead = (1,) * (3 - self.rank)
-        return lead + self.stride, ((0, 0),) * len(lead) + self.pairs, lead + self.dilation
+    def padded(self, backend: Backend, x: Array) -> PaddedInput:
+        """Return the input on five axes, padded by the layer's mode."""
+        return PaddedInput(backend, five_axes(x), three_axes(self.pairs, (0, 0)), self.padding_mode)
+
+    def problem(self, padded: PaddedInput, y: Shape) -> ConvProblem:
+        """Return what the kernels compute: the convolution from the input to an output of shape y, on five axes."""
+        window, stride, dilation = (three_axes(a, 1) for a in (self.kernel_size, self.stride, self.dilation))
+        return ConvProblem(padded.x.shape, y, window, stride, padded.pairs, dilation, self.groups)
 
     def bind(
         self,
@@ -143,15 +150,15 @@ class FilterLayer(WeightedLayer):
         weights: Weights | None = None,
     ) -> Bound:
         """Return the calls of the kernels named after the layer's kind, on five-axis views of the arrays."""
-        kernels, (stride, pairs, dilation) = getattr(backend, self.kind), self.geometry()
+        kernels = getattr(backend, self.kind)
         forward, by_input, by_weight, by_bias = (
             getattr(kernels, f"{self.kind}_{name}")
             for name in ("forward", "backward_input", "backward_weight", "backward_bias")
         )
         algorithm = resolve_algorithm(self.algorithm)
-        padded, y5 = PaddedInput(backend, five_axes(xs[0]), pairs, self.padding_mode), five_axes(y)
+        padded, y5 = self.padded(backend, xs[0]), five_axes(y)
         weight, bias = weights or (self.own_params["weight"], self.own_params.get("bias"))
-        w5, geometry = filter_axes(weight), (stride, padded.pairs, dilation, self.groups)
+        w5, problem = filter_axes(weight), self.problem(padded, y5.shape)
 
         def backward(
             dy: Array,
@@ -163,21 +170,21 @@ class FilterLayer(WeightedLayer):
             dy5 = five_axes(dy)
             calls: list[Call] = []
             if "weight" in grads:
-                calls.append((by_weight, (padded.x, dy5, *geometry, filter_axes(grads["weight"]), algorithm)))
+                calls.append((by_weight, (padded.x, dy5, problem, filter_axes(grads["weight"]), algorithm)))
             if "bias" in grads:
                 calls.append((by_bias, (dy5, grads["bias"])))
             if dxs[0] is not None:
                 dx5, fold = padded.gradient(five_axes(dxs[0]))
                 after = () if total is None else (backend.activation.add_epilogue(total, dx5, UNBOUNDED),)
-                filled: Call = (by_input, (dy5, w5, *geometry, dx5, algorithm, *after))
+                filled: Call = (by_input, (dy5, w5, problem, dx5, algorithm, *after))
                 if sums is not None:
                     (norm, taken), added = sums, None if total is None else five_axes(total)
-                    measured = (dy5, w5, *geometry, norm, dx5, taken, algorithm, added)
+                    measured = (dy5, w5, problem, norm, dx5, taken, algorithm, added)
                     filled = (kernels.conv_measured_backward_input, measured)
                 calls += [filled, *fold]
             return calls
 
-        arguments = (padded.x, w5, bias, *geometry, epilogue, y5, algorithm)
+        arguments = (padded.x, w5, bias, problem, epilogue, y5, algorithm)
         return Bound(backward, [*padded.forward, (forward, arguments)])
 
 
@@ -292,20 +299,20 @@ class Conv(SlidingLayer):
 
     def bind_pooled(self, backend: Backend, x: Array, y: Array, window: Shape) -> Bound:
         """Return the calls of convolution, ReLU and max-pooling by windows side by side, in one kernel."""
-        kernels, y5, (stride, pairs, dilation) = backend.conv_pool, five_axes(y), self.geometry()
-        padded = PaddedInput(backend, five_axes(x), pairs, self.padding_mode)
+        kernels, y5, padded = backend.conv_pool, five_axes(y), self.padded(backend, x)
         w5, bias = filter_axes(self.own_params["weight"]), self.own_params.get("bias")
         winner = backend.empty(y5.shape, np.dtype(np.uint8))
-        geometry = (stride, padded.pairs, dilation, window)
+        sizes = three_axes(self.infer(x.shape[1:])[:-1], 1)
+        stage = self.problem(padded, (len(x), *sizes, self.out_channels)), window
 
         def backward(dy: Array, dxs: Sequence[Array | None], grads: Mapping[str, Array]) -> list[Call]:
             dx5, fold = (None, []) if dxs[0] is None else padded.gradient(five_axes(dxs[0]))
             dw5 = filter_axes(grads["weight"])
-            arguments = (padded.x, w5, five_axes(dy), winner, *geometry, dx5, dw5, grads.get("bias"))
+            arguments = (padded.x, w5, five_axes(dy), winner, *stage, dx5, dw5, grads.get("bias"))
             return [(kernels.conv_pool_backward, arguments), *fold]
 
         algorithm = resolve_algorithm(self.algorithm)
-        forward = (kernels.conv_pool_forward, (padded.x, w5, bias, *geometry, y5, winner, algorithm))
+        forward = (kernels.conv_pool_forward, (padded.x, w5, bias, *stage, y5, winner, algorithm))
         return Bound(backward, [*padded.forward, forward])
 
 
@@ -348,6 +355,16 @@ def five_axes(array: Array) -> Array:
     """
     n, *rest = array.shape
     return array.reshape((n, *(1,) * (5 - array.ndim), *rest))
+
+
+def three_axes(values: tuple[T, ...], lead: T) -> tuple[T, T, T]:
+    """Return what holds along the spatial axes for all three: `lead` along those that are missing.
+
+    >>> three_axes((2, 2), 1)
+    (1, 2, 2)
+    """
+    depth, height, width = (lead,) * (3 - len(values)) + values
+    return depth, height, width
 
 
 def filter_axes(weight: Array) -> Array:

@@ -16,8 +16,10 @@ from numpy.typing import DTypeLike
 from fastcnn.arrays import Shape
 from fastcnn.errors import ArgumentError
 from fastcnn.initializers import Initializer
+from fastcnn.kernels.problem import ConvProblem
 from fastcnn.layers.base import Window
 from fastcnn.layers.conv import FilterLayer
+from fastcnn.layers.padding import PaddedInput
 from fastcnn.shapes import IntOrAxes, Padding, compact, extent, per_axis, transposed_size
 
 __all__ = ["ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d"]
@@ -104,6 +106,11 @@ class ConvTranspose(FilterLayer):
     def config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
         return super().config() | {"output_padding": compact(self.output_padding)}
+
+    def problem(self, padded: PaddedInput, y: Shape) -> ConvProblem:
+        """Return the convolution that this one transposes: from y to the input."""
+        problem = super().problem(padded, y)
+        return problem._replace(x=problem.y, y=problem.x)
 
     def infer(self, *inputs: Shape) -> Shape:
         """Return (*output sizes, K)."""

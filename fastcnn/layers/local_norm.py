@@ -161,7 +161,7 @@ class LocalContrastNorm(Layer):
     def bind(self, backend: Backend, xs: Sequence[Array], y: Array, training: bool = True) -> Bound:
         """Return the calls; the deviations live between them."""
         kernels, deviation = backend.local_norm, backend.empty(y.shape[:3], self.dtype)
-        tables = (self.weights(y.shape[1]), self.weights(y.shape[2]))
+        tables = [backend.from_host(self.weights(size)) for size in y.shape[1:3]]
         how = (*tables, self.mode != "divisive", self.mode != "subtractive", self.eps)
 
         def backward(dy: Array, dxs: Sequence[Array | None], grads: Mapping[str, Array]) -> list[Call]:

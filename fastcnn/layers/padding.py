@@ -6,12 +6,13 @@ from typing import TypeAlias
 from fastcnn.arrays import Array, Shape
 from fastcnn.backend import Backend
 from fastcnn.errors import ArgumentError
+from fastcnn.kernels.problem import Padding
 from fastcnn.layers.base import Call, Layer
 from fastcnn.shapes import Pairs
 
-FivePairs: TypeAlias = tuple[tuple[int, int], ...]
+FivePairs: TypeAlias = Padding
 
-NONE: FivePairs = ((0, 0),) * 3
+NONE: FivePairs = ((0, 0), (0, 0), (0, 0))
 
 # By how many pixels the padding of a mode may exceed an axis (PyTorch's limits); the others take any.
 LARGEST = {"reflect": -1, "circular": 0}

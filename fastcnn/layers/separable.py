@@ -17,15 +17,16 @@ from fastcnn.algorithms import resolve_algorithm
 from fastcnn.arrays import Array, Shape
 from fastcnn.backend import Backend
 from fastcnn.initializers import HeNormal, Initializer
+from fastcnn.kernels.problem import ConvProblem
 from fastcnn.layers.base import Bound, Call
 from fastcnn.layers.conv import SlidingLayer, filter_axes, five_axes
-from fastcnn.layers.padding import NONE, PaddedInput
+from fastcnn.layers.padding import NONE
 from fastcnn.layers.weighted import Weights
 from fastcnn.shapes import IntOrAxes, Padding, whole
 
 __all__ = ["SeparableConv1d", "SeparableConv2d", "SeparableConv3d"]
 
-POINTWISE = ((1, 1, 1), NONE, (1, 1, 1), 1)  # stride, padding, dilation and groups of the second convolution
+ONE = (1, 1, 1)
 
 
 class SeparableConv(SlidingLayer):
@@ -123,37 +124,37 @@ class SeparableConv(SlidingLayer):
         weights: Weights | None = None,
     ) -> Bound:
         """Return the calls of the two convolutions, and keep the array between them."""
-        conv, (stride, pairs, dilation) = backend.conv, self.geometry()
-        algorithm = resolve_algorithm(self.algorithm)
-        padded, y5 = PaddedInput(backend, five_axes(xs[0]), pairs, self.padding_mode), five_axes(y)
+        conv, algorithm = backend.conv, resolve_algorithm(self.algorithm)
+        padded, y5 = self.padded(backend, xs[0]), five_axes(y)
         pointwise, bias = weights or (self.own_params["pointwise_weight"], self.own_params.get("bias"))
         wd, wp = filter_axes(self.own_params["depthwise_weight"]), filter_axes(pointwise)
-        depthwise = (stride, padded.pairs, dilation, self.in_channels)
         middle = backend.empty((*y5.shape[:4], self.middle), y.dtype)
+        spatial = self.problem(padded, middle.shape)._replace(groups=self.in_channels)
+        mixing = ConvProblem(middle.shape, y5.shape, ONE, ONE, NONE, ONE, 1)
 
         def backward(dy: Array, dxs: Sequence[Array | None], grads: Mapping[str, Array]) -> list[Call]:
             dy5, dmiddle = five_axes(dy), backend.empty(middle.shape, middle.dtype)
             dw = {name: filter_axes(gradient) for name, gradient in grads.items() if name != "bias"}
             calls: list[Call] = []
             if dw or dxs[0] is not None:
-                calls.append((conv.conv_backward_input, (dy5, wp, *POINTWISE, dmiddle, algorithm)))
+                calls.append((conv.conv_backward_input, (dy5, wp, mixing, dmiddle, algorithm)))
             if "pointwise_weight" in dw:
-                by_middle = (middle, dy5, *POINTWISE, dw["pointwise_weight"], algorithm)
+                by_middle = (middle, dy5, mixing, dw["pointwise_weight"], algorithm)
                 calls.append((conv.conv_backward_weight, by_middle))
             if "bias" in grads:
                 calls.append((conv.conv_backward_bias, (dy5, grads["bias"])))
             if "depthwise_weight" in dw:
-                by_input = (padded.x, dmiddle, *depthwise, dw["depthwise_weight"], algorithm)
+                by_input = (padded.x, dmiddle, spatial, dw["depthwise_weight"], algorithm)
                 calls.append((conv.conv_backward_weight, by_input))
             if dxs[0] is not None:
                 dx5, fold = padded.gradient(five_axes(dxs[0]))
-                calls += [(conv.conv_backward_input, (dmiddle, wd, *depthwise, dx5, algorithm)), *fold]
+                calls += [(conv.conv_backward_input, (dmiddle, wd, spatial, dx5, algorithm)), *fold]
             return calls
 
         forward: list[Call] = [
             *padded.forward,
-            (conv.conv_forward, (padded.x, wd, None, *depthwise, False, middle, algorithm)),
-            (conv.conv_forward, (middle, wp, bias, *POINTWISE, epilogue, y5, algorithm)),
+            (conv.conv_forward, (padded.x, wd, None, spatial, False, middle, algorithm)),
+            (conv.conv_forward, (middle, wp, bias, mixing, epilogue, y5, algorithm)),
         ]
         return Bound(backward, forward)
 

@@ -20,6 +20,7 @@ import numpy as np
 from fastcnn.algorithms import resolve_algorithm
 from fastcnn.arrays import Array
 from fastcnn.backend import Backend
+from fastcnn.kernels.problem import ConvProblem
 from fastcnn.layers.conv import filter_axes, five_axes
 
 MOST_HALVINGS = 30  # of a step on the filters; then they are where rounding hides what is left to gain
@@ -64,7 +65,9 @@ class Inference:
         (R, S, C, K), (N, H, W, _) = filters.shape, images.shape
         dtype = filters.dtype
         maps = (N, H + R - 1, W + S - 1, K)
-        self.geometry = (1, 1, 1), ((0, 0), (R - 1, R - 1), (S - 1, S - 1)), (1, 1, 1), 1
+        one, padding = (1, 1, 1), ((0, 0), (R - 1, R - 1), (S - 1, S - 1))
+        of_maps = (N, 1, *maps[1:])
+        self.problem = ConvProblem((N, 1, H, W, C), of_maps, (1, R, S), one, padding, one, 1)
         self.algorithm = resolve_algorithm("auto")
         self.y, self.e, self.image = (backend.empty((N, H, W, C), dtype) for _ in range(3))
         self.z, self.x, self.r, self.d, self.q = (backend.zeros(maps, dtype) for _ in range(5))
@@ -75,12 +78,12 @@ class Inference:
     def to_images(self, maps: Array, filters: Array, images: Array) -> None:
         """Fill images with F maps."""
         forward, w = self.backend.conv_transpose.conv_transpose_forward, filter_axes(filters)
-        forward(five_axes(maps), w, None, *self.geometry, False, five_axes(images), self.algorithm)
+        forward(five_axes(maps), w, None, self.problem, False, five_axes(images), self.algorithm)
 
     def to_maps(self, images: Array, maps: Array) -> None:
         """Fill maps with F' images."""
         forward, w = self.backend.conv.conv_forward, filter_axes(self.filters)
-        forward(five_axes(images), w, None, *self.geometry, False, five_axes(maps), self.algorithm)
+        forward(five_axes(images), w, None, self.problem, False, five_axes(maps), self.algorithm)
 
     def run(self, schedule: Schedule) -> None:
         """Find the maps: x, sparse, and z, near it."""
@@ -152,7 +155,7 @@ class Inference:
         gradient = self.backend.empty(self.filters.shape, self.filters.dtype)
         by_weight = self.backend.conv_transpose.conv_transpose_backward_weight
         by_weight(
-            five_axes(self.z), five_axes(self.e), *self.geometry, filter_axes(gradient), self.algorithm
+            five_axes(self.z), five_axes(self.e), self.problem, filter_axes(gradient), self.algorithm
         )  # of -|e|^2 / 2, so it points downhill
         energy = np.square(self.z, dtype=np.float64).sum(axis=(0, 1, 2))
         energy = np.maximum(energy, LEAST_SHARE * energy.mean() or 1.0)

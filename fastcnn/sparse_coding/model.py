@@ -137,6 +137,8 @@ class SparseCoding(ChecksArguments):
         seeded(seed)
         self.seed, self.progress = int(seed), progress
         self.dtype, self.device = float_dtype(dtype), check_device(device)
+        if not get(device).owns(self.connectivity):
+            raise ArgumentError(f"device {device!r} was given: sparse coding works on arrays of the host, as of 'cpu'.")
         self._filters: Array | None = None
         self._shuffle = np.random.default_rng((self.seed, SHUFFLE_STREAM))
         self.epoch = 0

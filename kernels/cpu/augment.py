@@ -59,7 +59,15 @@ def _move_images(team, images, rows, flip, down, right, fill, y):
     share(team, y.shape[0], _move_image, (images, rows, flip, down, right, fill, y))
 
 
-def move_images(images, rows, flip, down, right, fill, y):
+def move_images(
+    images: np.ndarray,
+    rows: np.ndarray,
+    flip: np.ndarray,
+    down: np.ndarray,
+    right: np.ndarray,
+    fill: np.ndarray,
+    y: np.ndarray,
+) -> None:
     """Fill y with the images of some rows, each moved in its way."""
     (M, H, W, C), N = images.shape, len(rows)
     lines = images.reshape(M, H, W * C), y.reshape(N, H, W * C)

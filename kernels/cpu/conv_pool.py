@@ -10,13 +10,11 @@ images of few channels are cut into planes (`few_channels.py`). The way back is 
     x (N, D, H, W, C)   w (T, R, S, C, K)   b (K,)   y, winner, dy (N, O, P, Q, K)
 """
 
-from functools import lru_cache
 from math import prod
 
 import numpy as np
 
 from fastcnn.kernels.cpu import conv
-from fastcnn.kernels.cpu.convolution.axes import Padding, Triple
 from fastcnn.kernels.cpu.convolution.pack_filter import pack_filter
 from fastcnn.kernels.cpu.convolution.pooled import few_channels
 from fastcnn.kernels.cpu.convolution.pooled.backward import conv_pool_backward
@@ -28,6 +26,7 @@ from fastcnn.kernels.cpu.runtime.parallel import share
 from fastcnn.kernels.cpu.runtime.workspace import scratch
 from fastcnn.kernels.cpu.simd.epilogue_code import RELU
 from fastcnn.kernels.cpu.simd.tile import call_tile, tiles
+from fastcnn.kernels.problem import ConvProblem, Triple
 
 __all__ = ["conv_pool_backward", "conv_pool_forward", "suits"]
 
@@ -71,46 +70,48 @@ def _reduce_taps(z, taps, leader, y, winner):
         y[np.uintp(i)] = 0 if v <= 0 else v
 
 
-@jit(inner=True)
-def _forward_row(addresses, lanes, a, packed, bias, channels, batch, run, a_rows, c_rows, z):
+@jit(inner=True, inline=True)
+def _forward_row(tiles, plan, a, packed, bias, channels, z):
     """Fill z (window taps, Q, K) with the convolution outputs of one pooled row, from the source at address a."""
-    itemsize, tile_rows, block = z.itemsize, addresses.shape[0] - 1, 2 * lanes
-    pixels = a_rows.size
-    tiles_needed = (pixels + tile_rows - 1) // tile_rows
+    itemsize, lanes, block, run, pixels = z.itemsize, tiles.lanes, 2 * tiles.lanes, plan.forward_run, plan.a_rows.size
+    a_rows, c_rows, batch, runs = (
+        plan.a_rows.ctypes.data,
+        plan.c_rows.ctypes.data,
+        plan.batch.ctypes.data,
+        plan.batch.size,
+    )
+    tiles_needed = (pixels + tiles.rows - 1) // tiles.rows
     for k in range(0, channels, block):
         wide = min(block, channels - k)
         vectors = (wide + lanes - 1) // lanes
         for i in range(tiles_needed):
             m, after = pixels * i // tiles_needed, pixels * (i + 1) // tiles_needed
             call_tile(
-                addresses[after - m, vectors], a, a_rows.ctypes.data + 8 * m, batch.ctypes.data, 1,
-                packed.ctypes.data + itemsize * k * batch.size * run, run * block, block,
-                z.ctypes.data + itemsize * k, c_rows.ctypes.data + 8 * m, run, batch.size,
-                bias.ctypes.data + itemsize * k if bias.size > 0 else 0, wide - (vectors - 1) * lanes, 0, 0, a,
-                c_rows.ctypes.data, 0,
+                tiles.addresses[after - m, vectors], a, a_rows + 8 * m, batch, 1,
+                packed.ctypes.data + itemsize * k * runs * run, run * block, block, z.ctypes.data + itemsize * k,
+                c_rows + 8 * m, run, runs, bias.ctypes.data + itemsize * k if bias.size > 0 else 0,
+                wide - (vectors - 1) * lanes, 0, 0, a, c_rows, 0,
             )  # fmt: skip
 
 
 @jit(inner=True)
-def _forward_image(n, thread, addresses, lanes, x, packed, bias, channels, numbers, batch, run, a_rows, c_rows, image,
-                   buffers, leaders, y_rows, winner_rows):  # fmt: skip
-    taps, jump_d, jump_h = numbers[1], numbers[10], numbers[11]
-    a = source_address(x, n, numbers, buffers[thread, :image])
+def _forward_image(n, thread, tiles, plan, x, packed, bias, channels, buffers, leaders, y_rows, winner_rows):
+    image, (jump_d, jump_h) = plan.image if plan.padded else 0, plan.jump
+    a = source_address(plan, x, n, buffers[thread, :image])
     z = buffers[thread, image:]
     for o in range(y_rows.shape[1]):
         for p in range(y_rows.shape[2]):
             window = a + x.itemsize * (o * jump_d + p * jump_h)
-            _forward_row(addresses, lanes, window, packed, bias, channels, batch, run, a_rows, c_rows, z)
-            _reduce_taps(z, taps, leaders[thread], y_rows[n, o, p], winner_rows[n, o, p])
+            _forward_row(tiles, plan, window, packed, bias, channels, z)
+            _reduce_taps(z, plan.window_taps, leaders[thread], y_rows[n, o, p], winner_rows[n, o, p])
 
 
 @jit
-def _forward(team, addresses, lanes, x, packed, bias, channels, numbers, batch, run, a_rows, c_rows, image, buffers,
-             leaders, y, winner):  # fmt: skip
+def _forward(team, tiles, plan, x, packed, bias, channels, buffers, leaders, y, winner):
     N, O, P, Q, K = y.shape
     rows = (N, O, P, Q * K)
-    share(team, N, _forward_image, (addresses, lanes, x, packed, bias, channels, numbers, batch, run, a_rows, c_rows,
-                                    image, buffers, leaders, y.reshape(rows), winner.reshape(rows)))  # fmt: skip
+    share(team, N, _forward_image, (tiles, plan, x, packed, bias, channels, buffers, leaders, y.reshape(rows),
+                                    winner.reshape(rows)))  # fmt: skip
 
 
 @jit(inner=True)
@@ -125,46 +126,37 @@ def _cut(team, y, taps, winner):
     share(team, (y.size + CUT_BLOCK - 1) // CUT_BLOCK, _cut_block, (y, taps, winner))
 
 
-@lru_cache(maxsize=256)
-def _full_shape(
-    source: tuple[int, ...], filters: tuple[int, ...], stride: Triple, padding: Padding, dilation: Triple
-) -> tuple[int, ...]:
-    """Return the shape of the whole output of a convolution of x by w of these shapes."""
-    spans = (dilation[i] * (filters[i] - 1) + 1 - sum(padding[i]) for i in range(3))
-    sizes = ((source[i + 1] - span) // stride[i] + 1 for i, span in enumerate(spans))
-    return (source[0], *sizes, filters[4])
-
-
 def conv_pool_forward(
-    x: np.ndarray, w: np.ndarray, b: np.ndarray | None, stride: Triple, padding: Padding, dilation: Triple,
-    window: Triple, y: np.ndarray, winner: np.ndarray, algorithm: str = "auto",
+    x: np.ndarray, w: np.ndarray, b: np.ndarray | None, problem: ConvProblem, window: Triple, y: np.ndarray,
+    winner: np.ndarray, algorithm: str = "auto",
 ) -> None:  # fmt: skip
-    """Fill y with the pooled, rectified convolution of x by w plus b, and winner with the taps that won."""
+    """Fill y with the pooled, rectified convolution of x by w plus b, and winner with the taps that won.
+
+    `problem` is that of the convolution, before pooling.
+    """
     if y.size == 0:
         return
-    full = _full_shape(x.shape, w.shape, stride, padding, dilation)
-    how = (stride, padding, dilation, 1)
-    if conv.algorithm_of("forward", x.shape, full, w.shape[:3], *how, x.dtype, algorithm) == "winograd":
-        images = max(1, HELD_ELEMENTS // prod(full[1:]))
+    if conv.algorithm_of("forward", problem, x.dtype, algorithm) == "winograd":
+        whole = problem.y[1:]
+        images = max(1, HELD_ELEMENTS // prod(whole))
         for n in range(0, x.shape[0], images):
             some = slice(n, min(x.shape[0], n + images))
-            size = (some.stop - n) * prod(full[1:])
-            z = scratch("conv outputs", size, x.dtype)[:size].reshape(-1, *full[1:])
-            conv.conv_forward(x[some], w, b, *how, RELU, z, "winograd")
+            size = (some.stop - n) * prod(whole)
+            z = scratch("conv outputs", size, x.dtype)[:size].reshape(-1, *whole)
+            conv.conv_forward(x[some], w, b, problem._replace(x=x[some].shape, y=z.shape), RELU, z, "winograd")
             max_pool_forward(z, window, window, UNPADDED, ONE, y[some], winner[some])
         call_parallel(y.size > CUT_BLOCK, _cut, y.reshape(-1), prod(window), winner.reshape(-1))
         return
-    if few_channels.suits_forward(x.shape, y.shape, w.shape[:3], window, x.itemsize):
-        few_channels.forward(x, w, b, stride, padding, dilation, window, y, winner)
+    if few_channels.suits_forward(problem, window, x.itemsize):
+        few_channels.forward(x, w, b, problem, window, y, winner)
         return
     code = tiles(x.dtype)
-    plan = plan_conv_pool(x.shape, y.shape, w.shape[:3], stride, padding, dilation, window, code.lanes)
+    plan = plan_conv_pool(problem, window, code.lanes)
     packed, bias = pack_filter(code, w, b, plan.taps, 1, False, plan.batch.size, plan.merge, plan.merge_step)
     threads = threads_for(plan.parallel)
     image, row = plan.image if plan.padded else 0, y.shape[3] * y.shape[4]
-    held = image + plan.numbers[1] * row
+    held = image + plan.window_taps * row
     buffers = scratch("source", threads * held, x.dtype)[: threads * held].reshape(threads, held)
     leaders = scratch("leaders", threads * row, np.dtype(np.int32))[: threads * row].reshape(threads, row)
-    call_parallel(plan.parallel, _forward, code.addresses, code.lanes, x, packed, bias, plan.merge * w.shape[4],
-                  plan.numbers, plan.batch, plan.forward_run, plan.a_rows, plan.c_rows, image, buffers, leaders, y,
+    call_parallel(plan.parallel, _forward, code, plan, x, packed, bias, plan.merge * w.shape[4], buffers, leaders, y,
                   winner)  # fmt: skip

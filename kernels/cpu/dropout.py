@@ -47,7 +47,7 @@ def _draw_key(seed, step, key):
     step[0] = (np.int64(step[0]) + 1) % STEPS
 
 
-def draw_key(seed, step, key):
+def draw_key(seed: np.ndarray, step: np.ndarray, key: np.ndarray) -> None:
     """Fill key (1,) from seed (1,) and step (1,), whole numbers below STEPS, and count the step."""
     call_serial(_draw_key, seed, step, key)
 
@@ -69,7 +69,7 @@ def dropout_blocks(team, x, limit, scale, key, y):
     share(team, (y.size + BLOCK - 1) // BLOCK, dropout_block, (x, U32(limit), y.dtype.type(scale), key, y))
 
 
-def dropout_forward(x, p, key, y):
+def dropout_forward(x: np.ndarray, p: float, key: np.ndarray, y: np.ndarray) -> None:
     """Fill y with x, scaled or dropped; with dy for x this is the gradient. NaN and infinity stay NaN where dropped."""
     limit, scale = min(round(p * 2**32), 2**32 - 1), 1 / (1 - p) if p < 1 else 0.0
     call_parallel(y.size > SERIAL_ELEMENTS, dropout_blocks, x.reshape(-1), limit, scale, key, y.reshape(-1))

@@ -28,7 +28,7 @@ PRODUCT = Pair(None, product)
 
 
 @runs_on_host
-def gain_forward(x, g, y):
+def gain_forward(x: np.ndarray, g: np.ndarray, y: np.ndarray) -> None:
     """Fill y with g[c] * x."""
     pixels = max(1, RUN // g.size)
     pixels -= pixels % 16 if pixels > 16 else 0  # whole lines, if there is room for them
@@ -38,7 +38,7 @@ def gain_forward(x, g, y):
 
 
 @runs_on_host
-def gain_backward_input(g, dy, dx):
+def gain_backward_input(g: np.ndarray, dy: np.ndarray, dx: np.ndarray) -> None:
     """Fill dx with g[c] * dy."""
     gain_forward(dy, g, dx)
 
@@ -72,7 +72,7 @@ def gain_chunks(team, x, dy, partial, dg):
         dg[c] = total
 
 
-def gain_backward_weight(x, dy, dg):
+def gain_backward_weight(x: np.ndarray, dy: np.ndarray, dg: np.ndarray) -> None:
     """Fill dg with the sums of dy * x over all pixels."""
     chunks = max(1, min(x.size // CHUNK, x.size // dg.size))
     partial = scratch("gain sums", chunks * dg.size, np.dtype(np.float64))[: chunks * dg.size]

@@ -8,6 +8,8 @@ All are bound by memory: every array crosses the bus once, in blocks that stay i
 as long as they are worked on.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from fastcnn.kernels.cpu.elementwise.map import Pair, call
@@ -62,7 +64,7 @@ def plus(x, z, a, b):
 SUM = Pair(None, plus)
 
 
-def add_forward(xs, y):
+def add_forward(xs: Sequence[np.ndarray], y: np.ndarray) -> None:
     """Fill y with the sum of the xs, added up in their order; y may be the first."""
     if len(xs) == 2 and y is not xs[0]:
         call(SUM.address("g", y.dtype), xs[0], 0, xs[1], y)
@@ -87,7 +89,7 @@ def spread_blocks(team, dy, addresses):
     share(team, (dy.size + BLOCK - 1) // BLOCK, spread_block, (dy, addresses))
 
 
-def add_backward_input(dy, dxs):
+def add_backward_input(dy: np.ndarray, dxs: Sequence[np.ndarray | None]) -> None:
     """Fill every array of dxs with dy."""
     call_parallel(dy.size > SERIAL_MOVES, spread_blocks, dy.reshape(-1), addresses_of(dxs))
 
@@ -147,17 +149,17 @@ def concat_blocks(team, addresses, widths, joining, past_caches, y):
         share(team, (y.size + BLOCK - 1) // BLOCK, concat_block, given)
 
 
-def concat_forward(xs, y):
+def concat_forward(xs: Sequence[np.ndarray], y: np.ndarray) -> None:
     """Fill the rows of y (A, sum of L_i) with those of the xs (A, L_i), side by side."""
     concat(addresses_of(xs), [x.shape[1] for x in xs], True, y)
 
 
-def concat_backward_input(dy, widths, dxs):
+def concat_backward_input(dy: np.ndarray, widths: Sequence[int], dxs: Sequence[np.ndarray | None]) -> None:
     """Fill dxs (A, L_i), of these widths, with their parts of dy's rows; None is left out."""
     concat(addresses_of(dxs), widths, False, dy)
 
 
-def concat(addresses, widths, joining, y):
+def concat(addresses: np.ndarray, widths: Sequence[int], joining: bool, y: np.ndarray) -> None:
     """Share the blocks of y among threads; those of whole cache lines, or of many, are stored past the caches."""
     lines = all(width * y.itemsize % VECTOR_BYTES == 0 for width in widths)
     past_caches = streams(y) and (lines or sum(widths) >= LONG)
@@ -218,7 +220,7 @@ def gate_blocks(team, x, gate, y, A, B, C):
         share(team, (A + several - 1) // several * parts, gate_block, (x, gate, y, A, B, C))
 
 
-def multiply_forward(x, gate, y):
+def multiply_forward(x: np.ndarray, gate: np.ndarray, y: np.ndarray) -> None:
     """Fill y (A, B, C) with x (A, B, C) times gate (A, C); with dy for x this is the gradient by x."""
     if x.shape[1] == 1:
         call(PRODUCT.address("g", y.dtype), gate, 0, x, y)
@@ -268,7 +270,7 @@ def gate_sum_blocks(team, x, dy, partial, dgate, A, B, C):
             dgate[np.uintp(a * C + c)] = partial[np.uintp(a * parts * C + c)]
 
 
-def multiply_backward_gate(x, dy, dgate):
+def multiply_backward_gate(x: np.ndarray, dy: np.ndarray, dgate: np.ndarray) -> None:
     """Fill dgate (A, C) with the sum of dy * x over B."""
     if not dgate.size:
         return

@@ -10,9 +10,16 @@ import numpy as np
 from fastcnn.kernels.cpu import conv
 from fastcnn.kernels.cpu.matmul import outer, skinny_gemm
 from fastcnn.kernels.cpu.reduction.pixels import sum_pixels
+from fastcnn.kernels.problem import ConvProblem
 
 ONE = (1, 1, 1)
 UNPADDED = ((0, 0), (0, 0), (0, 0))
+
+
+def _problem(x: np.ndarray, y: np.ndarray) -> ConvProblem:
+    """Return the 1x1 convolution whose pixels are the rows."""
+    (rows, inputs), outputs = x.shape, y.shape[1]
+    return ConvProblem((1, 1, rows, 1, inputs), (1, 1, rows, 1, outputs), ONE, ONE, UNPADDED, ONE, 1)
 
 
 def _rows(a: np.ndarray) -> np.ndarray:
@@ -25,7 +32,7 @@ def linear_forward(x: np.ndarray, w: np.ndarray, b: np.ndarray | None, epilogue:
     if y.size and w.size and skinny_gemm.suits(x.shape[0]):
         skinny_gemm.product(x, skinny_gemm.dense_rows(*x.shape), w[None], False, b, epilogue, y)
         return
-    conv.conv_forward(_rows(x), w[None, None, None], b, ONE, UNPADDED, ONE, 1, epilogue, _rows(y))
+    conv.conv_forward(_rows(x), w[None, None, None], b, _problem(x, y), epilogue, _rows(y))
 
 
 def linear_backward_input(dy: np.ndarray, w: np.ndarray, dx: np.ndarray) -> None:
@@ -33,7 +40,7 @@ def linear_backward_input(dy: np.ndarray, w: np.ndarray, dx: np.ndarray) -> None
     if dx.size and w.size and skinny_gemm.suits(dy.shape[0]):
         skinny_gemm.product(dy, skinny_gemm.dense_rows(*dy.shape), w[None], True, None, 0, dx)
         return
-    conv.conv_backward_input(_rows(dy), w[None, None, None], ONE, UNPADDED, ONE, 1, _rows(dx))
+    conv.conv_backward_input(_rows(dy), w[None, None, None], _problem(dx, dy), _rows(dx))
 
 
 def linear_backward_weight(x: np.ndarray, dy: np.ndarray, dw: np.ndarray) -> None:
@@ -41,7 +48,7 @@ def linear_backward_weight(x: np.ndarray, dy: np.ndarray, dw: np.ndarray) -> Non
     if outer.suits(x.shape[0], dw):
         outer.outer_products(x, dy, dw)
         return
-    conv.conv_backward_weight(_rows(x), _rows(dy), ONE, UNPADDED, ONE, 1, dw[None, None, None])
+    conv.conv_backward_weight(_rows(x), _rows(dy), _problem(x, dy), dw[None, None, None])
 
 
 def linear_backward_bias(dy: np.ndarray, db: np.ndarray) -> None:

@@ -199,7 +199,9 @@ def _settings(C, before, after, kappa, lam, mu):
     return C, window, (float(kappa), float(lam), float(mu)), POWERS.get(mu, ANY)
 
 
-def local_response_forward(x, before, after, kappa, lam, mu, y):
+def local_response_forward(
+    x: np.ndarray, before: int, after: int, kappa: float, lam: float, mu: float, y: np.ndarray
+) -> None:
     """Fill y (M, C)."""
     if x.size:
         settings = _settings(x.shape[1], before, after, kappa, lam, mu)
@@ -239,7 +241,9 @@ def respond_all_back(team, x, dy, C, window, numbers, how, dx):
     share(team, (x.size + window[2] * C - 1) // (window[2] * C), respond_back, (x, dy, C, window, numbers, how, dx))
 
 
-def local_response_backward_input(x, dy, before, after, kappa, lam, mu, dx):
+def local_response_backward_input(
+    x: np.ndarray, dy: np.ndarray, before: int, after: int, kappa: float, lam: float, mu: float, dx: np.ndarray
+) -> None:
     """Fill dx (M, C)."""
     if x.size:
         settings = _settings(x.shape[1], before, after, kappa, lam, mu)

@@ -119,12 +119,25 @@ def scale_all(team, fields):
     share(team, job.cuts[1], scale_chunk, (0, team[0], job))
 
 
-def after_norm(x, residual, bounds):
+def after_norm(
+    x: np.ndarray, residual: np.ndarray | None, bounds: tuple[float, float]
+) -> tuple[np.ndarray, bool, np.ndarray]:
     """Return what follows the normalization of x as kernels take it: (residual, whether there is one, bounds)."""
     return x if residual is None else residual.reshape(x.shape), residual is not None, np.array(bounds, x.dtype)
 
 
-def group_norm_forward(x, gamma, beta, groups, eps, y, mean, variance, residual=None, bounds=UNBOUNDED):
+def group_norm_forward(
+    x: np.ndarray,
+    gamma: np.ndarray,
+    beta: np.ndarray,
+    groups: int,
+    eps: float,
+    y: np.ndarray,
+    mean: np.ndarray,
+    variance: np.ndarray,
+    residual: np.ndarray | None = None,
+    bounds: tuple[float, float] = UNBOUNDED,
+) -> None:
     """Fill y, and the mean and biased variance of every group of every image.
 
     y is the normalized x, plus `residual` (of any shape of as many elements) if there is one, brought between `bounds`.
@@ -139,7 +152,17 @@ def group_norm_forward(x, gamma, beta, groups, eps, y, mean, variance, residual=
     call_parallel(x.size > SERIAL_ELEMENTS, normalize, (code, x, gamma, beta, *how))
 
 
-def fixed_norm_forward(x, gamma, beta, mean, variance, eps, y, residual=None, bounds=UNBOUNDED):
+def fixed_norm_forward(
+    x: np.ndarray,
+    gamma: np.ndarray,
+    beta: np.ndarray,
+    mean: np.ndarray,
+    variance: np.ndarray,
+    eps: float,
+    y: np.ndarray,
+    residual: np.ndarray | None = None,
+    bounds: tuple[float, float] = UNBOUNDED,
+) -> None:
     """Fill y (M, C) by statistics (C,) that are given: inference from running means; the rest as above."""
     if x.size == 0:
         return
@@ -172,7 +195,17 @@ def _fold(team, w, b, gamma, beta, mean, variance, eps, folded, bias):
     share(team, tasks, _fold_rows, (w, b, gamma, beta, mean, variance, eps, folded, bias))
 
 
-def fold_norm(w, b, gamma, beta, mean, variance, eps, folded, bias):
+def fold_norm(
+    w: np.ndarray,
+    b: np.ndarray | None,
+    gamma: np.ndarray,
+    beta: np.ndarray,
+    mean: np.ndarray,
+    variance: np.ndarray,
+    eps: float,
+    folded: np.ndarray,
+    bias: np.ndarray,
+) -> None:
     """Fill `folded` (T, K) and `bias` (K,): filters w (T, K) plus b, and the normalization after them, as one map.
 
     gamma * (w x + b - mean) / sqrt(variance + eps) + beta = folded x + bias
@@ -198,7 +231,15 @@ def _move(mean, variance, unbiased, momentum, batches, running_mean, running_var
         running_var[c] = (1 - momentum) * running_var[c] + momentum * (spread / N * unbiased)
 
 
-def update_running(mean, variance, count, momentum, batches, running_mean, running_var):
+def update_running(
+    mean: np.ndarray,
+    variance: np.ndarray,
+    count: int,
+    momentum: float | None,
+    batches: np.ndarray,
+    running_mean: np.ndarray,
+    running_var: np.ndarray,
+) -> None:
     """Move running statistics (C,) by `momentum` towards those of a batch (N, C), the images' average; count batches.
 
     Without a momentum (None) they become the averages of all batches. The variance is taken unbiased, by the factor

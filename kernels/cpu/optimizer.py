@@ -76,7 +76,7 @@ def _sgd(team, param, grad, velocity, rule):
     share(team, _blocks(param), _sgd_block, (param, grad, velocity, *numbers))
 
 
-def sgd_update(param, grad, velocity, rule):
+def sgd_update(param: np.ndarray, grad: np.ndarray, velocity: np.ndarray, rule: np.ndarray) -> None:
     """Take one step by (lr, momentum, dampening, weight_decay, nesterov): update param, and velocity with momentum."""
     call_parallel(param.size > SERIAL_ELEMENTS, _sgd, param, grad, velocity, rule)
 
@@ -114,7 +114,9 @@ def _adam(team, param, grad, mean, square, largest, rule):
     share(team, _blocks(param), _adam_block, (param, grad, mean, square, largest, numbers))
 
 
-def adam_update(param, grad, mean, square, largest, rule):
+def adam_update(
+    param: np.ndarray, grad: np.ndarray, mean: np.ndarray, square: np.ndarray, largest: np.ndarray, rule: np.ndarray
+) -> None:
     """Take one step by (lr, beta1, beta2, eps, weight_decay, decoupled, step).
 
     Update param, mean, square, and largest where it has elements.
@@ -158,7 +160,9 @@ def _rmsprop(team, param, grad, square, mean, velocity, rule):
     share(team, _blocks(param), _rmsprop_block, (param, grad, square, mean, velocity, numbers))
 
 
-def rmsprop_update(param, grad, square, mean, velocity, rule):
+def rmsprop_update(
+    param: np.ndarray, grad: np.ndarray, square: np.ndarray, mean: np.ndarray, velocity: np.ndarray, rule: np.ndarray
+) -> None:
     """Take one step by (lr, alpha, eps, weight_decay, momentum).
 
     Update param, square, and mean and velocity where they have elements.
@@ -184,7 +188,7 @@ def _adagrad(team, param, grad, total, rule):
     share(team, _blocks(param), _adagrad_block, (param, grad, total, *numbers))
 
 
-def adagrad_update(param, grad, total, rule):
+def adagrad_update(param: np.ndarray, grad: np.ndarray, total: np.ndarray, rule: np.ndarray) -> None:
     """Take one step by (lr, eps, weight_decay): update param and total, the sum of squares."""
     call_parallel(param.size > SERIAL_ELEMENTS, _adagrad, param, grad, total, rule)
 
@@ -214,7 +218,7 @@ def _square_sum(team, a, partial, total, scaled):
         scaled[0] = join_blocks(partial)
 
 
-def square_sum(a, total, scaled=None):
+def square_sum(a: np.ndarray, total: np.ndarray, scaled: np.ndarray | None = None) -> None:
     """Fill total (1,) with the sum of the squares of a; where that overflows, scaled (1,) with those of UNIT * a."""
     call_parallel(
         a.size > SERIAL_ELEMENTS, _square_sum, a, partial_sums(a), total, total[:0] if scaled is None else scaled
@@ -235,7 +239,7 @@ def _shrink(team, a, factor):
             share(team, _blocks(a), _shrink_block, (a, a.dtype.type(factor[i])))
 
 
-def shrink(a, factor):
+def shrink(a: np.ndarray, factor: np.ndarray) -> None:
     """Multiply a by one factor after the other (1,) or (2,), by those that are below 1."""
     call_parallel(a.size > SERIAL_ELEMENTS, _shrink, a, factor)
 
@@ -259,7 +263,7 @@ def _norm_factor(squares, limit, factor, scaled):
         factor[1] = half
 
 
-def norm_factor(squares, limit, factor, scaled=None):
+def norm_factor(squares: np.ndarray, limit: float, factor: np.ndarray, scaled: np.ndarray | None = None) -> None:
     """Fill factor (1,) with what brings a norm down to a limit: that of arrays with these sums of squares.
 
     `scaled` are those of `square_sum`. A factor (2,) is a product, of which neither part is denormal.
@@ -280,7 +284,7 @@ def _clamp(team, a, limit):
     share(team, _blocks(a), _clamp_block, (a, a.dtype.type(limit)))
 
 
-def clamp(a, limit):
+def clamp(a: np.ndarray, limit: float) -> None:
     """Bring every element of a between -limit and limit; NaN stays."""
     call_parallel(a.size > SERIAL_ELEMENTS, _clamp, a, float(limit))
 
@@ -300,7 +304,7 @@ def _non_finite(team, a, largest, partial, count):
     count[0] = partial.sum()
 
 
-def non_finite(a, count):
+def non_finite(a: np.ndarray, count: np.ndarray) -> None:
     """Fill count (1,) with how many elements of a are infinite or NaN."""
     blocks = -(-a.size // SEEN)
     partial = scratch("non-finite", blocks, np.dtype(np.int64))[:blocks]

@@ -17,6 +17,7 @@ from fastcnn.kernels.cpu.runtime.parallel import share
 from fastcnn.kernels.cpu.runtime.partition import SERIAL_MOVES
 from fastcnn.kernels.cpu.simd.copy import copy_run, stream_run
 from fastcnn.kernels.cpu.simd.streaming import streams
+from fastcnn.kernels.problem import Padding
 
 MODES = {"constant": 0, "reflect": 1, "replicate": 2, "circular": 3}
 CONSTANT, REFLECT, REPLICATE, CIRCULAR = range(4)
@@ -114,7 +115,7 @@ def pad_all(team, x, padding, mode, value, past_caches, y):
     share(team, tasks, pad_rows, (x.reshape(-1), (D, H, W), C, left, deep, low, wide, fill, past_caches, flat))
 
 
-def pad_forward(x, padding, mode, value, y):
+def pad_forward(x: np.ndarray, padding: Padding, mode: str, value: float, y: np.ndarray) -> None:
     """Fill y with x inside its padding; `value` is the constant one's."""
     if y.size:
         call_parallel(y.size > SERIAL_MOVES, pad_all, x, padding, MODES[mode], float(value), streams(y), y)
@@ -164,7 +165,7 @@ def collect_all(team, dy, padding, mode, past_caches, dx):
     share(team, tasks, collect_rows, (dy.reshape(-1), (O, P, Q), C, left, deep, low, wide, W, past_caches, flat))
 
 
-def pad_backward_input(dy, padding, mode, dx):
+def pad_backward_input(dy: np.ndarray, padding: Padding, mode: str, dx: np.ndarray) -> None:
     """Fill dx: every pixel collects dy from all places where it stands."""
     if dx.size:
         # Only zeros around an image have no copy to be added to what was just stored.

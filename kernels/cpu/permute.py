@@ -6,6 +6,7 @@ are transposed in registers, so that memory is read and written in whole vectors
 taken apart, or put together, pixel by pixel.
 """
 
+from collections.abc import Sequence
 from math import prod
 
 import numpy as np
@@ -122,13 +123,13 @@ def planes(team, x, y, outer, outer_x, outer_y, P, Q, step_x, step_y):
     share(team, tasks, band, (x, y, outer, outer_x, outer_y, P, Q, step_x, step_y, (width, bands)))
 
 
-def merged(shape, axes):
+def merged(shape: Sequence[int], axes: Sequence[int]) -> list[tuple[int, int, int]]:
     """Return (size, stride in x, stride in y) of the axes of y, neighbours that stay so as one, and none of length 1.
 
     >>> merged((8, 28, 28, 3), (0, 3, 1, 2))
     [(8, 2352, 2352), (3, 1, 784), (784, 3, 1)]
     """
-    found = []
+    found: list[tuple[int, int]] = []
     for axis in axes:
         size, stride = shape[axis], prod(shape[axis + 1 :])
         if size == 1:
@@ -140,12 +141,12 @@ def merged(shape, axes):
     return [(size, stride, prod(sizes[k + 1 :])) for k, (size, stride) in enumerate(found)]
 
 
-def columns(rows, count):
+def columns(rows: Sequence[tuple[int, ...]], count: int) -> list[np.ndarray]:
     """Return the columns of rows of `count` numbers, as arrays of integers."""
     return [np.array([row[k] for row in rows], np.int64) for k in range(count)]
 
 
-def permute(x, axes, y):
+def permute(x: np.ndarray, axes: Sequence[int], y: np.ndarray) -> None:
     """Fill y with x, its axes in this order."""
     if not y.size:
         return

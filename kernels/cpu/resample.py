@@ -6,6 +6,7 @@ Interpolation is a weighted sum along each axis (`spans.samples`), done by pooli
 sum the other way.
 """
 
+from collections.abc import Sequence
 from functools import lru_cache
 from math import prod
 
@@ -18,7 +19,7 @@ from fastcnn.kernels.cpu.runtime.compiler import jit
 from fastcnn.kernels.cpu.runtime.launch import call_parallel
 from fastcnn.kernels.cpu.runtime.parallel import share
 from fastcnn.kernels.cpu.runtime.partition import SERIAL_ELEMENTS
-from fastcnn.kernels.sampling import samples
+from fastcnn.kernels.sampling import Sampling, samples
 
 FEW_IMAGES = 8  # fewer are put back in parts of the channels
 BLOCK = 1 << 12  # elements that a task takes from where they were put
@@ -53,12 +54,12 @@ def _backward(C, image, output, how) -> tuple[int, Tables]:
     return WEIGH if _weighs(axes) else SUM, tables([axis.transpose() for axis in axes], C, codes=False)
 
 
-def upsample_forward(x, how, y):
+def upsample_forward(x: np.ndarray, how: Sequence[Sampling], y: np.ndarray) -> None:
     """Fill y with x interpolated; `how` holds a `Sampling` for each of three axes."""
     sweep(*_forward(x.shape[4], x.shape[1:4], y.shape[1:4], how), x, y)
 
 
-def upsample_backward_input(dy, how, dx):
+def upsample_backward_input(dy: np.ndarray, how: Sequence[Sampling], dx: np.ndarray) -> None:
     """Fill dx: every pixel collects dy from the outputs that it went to, by its weight in each."""
     sweep(*_backward(dx.shape[4], dx.shape[1:4], dy.shape[1:4], how), dy, dx)
 
@@ -118,7 +119,7 @@ def _take(team, dy, positions, shape, dx):
         share(team, tasks, _take_task, (dy, positions, shape, np.int64, dx))
 
 
-def max_unpool_forward(x, positions, y):
+def max_unpool_forward(x: np.ndarray, positions: np.ndarray, y: np.ndarray) -> None:
     """Fill y with zeros, and x put at its positions; of several at one position the last stays."""
     N, channels, size = y.shape[0], y.shape[4], prod(y.shape[1:4])
     parts = 1 if N >= FEW_IMAGES else -(-channels // CHANNELS)
@@ -126,7 +127,7 @@ def max_unpool_forward(x, positions, y):
     call_parallel(y.size > SERIAL_ELEMENTS, _put, N, *flat, channels, prod(x.shape[1:4]), parts, size, y.reshape(-1))
 
 
-def max_unpool_backward_input(dy, positions, dx):
+def max_unpool_backward_input(dy: np.ndarray, positions: np.ndarray, dx: np.ndarray) -> None:
     """Fill dx with dy as it stands at the positions."""
     shape = prod(dx.shape[1:4]), dx.shape[4], prod(dy.shape[1:4])
     if dx.size:

@@ -208,32 +208,32 @@ def softmax_backward_blocks(team, y, dy, dx, C, log):
     share(team, (y.size + pixels * C - 1) // (pixels * C), softmax_backward_block, (y, dy, dx, C, pixels, log))
 
 
-def forward(x, y, log):
+def forward(x: np.ndarray, y: np.ndarray, log: bool) -> None:
     """Share the blocks of a forward pass."""
     call_parallel(y.size > SERIAL_ELEMENTS, softmax_blocks, x.reshape(-1), y.reshape(-1), y.shape[-1], log)
 
 
-def backward(y, dy, dx, log):
+def backward(y: np.ndarray, dy: np.ndarray, dx: np.ndarray, log: bool) -> None:
     """Share the blocks of a backward pass."""
     flat = y.reshape(-1), dy.reshape(-1), dx.reshape(-1)
     call_parallel(dx.size > SERIAL_ELEMENTS, softmax_backward_blocks, *flat, dx.shape[-1], log)
 
 
-def softmax_forward(x, y):
+def softmax_forward(x: np.ndarray, y: np.ndarray) -> None:
     """Fill y with exp(x) over the sum of exp(x) of its pixel."""
     forward(x, y, False)
 
 
-def softmax_backward_input(y, dy, dx):
+def softmax_backward_input(y: np.ndarray, dy: np.ndarray, dx: np.ndarray) -> None:
     """Fill dx with y * (dy - the sum of dy * y of its pixel)."""
     backward(y, dy, dx, False)
 
 
-def log_softmax_forward(x, y):
+def log_softmax_forward(x: np.ndarray, y: np.ndarray) -> None:
     """Fill y with x less the logarithm of the sum of exp(x) of its pixel."""
     forward(x, y, True)
 
 
-def log_softmax_backward_input(y, dy, dx):
+def log_softmax_backward_input(y: np.ndarray, dy: np.ndarray, dx: np.ndarray) -> None:
     """Fill dx with dy - exp(y) * the sum of dy of its pixel."""
     backward(y, dy, dx, True)

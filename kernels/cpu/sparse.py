@@ -61,7 +61,7 @@ def add_blocks(partial, sums):
         sums[n] = total
 
 
-def sum_space(a, kind=WIDE):
+def sum_space(a: np.ndarray, kind: np.dtype = WIDE) -> tuple[np.ndarray, np.ndarray]:
     """Return scratch for the sums of an (N, M) array: lanes of each thread, and the sums of each block."""
     N, M = a.shape
     threads, blocks = threads_for(a.size > SERIAL_ELEMENTS), max(1, -(-M // BLOCK))
@@ -143,13 +143,13 @@ def shrink_root(team, z, bits, numbers, x, guess, lanes, partial, penalty):
     add_blocks(partial, penalty)
 
 
-def largest_s(p):
+def largest_s(p: float) -> float:
     """Return s at the threshold, where x = 2 (1 - p) / (2 - p) * z costs as much as 0."""
     kept = 2 * (1 - p) / (2 - p)  # x / z
     return (1 - kept) * kept ** (1 - p)
 
 
-def start_polynomial(p):
+def start_polynomial(p: float) -> np.ndarray:
     """Return the coefficients of a polynomial in s that is near y * |z|^(1 / n) from 0 to the largest s."""
     points = (np.cos(np.pi * (np.arange(200) + 0.5) / 200) + 1) / 2  # Chebyshev's: the fit there is nearly the best
     s = points * largest_s(p)
@@ -164,7 +164,7 @@ def start_polynomial(p):
 STARTS = {p: start_polynomial(p) for p in (1 / 2, 2 / 3)}
 
 
-def shrink(z, beta, p, x, penalty):
+def shrink(z: np.ndarray, beta: float, p: float, x: np.ndarray, penalty: np.ndarray) -> None:
     """Fill x with argmin over x of beta / 2 * (z - x)^2 + |x|^p, for p = 1, 1/2 or 2/3, and penalty with sums of |x|^p.
 
     Where 0 costs as much as another x, x is 0.
@@ -201,7 +201,7 @@ def distances(team, a, b, lanes, partial, sums):
     add_blocks(partial, sums)
 
 
-def squared_distance(a, b, sums):
+def squared_distance(a: np.ndarray, b: np.ndarray, sums: np.ndarray) -> None:
     """Fill sums with the sum of (a - b)^2 of each image."""
     call_parallel(a.size > SERIAL_ELEMENTS, distances, a, b, *sum_space(a), sums)
 
@@ -229,7 +229,9 @@ def conjugate_starts(team, x, z, lam, beta, r, d, lanes, partial, squares):
     add_blocks(partial, squares)
 
 
-def conjugate_start(x, z, lam, beta, r, d, squares):
+def conjugate_start(
+    x: np.ndarray, z: np.ndarray, lam: float, beta: float, r: np.ndarray, d: np.ndarray, squares: np.ndarray
+) -> None:
     """Turn r, which holds F'(y - F z), into the residual lam * r + beta * (x - z); d is the same, squares its sums."""
     call_parallel(
         z.size > SERIAL_ELEMENTS, conjugate_starts, x, z, float(lam), float(beta), r, d, *sum_space(z), squares
@@ -258,7 +260,7 @@ def conjugate_products(team, d, lam, beta, q, lanes, partial, dots):
     add_blocks(partial, dots)
 
 
-def conjugate_product(d, lam, beta, q, dots):
+def conjugate_product(d: np.ndarray, lam: float, beta: float, q: np.ndarray, dots: np.ndarray) -> None:
     """Turn q, which holds F'F d, into the product lam * q + beta * d; fill dots with the sums of d * q."""
     call_parallel(d.size > SERIAL_ELEMENTS, conjugate_products, d, float(lam), float(beta), q, *sum_space(d), dots)
 
@@ -287,7 +289,9 @@ def conjugate_steps(team, alpha, d, q, z, r, lanes, partial, squares):
     add_blocks(partial, squares)
 
 
-def conjugate_step(alpha, d, q, z, r, squares):
+def conjugate_step(
+    alpha: np.ndarray, d: np.ndarray, q: np.ndarray, z: np.ndarray, r: np.ndarray, squares: np.ndarray
+) -> None:
     """Take the step z + alpha * d, r - alpha * q, with one alpha (N,) an image; fill squares with the sums of r^2."""
     call_parallel(z.size > SERIAL_ELEMENTS, conjugate_steps, alpha, d, q, z, r, *sum_space(z), squares)
 
@@ -307,6 +311,6 @@ def conjugate_directions(team, ratio, r, d, blocks):
     share(team, d.shape[0] * blocks, direction_block, (ratio, r, d, blocks))
 
 
-def conjugate_direction(ratio, r, d):
+def conjugate_direction(ratio: np.ndarray, r: np.ndarray, d: np.ndarray) -> None:
     """Turn d into the next direction r + ratio * d, with one ratio (N,) an image."""
     call_parallel(d.size > SERIAL_ELEMENTS, conjugate_directions, ratio, r, d, -(-d.shape[1] // BLOCK))

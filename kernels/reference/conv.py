@@ -13,11 +13,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from fastcnn.kernels.problem import ConvProblem
 from fastcnn.kernels.reference.definition.windows import (
     Array,
     Epilogue,
-    Padding,
-    Triple,
     apply_epilogue,
     each_tap,
     inside,
@@ -42,20 +41,17 @@ def conv_forward(
     x: Array,
     w: Array,
     b: Array | None,
-    stride: Triple,
-    padding: Padding,
-    dilation: Triple,
-    groups: int,
+    problem: ConvProblem,
     epilogue: Epilogue,
     y: Array,
     algorithm: str = "auto",
 ) -> None:
     """Fill y with the convolution of x, plus bias, and apply the epilogue; here all sums are direct."""
-    padded = pad(x, padding)
+    padded = pad(x, problem.padding)
     y[...] = 0 if b is None else b
-    for tap in each_tap(w.shape[:3]):
-        pixels = tap_view(padded, tap, y.shape[1:4], stride, dilation)
-        for c, k in each_group(x.shape[4], y.shape[4], groups):
+    for tap in each_tap(problem.filter):
+        pixels = tap_view(padded, tap, y.shape[1:4], problem.stride, problem.dilation)
+        for c, k in each_group(x.shape[4], y.shape[4], problem.groups):
             y[..., k] += pixels[..., c] @ w[tap][:, k]
     apply_epilogue(epilogue, y)
 
@@ -64,10 +60,7 @@ def conv_measured_forward(
     x: Array,
     w: Array,
     b: Array | None,
-    stride: Triple,
-    padding: Padding,
-    dilation: Triple,
-    groups: int,
+    problem: ConvProblem,
     shift: Array,
     eps: float,
     y: Array,
@@ -79,38 +72,32 @@ def conv_measured_forward(
 
     `shift` (K,) are numbers near the means, and `eps` will be added to the variance: here nothing depends on them.
     """
-    conv_forward(x, w, b, stride, padding, dilation, groups, False, y)
+    conv_forward(x, w, b, problem, False, y)
     measure(y.astype(np.float64), POSITIONS, mean, variance)
 
 
 def conv_backward_input(
     dy: Array,
     w: Array,
-    stride: Triple,
-    padding: Padding,
-    dilation: Triple,
-    groups: int,
+    problem: ConvProblem,
     dx: Array,
     algorithm: str = "auto",
     epilogue: Epilogue = False,
 ) -> None:
     """Fill dx: every pixel collects w * dy from the outputs that it went into; and apply the epilogue."""
-    padded = pad(np.zeros_like(dx), padding)
-    for tap in each_tap(w.shape[:3]):
-        pixels = tap_view(padded, tap, dy.shape[1:4], stride, dilation)
-        for c, k in each_group(dx.shape[4], dy.shape[4], groups):
+    padded = pad(np.zeros_like(dx), problem.padding)
+    for tap in each_tap(problem.filter):
+        pixels = tap_view(padded, tap, dy.shape[1:4], problem.stride, problem.dilation)
+        for c, k in each_group(dx.shape[4], dy.shape[4], problem.groups):
             pixels[..., c] += dy[..., k] @ w[tap][:, k].T
-    dx[...] = inside(padded, padding, dx.shape)
+    dx[...] = inside(padded, problem.padding, dx.shape)
     apply_epilogue(epilogue, dx)
 
 
 def conv_measured_backward_input(
     dy: Array,
     w: Array,
-    stride: Triple,
-    padding: Padding,
-    dilation: Triple,
-    groups: int,
+    problem: ConvProblem,
     norm: Norm,
     dx: Array,
     sums: Statistics,
@@ -123,7 +110,7 @@ def conv_measured_backward_input(
     `norm` = (x, gamma, beta, mean, variance, eps, bounds), whose gradient dx is, and the shift its mean in the dtype of
     x: what `group_norm_backward` takes as its `sums`.
     """
-    conv_backward_input(dy, w, stride, padding, dilation, groups, dx)
+    conv_backward_input(dy, w, problem, dx)
     if total is not None:
         dx += total
     x, gamma, beta, mean, variance, eps, (low, high) = norm
@@ -137,18 +124,15 @@ def conv_measured_backward_input(
 def conv_backward_weight(
     x: Array,
     dy: Array,
-    stride: Triple,
-    padding: Padding,
-    dilation: Triple,
-    groups: int,
+    problem: ConvProblem,
     dw: Array,
     algorithm: str = "auto",
 ) -> None:
     """Fill dw: every weight collects x * dy over the positions that it was laid on."""
-    padded = pad(x, padding)
-    for tap in each_tap(dw.shape[:3]):
-        pixels = tap_view(padded, tap, dy.shape[1:4], stride, dilation)
-        for c, k in each_group(x.shape[4], dy.shape[4], groups):
+    padded = pad(x, problem.padding)
+    for tap in each_tap(problem.filter):
+        pixels = tap_view(padded, tap, dy.shape[1:4], problem.stride, problem.dilation)
+        for c, k in each_group(x.shape[4], dy.shape[4], problem.groups):
             dw[tap][:, k] = np.tensordot(pixels[..., c], dy[..., k], (POSITIONS, POSITIONS))
 
 

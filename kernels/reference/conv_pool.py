@@ -9,10 +9,9 @@ from math import prod
 
 import numpy as np
 
+from fastcnn.kernels.problem import ConvProblem, Padding, Triple
 from fastcnn.kernels.reference import conv, pool
 
-Triple = tuple[int, int, int]
-Padding = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 ONE: Triple = (1, 1, 1)
 UNPADDED: Padding = ((0, 0), (0, 0), (0, 0))
 
@@ -25,27 +24,22 @@ def suits(batch: int, image: int, filters: int, taps: int) -> bool:
     return taps <= MAX_TAPS
 
 
-def _full_shape(x: np.ndarray, w: np.ndarray, stride: Triple, padding: Padding, dilation: Triple) -> tuple[int, ...]:
-    """Return the shape of the convolution's whole output."""
-    sizes = [(x.shape[i + 1] + sum(padding[i]) - dilation[i] * (w.shape[i] - 1) - 1) // stride[i] + 1 for i in range(3)]
-    return (x.shape[0], *sizes, w.shape[4])
-
-
 def conv_pool_forward(
     x: np.ndarray,
     w: np.ndarray,
     b: np.ndarray | None,
-    stride: Triple,
-    padding: Padding,
-    dilation: Triple,
+    problem: ConvProblem,
     window: Triple,
     y: np.ndarray,
     winner: np.ndarray,
     algorithm: str = "auto",
 ) -> None:
-    """Fill y with the pooled, rectified convolution of x by w plus b, and winner with the taps that won."""
-    full = np.empty(_full_shape(x, w, stride, padding, dilation), x.dtype)
-    conv.conv_forward(x, w, b, stride, padding, dilation, 1, False, full)
+    """Fill y with the pooled, rectified convolution of x by w plus b, and winner with the taps that won.
+
+    `problem` is that of the convolution, before pooling.
+    """
+    full = np.empty(problem.y, x.dtype)
+    conv.conv_forward(x, w, b, problem, False, full)
     pool.max_pool_forward(full, window, window, UNPADDED, ONE, y, winner)
     cut = y <= 0
     winner[cut] = prod(window)
@@ -57,9 +51,7 @@ def conv_pool_backward(
     w: np.ndarray,
     dy: np.ndarray,
     winner: np.ndarray,
-    stride: Triple,
-    padding: Padding,
-    dilation: Triple,
+    problem: ConvProblem,
     window: Triple,
     dx: np.ndarray | None,
     dw: np.ndarray,
@@ -67,13 +59,13 @@ def conv_pool_backward(
 ) -> None:
     """Fill dw and (where they are given) db and dx from dy."""
     live = winner < prod(window)
-    full = np.empty(_full_shape(x, w, stride, padding, dilation), x.dtype)
+    full = np.empty(problem.y, x.dtype)
     pool.max_pool_backward_input(
         np.where(live, dy, 0).astype(dy.dtype), np.where(live, winner, 0).astype(winner.dtype),
         window, window, UNPADDED, ONE, full,
     )  # fmt: skip
-    conv.conv_backward_weight(x, full, stride, padding, dilation, 1, dw)
+    conv.conv_backward_weight(x, full, problem, dw)
     if db is not None:
         conv.conv_backward_bias(full, db)
     if dx is not None:
-        conv.conv_backward_input(full, w, stride, padding, dilation, 1, dx)
+        conv.conv_backward_input(full, w, problem, dx)

@@ -7,33 +7,32 @@
 
 where stride, dilation and pad are those of the axis and c runs over the channels of k's group.
 This is the transpose, as a matrix, of the convolution from K to C channels with the same filter;
-what the filters reach past y is dropped, and y where no filter reaches is the bias.
+what the filters reach past y is dropped, and y where no filter reaches is the bias. `problem` is
+that convolution's, from y to x.
 Source: Zeiler et al. 2010; Dumoulin and Visin 2016.
 """
 
+from fastcnn.kernels.problem import ConvProblem
 from fastcnn.kernels.reference.conv import (
     conv_backward_bias,
     conv_backward_input,
     conv_backward_weight,
     conv_forward,
 )
-from fastcnn.kernels.reference.definition.windows import Array, Epilogue, Padding, Triple, apply_epilogue
+from fastcnn.kernels.reference.definition.windows import Array, Epilogue, apply_epilogue
 
 
 def conv_transpose_forward(
     x: Array,
     w: Array,
     b: Array | None,
-    stride: Triple,
-    padding: Padding,
-    dilation: Triple,
-    groups: int,
+    problem: ConvProblem,
     epilogue: Epilogue,
     y: Array,
     algorithm: str = "auto",
 ) -> None:
     """Fill y with the transposed convolution of x, plus bias, and apply the epilogue; sums are direct."""
-    conv_backward_input(x, w, stride, padding, dilation, groups, y)
+    conv_backward_input(x, w, problem, y)
     if b is not None:
         y += b
     apply_epilogue(epilogue, y)
@@ -42,29 +41,23 @@ def conv_transpose_forward(
 def conv_transpose_backward_input(
     dy: Array,
     w: Array,
-    stride: Triple,
-    padding: Padding,
-    dilation: Triple,
-    groups: int,
+    problem: ConvProblem,
     dx: Array,
     algorithm: str = "auto",
 ) -> None:
     """Fill dx: every pixel collects w * dy from where it laid its filter, which is the convolution of dy."""
-    conv_forward(dy, w, None, stride, padding, dilation, groups, False, dx)
+    conv_forward(dy, w, None, problem, False, dx)
 
 
 def conv_transpose_backward_weight(
     x: Array,
     dy: Array,
-    stride: Triple,
-    padding: Padding,
-    dilation: Triple,
-    groups: int,
+    problem: ConvProblem,
     dw: Array,
     algorithm: str = "auto",
 ) -> None:
     """Fill dw: every weight collects dy * x over the positions that it was laid on, as in the convolution of dy."""
-    conv_backward_weight(dy, x, stride, padding, dilation, groups, dw)
+    conv_backward_weight(dy, x, problem, dw)
 
 
 def conv_transpose_backward_bias(dy: Array, db: Array) -> None:

@@ -9,7 +9,8 @@ circular b c a b c a.
 import numpy as np
 import numpy.typing as npt
 
-from fastcnn.kernels.reference.definition.windows import Array, Padding, Pair
+from fastcnn.kernels.problem import Padding, Pair
+from fastcnn.kernels.reference.definition.windows import Array
 
 OUTSIDE = -1
 

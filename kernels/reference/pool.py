@@ -13,7 +13,8 @@ from math import prod
 import numpy as np
 import numpy.typing as npt
 
-from fastcnn.kernels.reference.definition.windows import Array, Padding, Triple, each_tap, inside, pad, tap_view
+from fastcnn.kernels.problem import Padding, Triple
+from fastcnn.kernels.reference.definition.windows import Array, each_tap, inside, pad, tap_view
 from fastcnn.kernels.sampling import adaptive_span, adaptive_window, gaussian_weights
 
 ADJACENT = (1, 1, 1)  # the dilation of a mean's window

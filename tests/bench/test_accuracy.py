@@ -40,19 +40,19 @@ def check(error, c, first, second, result):
 
 def test_forward(convolution, arrays):
     c, (x, w, y) = convolution, arrays
-    conv.conv_forward(x, w, None, c.stride, c.pads, c.dilation, c.groups, False, y)
+    conv.conv_forward(x, w, None, c.problem, False, y)
     check(accuracy.forward_error, c, x, w, y)
 
 
 def test_backward_input(convolution, arrays):
     c, (dx, w, dy) = convolution, arrays
-    conv.conv_backward_input(dy, w, c.stride, c.pads, c.dilation, c.groups, dx)
+    conv.conv_backward_input(dy, w, c.problem, dx)
     check(accuracy.backward_input_error, c, dy, w, dx)
 
 
 def test_backward_weight(convolution, arrays):
     c, (x, dw, dy) = convolution, arrays
-    conv.conv_backward_weight(x, dy, c.stride, c.pads, c.dilation, c.groups, dw)
+    conv.conv_backward_weight(x, dy, c.problem, dw)
     check(accuracy.backward_weight_error, c, x, dy, dw)
 
 

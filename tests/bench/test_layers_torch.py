@@ -66,10 +66,9 @@ def test_transposed_convolution(text, tensor):
     c = problem.adjoint
     x, w, dy = whole(0, c.y_shape, c.w_shape, c.x_shape)
     y, dx, dw = (np.empty(shape) for shape in (c.x_shape, c.y_shape, c.w_shape))
-    geometry = (c.stride, c.pads, c.dilation, c.groups)
-    conv.conv_backward_input(x, w, *geometry, y)
-    conv.conv_forward(dy, w, None, *geometry, False, dx)
-    conv.conv_backward_weight(dy, x, *geometry, dw)
+    conv.conv_backward_input(x, w, c.problem, y)
+    conv.conv_forward(dy, w, None, c.problem, False, dx)
+    conv.conv_backward_weight(dy, x, c.problem, dw)
     tensors = tensor(x, c.rank), tensor(w, c.rank, (4, 3, 0, 1, 2)), tensor(dy, c.rank)
     stride, padding, dilation, more = torch_layers.sizes(c, c.stride, c.padding, c.dilation, problem.output_padding)
 

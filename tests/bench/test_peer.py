@@ -39,10 +39,9 @@ def test_the_peer_computes_what_we_compute(text, layout):
     random = np.random.default_rng(0)
     x, w, dy = (random.integers(-3, 4, s).astype(np.float64) for s in (c.x_shape, c.w_shape, c.y_shape))
     y, dx, dw = (np.empty(s) for s in (c.y_shape, c.x_shape, c.w_shape))
-    geometry = (c.stride, c.pads, c.dilation, c.groups)
-    conv.conv_forward(x, w, None, *geometry, False, y)
-    conv.conv_backward_input(dy, w, *geometry, dx)
-    conv.conv_backward_weight(x, dy, *geometry, dw)
+    conv.conv_forward(x, w, None, c.problem, False, y)
+    conv.conv_backward_input(dy, w, c.problem, dx)
+    conv.conv_backward_weight(x, dy, c.problem, dw)
 
     padding, size = torch_layers.torch_padding(c, rank)
     beforehand = [

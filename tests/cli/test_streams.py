@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from sweeps import crossed
+from sweeps import crossed, selected
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="the shell is POSIX's")
 
@@ -42,7 +42,7 @@ def test_nobody_reads(folder: Path, call: tuple[str, int], how: str) -> None:
     assert "NoneType" not in told
 
 
-@pytest.mark.parametrize("how", ["{} >&-", "{} | true", "{} 2>&-"])
+@pytest.mark.parametrize("how", selected(["{} >&-", "{} | true", "{} 2>&-"], "{} >&-"))
 def test_a_run_that_nobody_watches_writes_its_files(tmp_path: Path, how: str) -> None:
     files = f"--out {tmp_path}/net --json {tmp_path}/json"
     line = how.format(f"{PROGRAM} train lenet5 --epochs 1 --batch-size 1437 --device reference {files}")

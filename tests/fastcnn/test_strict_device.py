@@ -6,7 +6,8 @@ from strict_device import DeviceArray, StrictBackend
 
 import fastcnn as fc
 from fastcnn import models
-from fastcnn.backend import get, registered
+from fastcnn.backend import Fused, get, import_kernels, registered
+from fastcnn.backend.host import HostBackend
 
 STEPS = 3
 
@@ -101,7 +102,9 @@ LAYERS = [
     fc.Conv2d(3, 4, 3, padding=1), fc.BatchNorm2d(3), fc.MaxPool2d(2, return_indices=True), fc.AvgPool2d(2), fc.ReLU(),
     fc.AdaptiveAvgPool2d(1), fc.AdaptiveMaxPool2d(2, return_indices=True), fc.Dropout2d(0.5), fc.Flatten(),
     fc.Softmax(), fc.Upsample(scale_factor=2), fc.ConvTranspose2d(3, 4, 2, stride=2), fc.GroupNorm(1, 3),
-    fc.LeakyReLU(0.1), fc.Linear(3, 2),
+    fc.LeakyReLU(0.1), fc.Linear(3, 2), fc.LocalContrastNorm(3), fc.LocalResponseNorm(3), fc.Gain(3),
+    fc.Pad(2, mode="reflect"), fc.SeparableConv2d(3, 4, 3), fc.LPPool2d(2, 2), fc.InstanceNorm2d(3), fc.LayerNorm(3),
+    fc.PadChannels(1, 2), fc.Dropout(0.2), fc.Elementwise(lambda x: x * x, lambda x: x + x), fc.Permute(2, 1, 0),
 ]  # fmt: skip
 
 
@@ -144,6 +147,48 @@ def test_values_are_assigned_saved_and_moved(device, tmp_path):
     x, _ = next(batches(net))
     there = net.predict(x)
     np.testing.assert_array_equal(fc.load(tmp_path / "net.safetensors", device="reference").predict(x), there)
+
+
+class Partial(HostBackend):
+    """The reference room with some of its fused operations only."""
+
+    def kernels(self, operation):
+        return import_kernels("reference", operation)
+
+
+def trained_with(fuses):
+    backend = Partial("partial")
+    backend.fuses = frozenset(fuses)
+    with registered(backend):
+        x = fc.Input(8, 8, 3)
+        h = fc.ReLU()(fc.BatchNorm2d(4)(fc.Conv2d(3, 4, 3, padding=1, name="first")(x)))
+        h = fc.ReLU()(fc.BatchNorm2d(4)(fc.Conv2d(4, 4, 3, padding=1)(h)) + h)
+        h = fc.ReLU()(fc.Conv2d(4, 4, 3, padding=1)(fc.BatchNorm2d(4)(h)) + h)
+        h = fc.MaxPool2d(2)(fc.ReLU()(fc.Conv2d(4, 4, 3, padding=1)(h)))
+        net = fc.Graph(x, fc.Linear(64, 10)(fc.Flatten()(h))).astype("float64").to("partial")
+        net.initialize(0)
+        trainer = fc.Trainer(net, fc.CrossEntropy(), fc.SGD(0.1))
+        losses = [trainer.step(*batch) for batch in batches(net)]
+        plans = net.plan(4, True, "parameters"), net.plan(4, False)
+        steps = {type(step).__name__ for plan in plans for step in plan.steps}
+        return steps, [*losses, *net.predict(next(batches(net))[0]).ravel()]
+
+
+STEPS_OF = {
+    Fused.ACTIVATION: {"Activated"}, Fused.RESIDUAL: {"Activated"}, Fused.FOLDED_NORM: {"Folded"},
+    Fused.STATISTICS: {"Measured", "Normalized"}, Fused.NORM_ACTIVATION: {"Normalized"},
+    Fused.NORM_RESIDUAL: {"Normalized"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fused", Fused)
+def test_a_room_may_have_any_of_the_fused_operations(fused):
+    """With none, with one, with all but one and with all of them networks compute the same."""
+    kinds, found = zip(*(trained_with(some) for some in ((), {fused}, {*Fused} - {fused}, Fused)), strict=True)
+    assert kinds[0] <= {"Step", "Normalized"}
+    assert STEPS_OF.get(fused, set()) <= kinds[1]
+    for numbers in found[1:]:
+        np.testing.assert_allclose(numbers, found[0], rtol=1e-9, atol=1e-12)
 
 
 def test_reading_by_accident_is_refused():

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from problems import describe
 
 import fastcnn as fc
 
@@ -23,12 +24,13 @@ def test_it_convolves_and_its_transpose_convolves_back(reference, fill, integers
     w = integers(seed, (*geometry.window, C // groups, K))
     x, y = integers(seed, (1, *geometry.image, C)), integers(seed, (1, *geometry.output, K))
     how = (geometry.stride, geometry.padding, geometry.dilation, groups)
+    problem = describe(x, y, w, *how)
     M = fc.conv_matrix(w, x.shape[1:], *how)
     assert M.shape == (y.size, x.size)
-    convolved = fill(reference.conv.conv_forward, x, w, None, *how, False, shapes=[y.shape], dtype=x.dtype)
+    convolved = fill(reference.conv.conv_forward, x, w, None, problem, False, shapes=[y.shape], dtype=x.dtype)
     np.testing.assert_array_equal(M @ x.ravel(), convolved.ravel())
     transpose = reference.conv_transpose.conv_transpose_forward
-    back = fill(transpose, y, w, None, *how, False, shapes=[x.shape], dtype=x.dtype)
+    back = fill(transpose, y, w, None, problem, False, shapes=[x.shape], dtype=x.dtype)
     np.testing.assert_array_equal(M.T @ y.ravel(), back.ravel())
 
 

@@ -11,6 +11,7 @@ import ctypes, mmap, sys
 import numpy as np
 from fastcnn.kernels.cpu import conv
 from fastcnn.kernels.cpu.runtime import workspace
+from fastcnn.kernels.problem import ConvProblem
 
 system = ctypes.CDLL(None)
 system.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
@@ -33,14 +34,15 @@ def run(dtype, N, image, window, stride, pad, C, K, groups):
     x, w, y, b, dx, dw = (
         shut_in(int(np.prod(shape)), dtype).reshape(shape) for shape in (*shapes, (K,), *shapes[:2])
     )
-    how = ((1, stride, stride), ((0, 0), (pad, pad), (pad, pad)), (1, 1, 1), groups)
+    padding = ((0, 0), (pad, pad), (pad, pad))
+    problem = ConvProblem(x.shape, y.shape, (1, *window), (1, stride, stride), padding, (1, 1, 1), groups)
     for algorithm in ("direct", "winograd") if winograd(dtype, window, stride) else ("direct",):
         workspace.release()
-        conv.conv_forward(x, w, b, *how, True, y, algorithm)
+        conv.conv_forward(x, w, b, problem, True, y, algorithm)
         workspace.release()
-        conv.conv_backward_input(y, w, *how, dx, algorithm)
+        conv.conv_backward_input(y, w, problem, dx, algorithm)
         workspace.release()
-        conv.conv_backward_weight(x, y, *how, dw, algorithm)
+        conv.conv_backward_weight(x, y, problem, dw, algorithm)
 
 def winograd(dtype, window, stride):
     return dtype == "float32" and window in ((3, 3), (5, 5)) and stride == 1

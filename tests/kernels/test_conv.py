@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from problems import describe
 from sweeps import crossed, examples, selected
 
 from fastcnn.kernels.cpu.runtime.cpu_info import CacheSizes
@@ -23,11 +24,11 @@ def shapes(geometry, N, C, K, groups):
 
 def passes(conv, fill, geometry, groups, relu, x, w, b, dy):
     """Return y, dx, dw, db of one room."""
-    how = (geometry.stride, geometry.padding, geometry.dilation, groups)
+    problem = describe(x, dy, w, geometry.stride, geometry.padding, geometry.dilation, groups)
     dtype, direct = x.dtype, partial(partial, algorithm="direct")  # the others round
-    y = fill(direct(conv.conv_forward), x, w, b, *how, relu, shapes=[dy.shape], dtype=dtype)
-    dx = fill(direct(conv.conv_backward_input), dy, w, *how, shapes=[x.shape], dtype=dtype)
-    dw = fill(direct(conv.conv_backward_weight), x, dy, *how, shapes=[w.shape], dtype=dtype)
+    y = fill(direct(conv.conv_forward), x, w, b, problem, relu, shapes=[dy.shape], dtype=dtype)
+    dx = fill(direct(conv.conv_backward_input), dy, w, problem, shapes=[x.shape], dtype=dtype)
+    dw = fill(direct(conv.conv_backward_weight), x, dy, problem, shapes=[w.shape], dtype=dtype)
     db = fill(conv.conv_backward_bias, dy, shapes=[dy.shape[-1:]], dtype=dtype)
     return {"y": y, "dx": dx, "dw": dw, "db": db}
 
@@ -179,12 +180,13 @@ def test_gradients_are_finite_differences(room, fill, differences, fit):
     geometry = fit((2, 5, 4), (2, 3, 2), (1, 2, 1), ((0, 1), (2, 0), (1, 1)), (1, 1, 2))
     rng = np.random.default_rng(0)
     x, w, dy = (rng.normal(size=s) for s in shapes(geometry, 2, 4, 6, 2))
-    b, how = rng.normal(size=6), (geometry.stride, geometry.padding, geometry.dilation, 2)
+    b = rng.normal(size=6)
+    problem = describe(x, dy, w, geometry.stride, geometry.padding, geometry.dilation, 2)
     got = passes(room.conv, fill, geometry, 2, False, x, w, b, dy)
 
     def loss():
         y = np.empty_like(dy)
-        room.conv.conv_forward(x, w, b, *how, False, y)
+        room.conv.conv_forward(x, w, b, problem, False, y)
         return np.vdot(dy, y)
 
     for array, name in ((x, "dx"), (w, "dw"), (b, "db")):
@@ -195,10 +197,10 @@ def test_gradients_are_finite_differences(room, fill, differences, fit):
 
 def test_relu_cuts_after_the_bias_and_passes_nan(room, fill):
     x = np.array([1.0, -2.0, np.nan]).reshape(1, 1, 1, 3, 1)
-    one, none = (1, 1, 1), ((0, 0),) * 3
+    problem = describe(x, x, (1, 1, 1), (1, 1, 1), ((0, 0),) * 3, (1, 1, 1))
     y = fill(
         room.conv.conv_forward,
-        *(x, np.ones((1, 1, 1, 1, 1)), np.array([1.0]), one, none, one, 1, True),
+        *(x, np.ones((1, 1, 1, 1, 1)), np.array([1.0]), problem, True),
         shapes=[x.shape],
         dtype=x.dtype,
     )
@@ -237,10 +239,11 @@ def test_few_pixels_are_rows_of_a_product(
     pads = tuple((pad, max(0, pad - 1)) if size > 1 else (0, 0) for size in taps)
     sizes = ((image[i] + sum(pads[i]) - dilation[i] * (taps[i] - 1) - 1) // stride[i] + 1 for i in range(3))
     x, w, b = (integers(i, s, dtype) for i, s in enumerate(((2, *image, C), (*taps, C, K), (K,))))
-    shape, how = (2, *sizes, K), (stride, pads, dilation)
-    assert small_output.suits(x.shape, shape, taps, *how, 1)
-    got = fill(cpu.conv.conv_forward, x, w, b, *how, 1, True, shapes=[shape], dtype=dtype)
-    want = fill(reference.conv.conv_forward, x, w, b, *how, 1, True, shapes=[shape], dtype=dtype)
+    shape = (2, *sizes, K)
+    problem = describe(x, shape, w, stride, pads, dilation)
+    assert small_output.suits(problem)
+    got = fill(cpu.conv.conv_forward, x, w, b, problem, True, shapes=[shape], dtype=dtype)
+    want = fill(reference.conv.conv_forward, x, w, b, problem, True, shapes=[shape], dtype=dtype)
     np.testing.assert_array_equal(got, want)
 
 
@@ -261,12 +264,12 @@ def test_adds_and_clips_as_it_stores(reference, cpu, integers, dtype, function, 
     added, found = integers(5, (N, 1, image, image, K), dtype), []
     for room, used in ((cpu, algorithm), (reference, "direct")):
         y = np.empty((N, 1, image, image, K), dtype)
-        how = ((1, 1, 1), ((0, 0), (1, 1), (1, 1)), (1, 1, 1), groups)
+        problem = describe(x, y, w, (1, 1, 1), ((0, 0), (1, 1), (1, 1)), (1, 1, 1), groups)
         if function in ADDED:
             epilogue = room.activation.add_epilogue(added, y, ADDED[function])
         else:
             epilogue = room.activation.epilogue(function, (), y.dtype)
-        room.conv.conv_forward(x, w, b, *how, epilogue, y, used)
+        room.conv.conv_forward(x, w, b, problem, epilogue, y, used)
         found.append(y)
     told = ~np.isnan(found[1])
     assert (np.isnan(found[0]) >= ~told).all()

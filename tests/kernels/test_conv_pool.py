@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from problems import describe
 from sweeps import examples
 
 
@@ -22,7 +23,7 @@ def stages(draw, geometries):
 
 def stage(room, fill, conv, window, pooled, x, w, b, dy):
     """Return y, winner, dx, dw, db of one room."""
-    how = (conv.stride, conv.padding, conv.dilation, window)
+    how = described(conv, x, w), window
     shape = (x.shape[0], *pooled, w.shape[-1])
     y, winner = fill(
         partial(direct, room.conv_pool.conv_pool_forward), x, w, b, *how, shapes=[shape] * 2, dtype=[x.dtype, "uint8"]
@@ -30,6 +31,11 @@ def stage(room, fill, conv, window, pooled, x, w, b, dy):
     outputs = [x.shape, w.shape, w.shape[-1:]]
     dx, dw, db = fill(room.conv_pool.conv_pool_backward, x, w, dy, winner, *how, shapes=outputs, dtype=x.dtype)
     return {"y": y, "winner": winner, "dx": dx, "dw": dw, "db": db}
+
+
+def described(conv, x, w):
+    """Return the problem of a stage's convolution."""
+    return describe(x, (x.shape[0], *conv.output, w.shape[4]), w, conv.stride, conv.padding, conv.dilation)
 
 
 def arrays(integers, seed, conv, pooled, N, C, K, dtype):
@@ -70,9 +76,9 @@ def test_stages_of_networks_match_the_separate_kernels(room, fill, integers, fit
     x, w, b, dy = arrays(integers, 3, conv, pooled, 7, C, K, "float32")
     got = stage(room, fill, conv, window, pooled, x, w, b, dy)
 
-    how = (conv.stride, conv.padding, conv.dilation, 1)
+    problem = described(conv, x, w)
     full = (7, *conv.output, K)
-    z = fill(partial(direct, room.conv.conv_forward), x, w, b, *how, True, shapes=[full], dtype="float32")
+    z = fill(partial(direct, room.conv.conv_forward), x, w, b, problem, True, shapes=[full], dtype="float32")
     pool = (window, window, unpadded, one)
     kinds = ["float32", "uint8"]
     y, winner = fill(room.pool.max_pool_forward, z, *pool, shapes=[dy.shape] * 2, dtype=kinds)
@@ -84,14 +90,14 @@ def test_stages_of_networks_match_the_separate_kernels(room, fill, integers, fit
         ("dx", partial(direct, room.conv.conv_backward_input), (dz, w), x.shape),
         ("dw", partial(direct, room.conv.conv_backward_weight), (x, dz), w.shape),
     ):
-        np.testing.assert_array_equal(got[key], fill(kernel, *inputs, *how, shapes=[shape], dtype="float32"), key)
+        np.testing.assert_array_equal(got[key], fill(kernel, *inputs, problem, shapes=[shape], dtype="float32"), key)
     np.testing.assert_array_equal(got["db"], dz.sum(axis=(0, 1, 2, 3)))
 
 
 def test_gradients_that_nobody_wants_are_left_out(room, integers, fit):
     conv = fit((1, 9, 9), (1, 3, 3), (1, 1, 1), ((0, 0), (1, 1), (1, 1)), (1, 1, 1))
     x, w, b, dy = arrays(integers, 5, conv, (1, 4, 4), 2, 3, 8, "float64")
-    how = (conv.stride, conv.padding, conv.dilation, (1, 2, 2))
+    how = described(conv, x, w), (1, 2, 2)
     y, winner = np.empty_like(dy), np.empty(dy.shape, np.uint8)
     room.conv_pool.conv_pool_forward(x, w, b, *how, y, winner)
     dx, dw, db, alone = np.empty_like(x), np.empty_like(w), np.empty_like(b), np.empty_like(w)
@@ -117,7 +123,7 @@ def test_images_of_few_channels_are_cut_into_planes(reference, cpu, fill, intege
     x, w, b, dy = arrays(integers, 4, conv, pooled, 5, C, K, dtype)
     planes = import_module("fastcnn.kernels.cpu.convolution.pooled.few_channels")
     want = stage(reference, fill, conv, window, pooled, x, w, b, dy)
-    how = (conv.stride, conv.padding, conv.dilation, window)
+    how = described(conv, x, w), window
     y, winner = fill(planes.forward, x, w, b, *how, shapes=[dy.shape] * 2, dtype=[x.dtype, "uint8"])
     dw, db = fill(planes.backward_weight, x, dy, winner, *how, shapes=[w.shape, b.shape], dtype=x.dtype)
     for key, value in {"y": y, "winner": winner, "dw": dw, "db": db}.items():
@@ -130,7 +136,7 @@ def test_what_outputs_that_lost_met_does_not_count(cpu, fit):
     x[0, 0, 3, 31], dy, winner = np.inf, np.ones((1, 1, 2, 16, 2), np.float32), np.zeros((1, 1, 2, 16, 2), np.uint8)
     winner[0, 0, 1, 15] = 4
     dw = np.empty_like(w)
-    how = (conv.stride, conv.padding, conv.dilation, (1, 2, 2))
+    how = described(conv, x, w), (1, 2, 2)
     cpu.conv_pool.conv_pool_backward(x, w, dy, winner, *how, None, dw, None)
     assert np.isfinite(dw).all()
 
@@ -158,7 +164,7 @@ def test_ties_go_to_the_first_tap_and_nan_wins(room):
     x = np.array([1.0, 1.0, -2.0, np.nan, -1.0, -3.0]).reshape(1, 1, 1, 6, 1)
     w, one, unpadded = np.ones((1, 1, 1, 1, 1)), (1, 1, 1), ((0, 0),) * 3
     y, winner = np.empty((1, 1, 1, 3, 1)), np.empty((1, 1, 1, 3, 1), np.uint8)
-    room.conv_pool.conv_pool_forward(x, w, None, one, unpadded, one, (1, 1, 2), y, winner)
+    room.conv_pool.conv_pool_forward(x, w, None, describe(x, x, w, one, unpadded, one), (1, 1, 2), y, winner)
     np.testing.assert_array_equal(y.ravel(), [1, np.nan, 0])
     assert winner.ravel().tolist() == [0, 1, 2]
 
@@ -169,7 +175,7 @@ def test_thread_count_changes_no_bit(cpu, with_threads, fit):
     x, w, b, dy = (
         rng.normal(size=s).astype("float32") for s in ((37, 1, 28, 28, 3), (1, 5, 5, 3, 6), (6,), (37, 1, 14, 14, 6))
     )
-    how = (conv.stride, conv.padding, conv.dilation, (1, 2, 2))
+    how = described(conv, x, w), (1, 2, 2)
 
     def run():
         y, winner = np.empty_like(dy), np.empty(dy.shape, np.uint8)
@@ -183,9 +189,11 @@ def test_thread_count_changes_no_bit(cpu, with_threads, fit):
 
 
 def test_thread_count_changes_no_bit_of_planes(cpu, with_threads):
-    rng, how = np.random.default_rng(0), ((1, 1, 1), ((0, 0), (2, 2), (2, 2)), (1, 1, 1), (1, 2, 2))
+    rng = np.random.default_rng(0)
     shapes = (37, 1, 28, 28, 1), (1, 5, 5, 1, 6), (6,), (37, 1, 14, 14, 6)
     x, w, b, dy = (rng.normal(size=shape).astype("float32") for shape in shapes)
+    full, padding = (37, 1, 28, 28, 6), ((0, 0), (2, 2), (2, 2))
+    how = describe(x, full, w, (1, 1, 1), padding, (1, 1, 1)), (1, 2, 2)
 
     def run():
         y, winner, dw, db = np.empty_like(dy), np.empty(dy.shape, np.uint8), np.empty_like(w), np.empty_like(b)
@@ -201,14 +209,14 @@ def test_images_convolved_by_winograd_are_pooled_in_groups(cpu, fit, monkeypatch
     conv = fit((1, 15, 14), (1, 5, 5), (1, 1, 1), ((0, 0), (2, 2), (2, 2)), (1, 1, 1))
     rng = np.random.default_rng(0)
     x, w, b = (rng.normal(size=s).astype("float32") for s in ((7, 1, 15, 14, 20), (1, 5, 5, 20, 50), (50,)))
-    how, window, one = (conv.stride, conv.padding, conv.dilation), (1, 2, 2), (1, 1, 1)
+    problem, window, one = described(conv, x, w), (1, 2, 2), (1, 1, 1)
     z = np.empty((7, *conv.output, 50), np.float32)
-    cpu.conv.conv_forward(x, w, b, *how, 1, True, z, "winograd")
+    cpu.conv.conv_forward(x, w, b, problem, True, z, "winograd")
     want, taps = (np.empty((7, 1, 7, 7, 50), dtype) for dtype in (np.float32, np.uint8))
     cpu.pool.max_pool_forward(z, window, window, ((0, 0),) * 3, one, want, taps)
     taps[want <= 0] = 4
     monkeypatch.setattr(cpu.conv_pool, "HELD_ELEMENTS", 3 * z[0].size)
     y, winner = np.empty_like(want), np.empty_like(taps)
-    cpu.conv_pool.conv_pool_forward(x, w, b, *how, window, y, winner, "winograd")
+    cpu.conv_pool.conv_pool_forward(x, w, b, problem, window, y, winner, "winograd")
     np.testing.assert_array_equal(y, want)
     np.testing.assert_array_equal(winner, taps)

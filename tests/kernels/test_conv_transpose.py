@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from problems import describe
 from sweeps import examples
 
 from fastcnn.kernels.cpu.convolution.winograd.forward import ERROR_BOUND
@@ -62,13 +63,14 @@ def shapes(spread, N, C, K, groups):
 
 def passes(conv_transpose, fill, how, relu, x, w, b, dy, algorithm="auto"):
     """Return y, dx, dw, db of one room."""
+    problem = describe(dy, x, w, *how)
 
     def call(function, *inputs, shape):
-        return fill(lambda *arrays: function(*arrays, algorithm), *inputs, *how, shapes=[shape], dtype=x.dtype)
+        return fill(lambda *arrays: function(*arrays, algorithm), *inputs, problem, shapes=[shape], dtype=x.dtype)
 
     y = fill(
         lambda *arrays: conv_transpose.conv_transpose_forward(*arrays, algorithm),
-        *(x, w, b, *how, relu),
+        *(x, w, b, problem, relu),
         shapes=[dy.shape],
         dtype=x.dtype,
     )
@@ -124,9 +126,10 @@ def test_layers_of_networks_are_exact(reference, cpu, fill, integers, name):
 def test_pixels_that_no_filter_reaches_hold_the_bias(room, fill, relu):
     x, w = np.ones((1, 1, 2, 2, 1)), np.full((1, 1, 1, 3, 1), 10.0)
     b, stride = np.array([1.0, -2.0, 3.0]), (1, 3, 2)
-    how = (stride, (NO_PADDING,) * 3, (1, 1, 1), 1, relu)
+    shape = (1, 1, 6, 4, 3)
+    problem = describe(shape, x, w, stride, (NO_PADDING,) * 3, (1, 1, 1))
     forward = room.conv_transpose.conv_transpose_forward
-    y = fill(forward, x, w, b, *how, shapes=[(1, 1, 6, 4, 3)], dtype=x.dtype)
+    y = fill(forward, x, w, b, problem, relu, shapes=[shape], dtype=x.dtype)
     want = np.tile(b, (6, 4, 1))
     want[::3, ::2] += 10
     np.testing.assert_array_equal(y[0, 0], np.maximum(want, 0) if relu else want)
@@ -162,7 +165,7 @@ def test_it_is_the_adjoint_of_convolution(room, fill, integers, spread, seed, si
     x, w, dy = (integers(seed + i, s) for i, s in enumerate((to_x, to_w, to_y)))
     how = (*spread.how, groups)
     got = passes(room.conv_transpose, fill, how, False, x, w, None, dy)
-    convolved = fill(room.conv.conv_forward, dy, w, None, *how, False, shapes=[to_x], dtype=x.dtype)
+    convolved = fill(room.conv.conv_forward, dy, w, None, describe(dy, x, w, *how), False, shapes=[to_x], dtype=x.dtype)
     product = np.vdot(dy, got["y"])
     assert product == np.vdot(convolved, x) == np.vdot(got["dx"], x) == np.vdot(got["dw"], w)
 
@@ -176,7 +179,7 @@ def test_gradients_are_finite_differences(room, fill, differences):
 
     def loss():
         y = np.empty_like(dy)
-        room.conv_transpose.conv_transpose_forward(x, w, b, *how, False, y)
+        room.conv_transpose.conv_transpose_forward(x, w, b, describe(y, x, w, *how), False, y)
         return np.vdot(dy, y)
 
     for array, name in ((x, "dx"), (w, "dw"), (b, "db")):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from problems import describe
 
 SIZES = st.one_of(st.integers(1, 100), st.sampled_from([127, 128, 257, 400, 1031]))
 
@@ -114,9 +115,8 @@ def test_outer_products_have_the_bits_of_the_tile(cpu, dtype, M, F, K):
     x, dy = (rng.standard_normal((M, size)).astype(dtype) for size in (F, K))
     x[0, 0] = -0.0
     by_tile, by_rows = (np.full((F, K), np.nan, dtype) for _ in range(2))
-    cpu.conv.conv_backward_weight(
-        x.reshape(1, 1, M, 1, F), dy.reshape(1, 1, M, 1, K), (1, 1, 1), ((0, 0),) * 3, (1, 1, 1), 1,
-        by_tile.reshape(1, 1, 1, F, K),
-    )  # fmt: skip
+    rows, to, one = x.reshape(1, 1, M, 1, F), dy.reshape(1, 1, M, 1, K), (1, 1, 1)
+    problem = describe(rows, to, one, one, ((0, 0),) * 3, one)
+    cpu.conv.conv_backward_weight(rows, to, problem, by_tile.reshape(1, 1, 1, F, K))
     cpu.linear.linear_backward_weight(x, dy, by_rows)
     assert by_rows.tobytes() == by_tile.tobytes()

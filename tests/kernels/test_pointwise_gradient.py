@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from problems import describe
 
 from fastcnn.kernels.cpu.convolution.pointwise_backward_weight import applies, plan_pointwise
 from fastcnn.kernels.cpu.simd.tile import tiles
@@ -27,37 +28,39 @@ CASES = {  # images, image, stride, C, K, groups
 
 
 def arrays(integers, fit, dtype, name):
-    """Return x, dy, the shape of dw and what the kernels take after x and dy."""
+    """Return x, dy, the shape of dw and the problem."""
     N, image, stride, C, K, groups = CASES[name]
     geometry = fit(image, (1, 1, 1), stride, UNPADDED, (1, 1, 1))
     x, dy = integers(1, (N, *image, C), dtype), integers(2, (N, *geometry.output, K), dtype)
-    assert applies(x.shape, dy.shape, (1, 1, 1), UNPADDED, stride, 14, 4)
-    return x, dy, (1, 1, 1, C // groups, K), (stride, UNPADDED, (1, 1, 1), groups)
+    problem = describe(x, dy, (1, 1, 1), stride, UNPADDED, (1, 1, 1), groups)
+    assert applies(problem, 14, 4)
+    return x, dy, (1, 1, 1, C // groups, K), problem
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_every_cut_is_exact(reference, cpu, fill, integers, fit, dtype, name):
-    x, dy, shape, how = arrays(integers, fit, dtype, name)
+    x, dy, shape, problem = arrays(integers, fit, dtype, name)
     got, want = (
-        fill(room.conv.conv_backward_weight, x, dy, *how, shapes=[shape], dtype=dtype) for room in (cpu, reference)
+        fill(room.conv.conv_backward_weight, x, dy, problem, shapes=[shape], dtype=dtype) for room in (cpu, reference)
     )
     np.testing.assert_array_equal(got, want)
 
 
 @pytest.mark.parametrize("name", ["roles changed, in chunks", "parts of vectors", "groups of many channels"])
 def test_threads_change_no_bit(cpu, fill, fit, integers, with_threads, name):
-    x, dy, shape, how = arrays(integers, fit, "float32", name)
+    x, dy, shape, problem = arrays(integers, fit, "float32", name)
     rng = np.random.default_rng(0)
     x, dy = (rng.standard_normal(a.shape, np.float32) for a in (x, dy))
 
     def run():
-        return fill(cpu.conv.conv_backward_weight, x, dy, *how, shapes=[shape], dtype=np.dtype("float32"))
+        return fill(cpu.conv.conv_backward_weight, x, dy, problem, shapes=[shape], dtype=np.dtype("float32"))
 
     np.testing.assert_array_equal(with_threads(1, run), with_threads(2, run))
 
 
 def test_roles_change_where_filters_are_few():
     block = tiles("float32")
-    how = ((1, 1, 1), 1, block.rows, block.lanes, 4)
-    many, few = (plan_pointwise((16, 1, 14, 14, 480), (16, 1, 14, 14, K), *how) for K in (192, block.lanes))
+    one, how = (1, 1, 1), (block.rows, block.lanes, 4)
+    problems = (describe((16, 1, 14, 14, 480), (16, 1, 14, 14, K), one, one, UNPADDED, one) for K in (192, block.lanes))
+    many, few = (plan_pointwise(problem, *how) for problem in problems)
     assert (many.swapped, few.swapped) == (False, True)

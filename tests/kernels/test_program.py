@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+from problems import describe
 
 from fastcnn.kernels.cpu import activation, conv, conv_pool, linear, norm, program
 from fastcnn.kernels.cpu.activation import relu_forward
-from fastcnn.kernels.cpu.runtime import launch, workspace
+from fastcnn.kernels.cpu.runtime import launch, native_launch, workspace
 
 ONE, NONE, HALO = (1, 1, 1), ((0, 0),) * 3, ((0, 0), (1, 1), (1, 1))
 
@@ -26,7 +27,7 @@ def convolution(channels, filters, size, pixels, groups=1):
     x, w, b = arrays(0, (2, 1, pixels, pixels, channels), (1, size, size, channels // groups, filters), (filters,))
     y = np.empty((2, 1, pixels, pixels, filters), np.float32)
     padding = ((0, 0), (size // 2, size // 2), (size // 2, size // 2))
-    call = conv.conv_forward, (x, w, b, ONE, padding, ONE, groups, 0, y)
+    call = conv.conv_forward, (x, w, b, describe(x, y, w, ONE, padding, ONE, groups), 0, y)
     return [w, b], [x], y, [call, (relu_forward, (y, y))]
 
 
@@ -48,7 +49,8 @@ def dense():
 def pooled():
     x, w, b = arrays(3, (3, 1, 12, 12, 6), (1, 5, 5, 6, 16), (16,))
     y, winner = np.empty((3, 1, 4, 4, 16), np.float32), np.empty((3, 1, 4, 4, 16), np.uint8)
-    return [w, b], [x], y, [(conv_pool.conv_pool_forward, (x, w, b, ONE, NONE, ONE, (1, 2, 2), y, winner))]
+    problem = describe(x, (3, 1, 8, 8, 16), w, ONE, NONE, ONE)
+    return [w, b], [x], y, [(conv_pool.conv_pool_forward, (x, w, b, problem, (1, 2, 2), y, winner))]
 
 
 def one_row():
@@ -205,3 +207,17 @@ def test_rehearsal_runs_nothing_and_counts_what_would_be_kept():
     assert (y == 7).all()
     made.run()
     assert rehearsed.kept_bytes == made.kept_bytes > 0
+
+
+@pytest.mark.parametrize(("channels", "filters", "size", "groups"), [(24, 40, 3, 1), (24, 40, 1, 1), (40, 40, 3, 40)])
+@pytest.mark.parametrize("algorithm", ["auto", "direct", "scatter"])
+def test_launches_with_plans_need_no_python(channels, filters, size, groups, algorithm):
+    """A plan is a tuple of numbers, tuples and arrays: all travel as words of machine code."""
+    pad = ((0, 0), (size // 2, size // 2), (size // 2, size // 2))
+    x, w, y = arrays(0, (2, 1, 9, 9, channels), (1, size, size, channels // groups, filters), (2, 1, 9, 9, filters))
+    with launch.recording() as launches:
+        conv.conv_forward(x, w, None, ONE, pad, ONE, groups, 0, y, algorithm)
+        conv.conv_backward_input(y, w, ONE, pad, ONE, groups, x, algorithm)
+        conv.conv_backward_weight(x, y, ONE, pad, ONE, groups, w)
+    assert launches
+    assert [each.kernel.__name__ for each in launches if native_launch._native(each) is None] == []

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from problems import describe
 
 from fastcnn.kernels.cpu.convolution.select import algorithm_of
 
@@ -22,13 +23,13 @@ def whole_numbers(integers, seed, geometry, N, channels, dtype):
 def assert_exact(reference, cpu, fill, integers, geometry, N, channels, dtype, seed=0, relu=False):
     """Compare the input gradient, the transposed convolution and, at stride 1, the forward pass."""
     x, w, b, dy = whole_numbers(integers, seed, geometry, N, channels, dtype)
-    how = (geometry.stride, geometry.padding, geometry.dilation, channels[2])
+    problem = describe(x, dy, w, geometry.stride, geometry.padding, geometry.dilation, channels[2])
     scattered = partial(partial, algorithm="scatter")
-    calls = [("conv", "conv_backward_input", (dy, w, *how), x.shape)]
+    calls = [("conv", "conv_backward_input", (dy, w, problem), x.shape)]
     c = integers(seed, x.shape[-1:], dtype)
-    calls.append(("conv_transpose", "conv_transpose_forward", (dy, w, c, *how, relu), x.shape))
+    calls.append(("conv_transpose", "conv_transpose_forward", (dy, w, c, problem, relu), x.shape))
     if geometry.stride == ONE:
-        calls.append(("conv", "conv_forward", (x, w, b, *how, relu), dy.shape))
+        calls.append(("conv", "conv_forward", (x, w, b, problem, relu), dy.shape))
     for file, name, inputs, shape in calls:
         mine, exact = (getattr(getattr(room, file), name) for room in (cpu, reference))
         got = fill(scattered(mine), *inputs, shapes=[shape], dtype=dtype)
@@ -81,11 +82,12 @@ def test_thread_count_changes_no_bit(cpu, fill, with_threads, fit, name):
     random = np.random.default_rng(1)
     w = random.standard_normal((*geometry.window, C // groups, K), np.float32)
     dy = random.standard_normal((N, *geometry.output, K), np.float32)
-    how = (geometry.stride, geometry.padding, geometry.dilation, groups)
+    to_x = (N, *geometry.image, C)
+    problem = describe(to_x, dy, w, geometry.stride, geometry.padding, geometry.dilation, groups)
 
     def gradient():
         call = partial(cpu.conv.conv_backward_input, algorithm="scatter")
-        return fill(call, dy, w, *how, shapes=[(N, *geometry.image, C)], dtype="float32")
+        return fill(call, dy, w, problem, shapes=[to_x], dtype="float32")
 
     one, many = (with_threads(threads, gradient) for threads in (1, 2))
     np.testing.assert_array_equal(one, many)
@@ -102,6 +104,6 @@ def test_thread_count_changes_no_bit(cpu, fill, with_threads, fit, name):
 )
 def test_input_gradients_mostly_of_padding_are_scattered(image, window, stride, sizes, chosen):
     (C, K), output = sizes, tuple((i - t) // stride + 1 for i, t in zip(image, window, strict=True))
-    source, target = (16, 1, *output, K), (16, 1, *image, C)
-    how = ((1, *window), (1, stride, stride), ((0, 0),) * 3, ONE, 1, np.dtype("float32"))
-    assert algorithm_of("backward_input", source, target, *how, "direct") == chosen
+    to_x, to_y, steps = (16, 1, *image, C), (16, 1, *output, K), (1, stride, stride)
+    problem = describe(to_x, to_y, (1, *window), steps, ((0, 0),) * 3, ONE)
+    assert algorithm_of("backward_input", problem, np.dtype("float32"), "direct") == chosen

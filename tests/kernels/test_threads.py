@@ -14,6 +14,7 @@ import pytest
 from fastcnn.kernels.cpu import activation, conv, linear
 from fastcnn.kernels.cpu.runtime import cpu_info, launch, thread_pool
 from fastcnn.kernels.cpu.runtime.parallel import share
+from fastcnn.kernels.problem import ConvProblem
 
 ONE, PADDING = (1, 1, 1), ((0, 0), (1, 1), (1, 1))
 DENORMAL = np.float32(1e-40)
@@ -63,7 +64,7 @@ def convolve(seed=0):
     x = generator.standard_normal((4, 1, 20, 20, 16), np.float32)
     w = generator.standard_normal((1, 3, 3, 16, 32), np.float32)
     y = np.empty((4, 1, 20, 20, 32), np.float32)
-    conv.conv_forward(x, w, None, ONE, PADDING, ONE, 1, False, y)
+    conv.conv_forward(x, w, None, ConvProblem(x.shape, y.shape, (1, 3, 3), ONE, PADDING, ONE, 1), False, y)
     return y.tobytes()
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from problems import describe
 from sweeps import examples
 
 from fastcnn.kernels.cpu.convolution.winograd import forward as winograd
@@ -40,12 +41,13 @@ def check(cpu, fill, arrays, how, relu=False, exact_room=None):
 def passes(conv, fill, arrays, how, relu, dtype, algorithm):
     """Return y, dx and dw of one room and dtype."""
     x, w, b, dy = (a.astype(dtype) for a in arrays)
+    described = describe(x, dy, w, *how)
     forward = lambda *inputs: conv.conv_forward(*inputs, algorithm)  # noqa: E731
     backward = lambda *inputs: conv.conv_backward_input(*inputs, algorithm)  # noqa: E731
-    y = fill(forward, x, w, b, *how, relu, shapes=[dy.shape], dtype=dtype)
+    y = fill(forward, x, w, b, described, relu, shapes=[dy.shape], dtype=dtype)
     weight = lambda *inputs: conv.conv_backward_weight(*inputs, algorithm)  # noqa: E731
-    dx = fill(backward, dy, w, *how, shapes=[x.shape], dtype=dtype)
-    return y, dx, fill(weight, x, dy, *how, shapes=[w.shape], dtype=dtype)
+    dx = fill(backward, dy, w, described, shapes=[x.shape], dtype=dtype)
+    return y, dx, fill(weight, x, dy, described, shapes=[w.shape], dtype=dtype)
 
 
 @given(
@@ -125,10 +127,10 @@ def test_auto_takes_the_faster_way_and_direct_stays_exact(cpu, reference, fill, 
     target = (*shape[:4], 48)
 
     def choose(name, a, b, dtype, *algorithm):
-        return cpu.conv.algorithm_of(name, a, b, (1, 3, 3), *how, np.dtype(dtype), *algorithm)
+        return cpu.conv.algorithm_of(name, describe(a, b, filters, *how), np.dtype(dtype), *algorithm)
 
     assert choose("forward", shape, target, "float32") == "winograd"
-    assert choose("backward_input", target, shape, "float32") == "winograd"
+    assert choose("backward_input", shape, target, "float32") == "winograd"
     assert choose("backward_weight", shape, target, "float32") == "winograd"
     assert choose("forward", shape, target, "float64") == "direct"
     assert choose("forward", shape, target, "float32", "direct") == "direct"
@@ -137,8 +139,10 @@ def test_auto_takes_the_faster_way_and_direct_stays_exact(cpu, reference, fill, 
     assert [choose(name, few, few, "float32") for name in ("forward", "backward_weight")] == ["winograd"] * 2
     x, w = integers(0, shape, "float32"), integers(1, filters, "float32")
     forward = lambda *inputs: cpu.conv.conv_forward(*inputs, "direct")  # noqa: E731
-    y = fill(forward, x, w, None, *how, False, shapes=[target], dtype="float32")
-    want = fill(reference.conv.conv_forward, x, w, None, *how, False, shapes=[target], dtype="float32")
+    y = fill(forward, x, w, None, describe(x, target, w, *how), False, shapes=[target], dtype="float32")
+    want = fill(
+        reference.conv.conv_forward, x, w, None, describe(x, target, w, *how), False, shapes=[target], dtype="float32"
+    )
     np.testing.assert_array_equal(y, want)
 
 
@@ -147,11 +151,12 @@ def test_auto_takes_the_faster_way_and_direct_stays_exact(cpu, reference, fill, 
     [((1, 3, 3), (1, 2, 2), "float32"), ((1, 7, 7), ONE, "float32"), ((1, 3, 3), ONE, "float64")],
 )
 def test_what_winograd_does_not_take_is_refused(cpu, filters, stride, dtype):
-    shape, how = (1, 1, 9, 9, 16), (stride, ((0, 0), (1, 1), (1, 1)), ONE, 1, np.dtype(dtype))
+    shape = (1, 1, 9, 9, 16)
+    problem = describe(shape, shape, filters, stride, ((0, 0), (1, 1), (1, 1)), ONE)
     with pytest.raises(ValueError, match="3x3 and 5x5 filters at stride 1"):
-        cpu.conv.algorithm_of("forward", shape, shape, filters, *how, "winograd")
+        cpu.conv.algorithm_of("forward", problem, np.dtype(dtype), "winograd")
     with pytest.raises(ValueError, match="'fft' was given: choose one of auto, direct, depthwise, scatter, winograd"):
-        cpu.conv.algorithm_of("forward", shape, shape, filters, *how, "fft")
+        cpu.conv.algorithm_of("forward", problem, np.dtype(dtype), "fft")
 
 
 def test_thread_count_changes_no_bit(cpu, fill, with_threads):

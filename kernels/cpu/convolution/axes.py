@@ -3,9 +3,6 @@
 from math import gcd
 from typing import NamedTuple
 
-Triple = tuple[int, int, int]
-Padding = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
-
 
 class Axis(NamedTuple):
     """One axis of a gather. taps: filter indices by rising offset; offsets: their places, the first 0."""

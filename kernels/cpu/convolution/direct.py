@@ -9,7 +9,7 @@ vectors of output channels wide) meets all pixels of the block, as many to a til
 import numpy as np
 
 from fastcnn.kernels.cpu.convolution.copy_padded import block_start, copy_padded
-from fastcnn.kernels.cpu.convolution.direct_plan import Gather
+from fastcnn.kernels.cpu.convolution.direct_plan import Gather, plan_gathers
 from fastcnn.kernels.cpu.convolution.pack_filter import pack_filter, pack_rows
 from fastcnn.kernels.cpu.runtime.compiler import jit
 from fastcnn.kernels.cpu.runtime.launch import call_parallel, call_serial, threads_for
@@ -25,6 +25,7 @@ from fastcnn.kernels.cpu.simd.tile import (
     call_tile,
     zero_bytes,
 )
+from fastcnn.kernels.problem import ConvProblem
 
 CLEARED = 16384  # elements that one task sets to zero
 PARALLEL_CLEARED = 8  # such tasks that one thread does as fast
@@ -190,3 +191,19 @@ def gather(
     threads = threads_for(plan.parallel)
     buffers = scratch("source", threads * plan.scratch, dtype)[: threads * plan.scratch].reshape(threads, plan.scratch)
     call_parallel(plan.parallel, _direct_tasks, tiles, plan, source, rows, given, epilogue, buffers, target)
+
+
+def gather_all(
+    tiles: Tiles, source: np.ndarray, w: np.ndarray, bias: np.ndarray | None, problem: ConvProblem, transposed: bool,
+    epilogue: int, target: np.ndarray,
+) -> None:  # fmt: skip
+    """Fill target with the convolution of source by w; `transposed`: source is dy, target dx, one gather a phase."""
+    plans = plan_gathers(problem, transposed, tiles.lanes, tiles.rows, source.itemsize)
+    meeting = [plan for plan in plans if bias is not None or epilogue or plan.batch.size]
+    if len(meeting) < len(plans):
+        clear(target)  # pixels that no tap meets, and the others between them
+    first = 0
+    for plan in meeting:
+        own = bias[first : first + plan.blocks] if bias is not None and bias.ndim == 2 else bias  # its blocks' records
+        gather(tiles, source, w, own, plan, transposed, epilogue, target)
+        first += plan.blocks

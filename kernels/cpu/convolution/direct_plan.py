@@ -16,8 +16,6 @@ import numpy as np
 
 from fastcnn.kernels.cpu.convolution.axes import (
     Axis,
-    Padding,
-    Triple,
     forward_axis,
     input_gradient_axes,
     reaching,
@@ -25,6 +23,7 @@ from fastcnn.kernels.cpu.convolution.axes import (
 )
 from fastcnn.kernels.cpu.runtime.partition import LINE, MIN_TASKS, SERIAL_FLOPS, blocks_of
 from fastcnn.kernels.cpu.simd.tile import DOT_CHANNELS, DOT_MIN_RUN, TILES_AHEAD
+from fastcnn.kernels.problem import ConvProblem, Triple
 
 L1_PERIOD = 4096  # bytes after which addresses fall into the same set of L1
 CROWD = 6  # lines of one set that the rows of a tile may take: B's pass through the rest (measured)
@@ -268,25 +267,19 @@ def _block_lines(
 
 
 @lru_cache(maxsize=1024)
-def forward_gather(
-    source: tuple[int, ...], target: tuple[int, ...], filters: Triple, stride: Triple, padding: Padding,
-    dilation: Triple, groups: int, lanes: int, tile_rows: int, itemsize: int,
-) -> Gather:  # fmt: skip
-    """Return the gather of a forward pass."""
-    axes = tuple(forward_axis(filters[i], stride[i], padding[i][0], dilation[i], target[i + 1]) for i in range(3))
-    return make_gather(source, target, axes, filters, groups, lanes, tile_rows, itemsize)  # type: ignore[arg-type]
-
-
-@lru_cache(maxsize=1024)
-def input_gradient_gathers(
-    source: tuple[int, ...], target: tuple[int, ...], filters: Triple, stride: Triple, padding: Padding,
-    dilation: Triple, groups: int, lanes: int, tile_rows: int, itemsize: int,
-) -> tuple[Gather, ...]:  # fmt: skip
-    """Return the gathers from dy (`source`) into dx (`target`), one for each combination of phases."""
-    phases = product(
-        *(input_gradient_axes(filters[i], stride[i], padding[i][0], dilation[i], target[i + 1]) for i in range(3))
-    )
+def plan_gathers(
+    problem: ConvProblem, transposed: bool, lanes: int, tile_rows: int, itemsize: int
+) -> tuple[Gather, ...]:
+    """Return the gather of a forward pass; `transposed`: those from dy into dx, one for each combination of phases."""
+    source, target = problem.ends(transposed)
+    given = zip(problem.filter, problem.stride, problem.padding, problem.dilation, target[1:4], strict=True)
+    axes = [
+        input_gradient_axes(taps, stride, before, dilation, count)
+        if transposed
+        else [forward_axis(taps, stride, before, dilation, count)]
+        for taps, stride, (before, _), dilation, count in given
+    ]
     return tuple(
-        make_gather(source, target, axes, filters, groups, lanes, tile_rows, itemsize)  # type: ignore[arg-type]
-        for axes in phases
+        make_gather(source, target, phase, problem.filter, problem.groups, lanes, tile_rows, itemsize)  # type: ignore[arg-type]
+        for phase in product(*axes)
     )

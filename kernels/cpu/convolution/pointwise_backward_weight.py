@@ -14,9 +14,7 @@ from math import prod
 from typing import NamedTuple
 
 import numpy as np
-from numba.np.unsafe.ndarray import to_fixed_tuple
 
-from fastcnn.kernels.cpu.convolution.axes import Padding, Triple
 from fastcnn.kernels.cpu.convolution.copy_padded import block_start
 from fastcnn.kernels.cpu.reduction.pixels import sum_chunks
 from fastcnn.kernels.cpu.runtime.compiler import jit
@@ -34,6 +32,7 @@ from fastcnn.kernels.cpu.simd.tile import (
     call_tile,
     call_transpose,
 )
+from fastcnn.kernels.problem import ConvProblem, Triple
 
 BLOCK_PIXELS = 448  # of one tile call: half as many cost 4% for calls, more leave L2; half where lines are read twice
 WORKING_BYTES = 720 * 1024  # of a task's sums and its block of x and dy, which should stay in L2
@@ -51,38 +50,59 @@ CALL, TASK = 150, 1000  # cycles of a tile's call with its sums' loads and store
 FETCHED, COPIED, ADDED = 1 / 32, 1 / 32, 1 / 8  # cycles a byte that is read first, packed, or added up
 
 
+Counts = tuple[int, int, int, int]
+
+
 class View(NamedTuple):
     """The pixels of x that meet dy, or those of dy: (N, O, P, Q), `pitches` elements apart, of `channels` each."""
 
-    pitches: tuple[int, ...]
+    pitches: Counts
     channels: int
 
 
 class Pointwise(NamedTuple):
     """Everything the kernel needs, as integers and tables."""
 
-    numbers: np.ndarray  # in the order of POINTWISE_NUMBERS
+    groups: int
+    rows: int  # of a group: channels of x, or of dy where they are swapped
+    lanes: int  # of a group: channels of the other
+    row_blocks: int
+    panels: int  # of lanes
+    panel_blocks: int
+    chunks: int
+    blocks: int  # of pixels
+    counts: Counts  # of pixels: images, slices, rows, columns
+    block: Triple  # images, rows and columns
+    a_pitches: Counts  # of the rows' array
+    b_pitches: Counts  # of the lanes'
+    b_batch: int  # elements from a row of pixels of a block to the next
+    scratch_b: int  # elements of a block's panels, 0 where lanes are read in place
     swapped: bool  # the rows are channels of dy, the lanes those of x
+    channels: int  # of a group of x
+    filters: int  # of dy
+    most_rows: int  # of a task
     tables: np.ndarray  # one after the other: offsets of a task's rows in a pixel, in a panel of its sums and in dw; of
     # the (image, output row)s of a block in the rows' array; in bytes, of its pixels there and in the lanes' array
-    scratch: int  # elements of a block's panels that a thread holds
-    chunks: int
+    scratch: int  # elements that a thread holds
     tasks: int
     parallel: bool
 
 
-POINTWISE_NUMBERS = (
-    "groups rows lanes row_blocks panels panel_blocks chunks blocks O images_block N rows_block P columns_block Q "
-    "a_n a_d a_h a_w b_n b_d b_h b_w b_batch scratch_b swapped channels K most_rows"
-).split()
+class Part(NamedTuple):
+    """What one task sums: some rows and panels of lanes, over a chunk of the blocks of pixels."""
+
+    group: int
+    chunk: int
+    row: int  # the first of `rows`
+    rows: int
+    panel: int  # the first of `panels`
+    panels: int
 
 
 @lru_cache(maxsize=1024)
-def applies(
-    source: tuple[int, ...], target: tuple[int, ...], filters: Triple, padding: Padding, stride: Triple, tile_rows: int,
-    itemsize: int,
-) -> bool:  # fmt: skip
+def applies(problem: ConvProblem, tile_rows: int, itemsize: int) -> bool:
     """Say whether filters have one tap, which meets no padding, and x serves where it lies."""
+    (source, target, filters, stride, padding, _, _) = problem
     inside = all(
         before == 0 and (count - 1) * step < size
         for (before, _), count, step, size in zip(padding, target[1:4], stride, source[1:4], strict=True)
@@ -140,17 +160,18 @@ def _best_cut(
                int(-(-own[best] // blocks[best])))  # fmt: skip
 
 
-def _views(source: tuple[int, ...], target: tuple[int, ...], stride: Triple) -> tuple[tuple[int, ...], View, View]:
+def _views(source: tuple[int, ...], target: tuple[int, ...], stride: Triple) -> tuple[Counts, View, View]:
     """Return the counts (N, O, P, Q) and the views of x and dy; pixels that all follow each other are one row."""
     C, K, M = source[4], target[4], prod(target[:4])
     if source[:4] == target[:4]:
         return (1, 1, 1, M), View((M * C, M * C, M * C, C), C), View((M * K, M * K, M * K, K), K)
-    steps = zip((1, *stride), range(1, 5), strict=True)
-    x = View(tuple(step * prod(source[i:]) for step, i in steps), C)
-    return target[:4], x, View(tuple(prod(target[i:]) for i in range(1, 5)), K)
+    N, O, P, Q, _ = target
+    strides = (1, *stride)
+    n, d, h, w = (strides[i] * prod(source[i + 1 :]) for i in range(4))
+    return (N, O, P, Q), View((n, d, h, w), C), View((O * P * Q * K, P * Q * K, Q * K, K), K)
 
 
-def _block(counts: tuple[int, ...], pixels: int) -> Triple:
+def _block(counts: Counts, pixels: int) -> Triple:
     """Return (images, rows, columns) of a block of at most `pixels`: whole rows where they fit, then whole images."""
     N, O, P, Q = counts
     columns = blocks_of(Q, pixels)[0]
@@ -166,11 +187,9 @@ def _step_between(offsets: np.ndarray) -> int | None:
 
 
 @lru_cache(maxsize=1024)
-def plan_pointwise(
-    source: tuple[int, ...], target: tuple[int, ...], stride: Triple, groups: int, tile_rows: int, lanes: int,
-    itemsize: int,
-) -> Pointwise:  # fmt: skip
-    """Plan the gradient (C / groups, K) from x of shape `source` and dy of shape `target`."""
+def plan_pointwise(problem: ConvProblem, tile_rows: int, lanes: int, itemsize: int) -> Pointwise:
+    """Plan the gradient (C / groups, K) from x and dy."""
+    (source, target, _, stride, _, _, groups) = problem
     C, K, M, wide = source[4], target[4], prod(target[:4]), MAX_VECTORS * lanes
     counts, x, dy = _views(source, target, stride)
     best = None
@@ -198,22 +217,34 @@ def plan_pointwise(
     panels, most = -(-b_lanes // wide), images * rows * columns
     most_rows, most_panels = -(-a_rows // cut.row_blocks), -(-panels // cut.panel_blocks)
     scratch_b = 0 if in_place else most_panels * wide * most
-    values = (groups, a_rows, b_lanes, cut.row_blocks, panels, cut.panel_blocks, chunks, blocks, counts[1],
-              images, counts[0], rows, counts[2], columns, counts[3], *a.pitches, *b.pitches, b_batch,
-              scratch_b, swapped, C // groups, K, most_rows)  # fmt: skip
     offsets = np.arange(most_rows)
     pixels = [
         (t[:, None] + np.arange(columns) * v.pitches[3]).ravel() * itemsize
         for t, v in zip(batches, (a, b), strict=True)
     ]
     return Pointwise(
-        np.array(values, np.int64),
-        swapped,
-        np.concatenate([offsets, offsets * wide, offsets * K, batches[0], *pixels]),
-        scratch_b + most_panels * most_rows * wide + wide * lanes,
-        chunks,
-        chunks * groups * cut.row_blocks * cut.panel_blocks,
-        2 * M * K * C // groups > SERIAL_FLOPS,
+        groups=groups,
+        rows=a_rows,
+        lanes=b_lanes,
+        row_blocks=cut.row_blocks,
+        panels=panels,
+        panel_blocks=cut.panel_blocks,
+        chunks=chunks,
+        blocks=blocks,
+        counts=counts,
+        block=(images, rows, columns),
+        a_pitches=a.pitches,
+        b_pitches=b.pitches,
+        b_batch=b_batch,
+        scratch_b=scratch_b,
+        swapped=swapped,
+        channels=C // groups,
+        filters=K,
+        most_rows=most_rows,
+        tables=np.concatenate([offsets, offsets * wide, offsets * K, batches[0], *pixels]),
+        scratch=scratch_b + most_panels * most_rows * wide + wide * lanes,
+        tasks=chunks * groups * cut.row_blocks * cut.panel_blocks,
+        parallel=2 * M * K * C // groups > SERIAL_FLOPS,
     )
 
 
@@ -230,102 +261,131 @@ def _store(copy, transpose, lanes, swapped, sums, rows, columns, size, transpose
         call_copy_rows(copy, transposed, lanes, target + size * row, pitch, columns, count)
 
 
+@jit(inner=True, inline=True)
+def _part(plan, task):
+    """Return what a task sums."""
+    i, rest = task % plan.row_blocks, task // plan.row_blocks
+    j, rest = rest % plan.panel_blocks, rest // plan.panel_blocks
+    row, row_after = plan.rows * i // plan.row_blocks, plan.rows * (i + 1) // plan.row_blocks
+    panel, panel_after = plan.panels * j // plan.panel_blocks, plan.panels * (j + 1) // plan.panel_blocks
+    return Part(rest % plan.groups, rest // plan.groups, row, row_after - row, panel, panel_after - panel)
+
+
+@jit(inner=True, inline=True)
+def _place(plan, index, size):
+    """Return the bytes from the first pixel to block `index` in the rows' and the lanes' arrays.
+
+    And the block's columns, and its (image, row)s.
+    """
+    (N, O, P, Q), (most_images, most_rows, most_columns) = plan.counts, plan.block
+    rows_blocks, columns_blocks = (P + most_rows - 1) // most_rows, (Q + most_columns - 1) // most_columns
+    n, o, p, q = block_start(index, O, rows_blocks, most_rows, columns_blocks, most_columns)
+    n *= most_images
+    (a_n, a_d, a_h, a_w), (b_n, b_d, b_h, b_w) = plan.a_pitches, plan.b_pitches
+    a, b = n * a_n + o * a_d + p * a_h + q * a_w, n * b_n + o * b_d + p * b_h + q * b_w
+    return size * a, size * b, min(most_columns, Q - q), min(most_images, N - n) * min(most_rows, P - p)
+
+
+@jit(inner=True, inline=True)
+def _pack(plan, copy, part, wide, size, source, columns, batches, packed):
+    """Copy a block's panels of lanes, from the address `source` on, to the address `packed`."""
+    for panel in range(part.panels):
+        for k in range(batches):
+            call_copy(copy, source + size * (k * plan.b_batch + panel * wide), plan.b_pitches[3],
+                      packed + size * (panel * batches + k) * columns * wide, columns,
+                      min(wide, plan.lanes - (part.panel + panel) * wide))  # fmt: skip
+
+
+@jit(inner=True, inline=True)
+def _multiply(tiles, plan, part, block, following, lanes_read, sums, accumulate, epilogue, size):
+    """Add the products of a block to a task's sums.
+
+    block: addresses in the rows' and the lanes' arrays, columns, (image, row)s; following: the next block's addresses,
+    whose first lines the last tiles prefetch. lanes_read: how the lanes lie: address, elements between the rows of
+    pixels, pixels and panels. sums: address, elements between panels, table of rows.
+    """
+    (a, b, columns, batches), (a_next, b_next) = block, following
+    (b_at, b_run, b_step, b_pitch), (c, c_pitch, c_table) = lanes_read, sums
+    lanes, wide, a_step, rows_table = tiles.lanes, 2 * tiles.lanes, plan.a_pitches[3], plan.tables.ctypes.data
+    images, rows, most_columns = plan.block
+    batch = rows_table + 24 * plan.most_rows
+    pixels, b_pixels = batch + 8 * images * rows, 8 * images * rows * most_columns
+    needed, panel_lines = (part.rows + tiles.rows - 1) // tiles.rows, wide * size // LINE
+    line, lines, line_base = 0, part.panels * panel_lines, b_next
+    for panel in range(part.panels):
+        filters = min(wide, plan.lanes - (part.panel + panel) * wide)
+        vectors = (filters + lanes - 1) // lanes
+        if plan.scratch_b == 0:
+            line, lines = 0, panel_lines
+            line_base = b + size * (panel + 1) * wide if panel + 1 < part.panels else b_next
+        for k in range(needed):
+            m, after = part.rows * k // needed, part.rows * (k + 1) // needed
+            fetch, table, step = a_next, 0, np.int64(panel + 1 == part.panels)
+            last = part.rows * (k + 2) // needed - 1
+            if panel == 0 and k + 1 < needed and size * last // LINE > size * (after - 1) // LINE:
+                fetch, step = a + size * last, 1
+            elif line < lines:
+                fetch, table, step = line_base + LINE * line, b_pixels, 1
+                line += 1
+            call_tile(
+                tiles.addresses[after - m, vectors], a, rows_table + 8 * m, batch, a_step,
+                b_at + size * panel * b_pitch, b_run, b_step, c + size * panel * c_pitch, c_table + 8 * m, columns,
+                batches, 0, filters - (vectors - 1) * lanes, accumulate, epilogue, fetch, pixels + table, step,
+            )  # fmt: skip
+
+
 @jit(inner=True)
-def _task(task, thread, addresses, lanes, a, b, numbers, tables, buffers, epilogue, sums):
+def _task(task, thread, tiles, plan, a, b, buffers, epilogue, sums):
     """Sum some rows by some panels of lanes over one chunk of the pixels."""
-    (groups, rows, group_lanes, row_blocks, panels, panel_blocks, chunks, blocks, O, images_block, N, rows_block, P,
-     columns_block, Q, a_n, a_d, a_h, a_w, b_n, b_d, b_h, b_w, b_batch, scratch_b, swapped, channels, K,
-     most_rows) = to_fixed_tuple(numbers, 29)  # fmt: skip
-    size, tile_rows, wide, copy = a.itemsize, addresses.shape[0] - 1, 2 * lanes, addresses[1, 0]
-    i, rest = task % row_blocks, task // row_blocks
-    j, rest = rest % panel_blocks, rest // panel_blocks
-    g, chunk = rest % groups, rest // groups
-    row, height = rows * i // row_blocks, rows * (i + 1) // row_blocks - rows * i // row_blocks
-    first, after = panels * j // panel_blocks, panels * (j + 1) // panel_blocks
-    needed, panel_lines = (height + tile_rows - 1) // tile_rows, wide * size // LINE
-    rows_blocks, columns_blocks = (P + rows_block - 1) // rows_block, (Q + columns_block - 1) // columns_block
-    a_first, b_first = a.ctypes.data + size * (g * rows + row), b.ctypes.data + size * (g * group_lanes + first * wide)
-    begin, end = chunk * blocks // chunks, (chunk + 1) * blocks // chunks
-    if swapped:
-        target = sums.ctypes.data + size * ((chunk * channels + first * wide) * K + row)
-    else:
-        target = sums.ctypes.data + size * ((chunk * channels + row) * K + g * group_lanes + first * wide)
-    rows_table, batch = tables.ctypes.data, tables.ctypes.data + 24 * most_rows
-    pixels, b_pixels = batch + 8 * images_block * rows_block, 8 * images_block * rows_block * columns_block
-    packed = buffers.ctypes.data + buffers.strides[0] * thread
-    held = packed + size * scratch_b
-    direct = swapped == 0 and end - begin == 1
-    c, c_pitch, c_table = held, height * wide, rows_table + 8 * most_rows
+    size, lanes, wide, K = a.itemsize, tiles.lanes, 2 * tiles.lanes, plan.filters
+    part = _part(plan, task)
+    a_first = a.ctypes.data + size * (part.group * plan.rows + part.row)
+    b_first = b.ctypes.data + size * (part.group * plan.lanes + part.panel * wide)
+    begin, end = part.chunk * plan.blocks // plan.chunks, (part.chunk + 1) * plan.blocks // plan.chunks
+    channel, filter_ = part.row, part.group * plan.lanes + part.panel * wide
+    if plan.swapped:
+        channel, filter_ = part.panel * wide, part.row
+    target = sums.ctypes.data + size * ((part.chunk * plan.channels + channel) * K + filter_)
+    packed, rows_table = buffers.ctypes.data + buffers.strides[0] * thread, plan.tables.ctypes.data
+    held = packed + size * plan.scratch_b
+    direct = not plan.swapped and end - begin == 1
+    c, c_pitch, c_table = held, part.rows * wide, rows_table + 8 * plan.most_rows
     if direct:
-        c, c_pitch, c_table = target, wide, rows_table + 16 * most_rows
-    a_next, b_next, next_columns, next_batches = a_first, b_first, 0, 0
-    for index in range(begin - 1, end):
-        # The block after this one: the last tiles of this one ask for its first lines.
-        a_from, b_from, columns, batches = a_next, b_next, next_columns, next_batches
-        n, o, p, q = block_start(min(index + 1, end - 1), O, rows_blocks, rows_block, columns_blocks, columns_block)
-        n *= images_block
-        a_next = a_first + size * (n * a_n + o * a_d + p * a_h + q * a_w)
-        b_next = b_first + size * (n * b_n + o * b_d + p * b_h + q * b_w)
-        next_columns, next_batches = min(columns_block, Q - q), min(images_block, N - n) * min(rows_block, P - p)
-        if index < begin:
-            continue
-        b_at, b_run, b_step, b_pitch = b_from, b_batch, b_w, wide
-        if scratch_b > 0:
-            b_at, b_run, b_step, b_pitch = packed, columns * wide, wide, batches * columns * wide
-            for panel in range(after - first):
-                for k in range(batches):
-                    call_copy(addresses[0, MAX_VECTORS], b_from + size * (k * b_batch + panel * wide), b_w,
-                              b_at + size * (panel * b_pitch + k * columns * wide), columns,
-                              min(wide, group_lanes - (first + panel) * wide))  # fmt: skip
-        line, lines, line_base = 0, (after - first) * panel_lines, b_next
-        for panel in range(after - first):
-            filters = min(wide, group_lanes - (first + panel) * wide)
-            vectors = (filters + lanes - 1) // lanes
-            if scratch_b == 0:
-                line, lines = 0, panel_lines
-                line_base = b_from + size * (panel + 1) * wide if panel + 1 < after - first else b_next
-            for k in range(needed):
-                m, m_after = height * k // needed, height * (k + 1) // needed
-                fetch, table, step = a_next, 0, np.int64(panel + 1 == after - first)
-                m_last = height * (k + 2) // needed - 1
-                if panel == 0 and k + 1 < needed and size * m_last // LINE > size * (m_after - 1) // LINE:
-                    fetch, step = a_from + size * m_last, 1
-                elif line < lines:
-                    fetch, table, step = line_base + LINE * line, b_pixels, 1
-                    line += 1
-                call_tile(
-                    addresses[m_after - m, vectors], a_from, rows_table + 8 * m, batch, a_w,
-                    b_at + size * panel * b_pitch, b_run, b_step, c + size * panel * c_pitch, c_table + 8 * m, columns,
-                    batches, 0, filters - (vectors - 1) * lanes, np.int64(index > begin),
-                    epilogue if direct else 0, fetch,
-                    pixels + table, step,
-                )  # fmt: skip
+        c, c_pitch, c_table = target, wide, rows_table + 16 * plan.most_rows
+    for index in range(begin, end):
+        a_at, b_at, columns, batches = _place(plan, index, size)
+        a_next, b_next, _, _ = _place(plan, min(index + 1, end - 1), size)
+        lanes_read = b_first + b_at, plan.b_batch, plan.b_pitches[3], wide
+        if plan.scratch_b > 0:
+            _pack(plan, tiles.addresses[0, MAX_VECTORS], part, wide, size, b_first + b_at, columns, batches, packed)
+            lanes_read = packed, columns * wide, wide, batches * columns * wide
+        _multiply(tiles, plan, part, (a_first + a_at, b_first + b_at, columns, batches),
+                  (a_first + a_next, b_first + b_next), lanes_read, (c, c_pitch, c_table), np.int64(index > begin),
+                  epilogue if direct else 0, size)  # fmt: skip
     if not direct:
-        transposed, step = held + size * (after - first) * c_pitch, K if swapped else 1
-        for panel in range(after - first):
-            _store(copy, addresses[0, 0], lanes, swapped, held + size * panel * c_pitch, height,
-                   min(wide, group_lanes - (first + panel) * wide), size, transposed,
+        transposed, step = held + size * part.panels * c_pitch, K if plan.swapped else 1
+        for panel in range(part.panels):
+            _store(tiles.addresses[1, 0], tiles.addresses[0, 0], lanes, plan.swapped, held + size * panel * c_pitch,
+                   part.rows, min(wide, plan.lanes - (part.panel + panel) * wide), size, transposed,
                    target + size * panel * wide * step, K)  # fmt: skip
 
 
 @jit
-def _tasks(team, tasks, addresses, lanes, a, b, numbers, tables, buffers, epilogue, sums):
-    share(team, tasks, _task, (addresses, lanes, a, b, numbers, tables, buffers, epilogue, sums))
+def _tasks(team, tiles, plan, a, b, buffers, epilogue, sums):
+    share(team, plan.tasks, _task, (tiles, plan, a, b, buffers, epilogue, sums))
 
 
-def pointwise_gradient(
-    tiles: Tiles, x: np.ndarray, dy: np.ndarray, stride: Triple, groups: int, dw: np.ndarray
-) -> None:
+def pointwise_gradient(tiles: Tiles, x: np.ndarray, dy: np.ndarray, problem: ConvProblem, dw: np.ndarray) -> None:
     """Fill dw (C / groups, K) from x (N, D, H, W, C) and dy (N, O, P, Q, K)."""
-    plan = plan_pointwise(x.shape, dy.shape, stride, groups, tiles.rows, tiles.lanes, x.itemsize)
+    plan = plan_pointwise(problem, tiles.rows, tiles.lanes, x.itemsize)
     threads, held = threads_for(plan.parallel), plan.scratch
     buffers = scratch("source", threads * held, x.dtype)[: threads * held].reshape(threads, held)
     sums = dw.reshape(-1)
     if plan.chunks > 1:
         sums = scratch("partial", plan.chunks * dw.size, x.dtype)[: plan.chunks * dw.size]
     a, b = (dy, x) if plan.swapped else (x, dy)
-    aligned = dy.shape[4] // groups % tiles.lanes == 0 and streams(sums, lanes=tiles.lanes)
-    call_parallel(plan.parallel, _tasks, plan.tasks, tiles.addresses, tiles.lanes, a.reshape(-1), b.reshape(-1),
-                  plan.numbers, plan.tables, buffers, PAST_CACHES if aligned else 0, sums)  # fmt: skip
+    aligned = dy.shape[4] // problem.groups % tiles.lanes == 0 and streams(sums, lanes=tiles.lanes)
+    call_parallel(plan.parallel, _tasks, tiles, plan, a.reshape(-1), b.reshape(-1), buffers,
+                  PAST_CACHES if aligned else 0, sums)  # fmt: skip
     if plan.chunks > 1:
         call_parallel(plan.parallel, sum_chunks, sums.reshape(plan.chunks, -1), dw.reshape(-1))

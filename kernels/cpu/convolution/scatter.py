@@ -16,9 +16,7 @@ from math import prod
 from typing import NamedTuple
 
 import numpy as np
-from numba.np.unsafe.ndarray import to_fixed_tuple
 
-from fastcnn.kernels.cpu.convolution.axes import Triple
 from fastcnn.kernels.cpu.convolution.direct_plan import Gather
 from fastcnn.kernels.cpu.runtime.compiler import jit
 from fastcnn.kernels.cpu.runtime.launch import call_parallel, threads_for
@@ -37,6 +35,7 @@ from fastcnn.kernels.cpu.simd.tile import (
     call_transpose,
     zero_bytes,
 )
+from fastcnn.kernels.problem import ConvProblem, Triple
 
 PRODUCT_BYTES = 192 * 1024  # of a block of products: with the weights' panel and the target's rows they stay in L2
 FEW_PIXELS = 28  # two tiles: a task of fewer takes several images
@@ -49,8 +48,20 @@ BAND_OVERLAP = 6  # a band of target rows is at least so many times as high as w
 class Scatter(NamedTuple):
     """Everything the kernel needs, as integers and tables."""
 
-    numbers: np.ndarray  # in the order of SCATTER_NUMBERS
+    groups: int
+    channels: tuple[int, int]  # of a group: in the source, in the target
     panels: int  # of one group's (tap, channel) lanes
+    runs: int  # of products of one row of taps that lie side by side in the target: one, or each tap's own
+    taps: Triple
+    stride: Triple
+    before: Triple  # padding
+    dilation: Triple
+    source: tuple[int, int, int, int]  # images, slices, rows, columns
+    target: Triple  # slices, rows, columns
+    images_block: int  # of a task
+    bands: int  # of target rows, into which an image is cut
+    band_rows: int
+    pixels_block: int  # of the source
     tables: np.ndarray  # one after the other: offset of each pixel of a block in the source, and in z; of each row of
     # taps in the target, and in a pixel's z; in bytes, of the cache lines of the next block's pixels
     held: int  # elements of z, after a cache line that begins with a one
@@ -59,21 +70,14 @@ class Scatter(NamedTuple):
     cycles: float  # an estimate, to compare with a gather's
 
 
-SCATTER_NUMBERS = (
-    "groups out_channels panels runs taps_d taps_h taps_w stride_d stride_h stride_w before_d before_h before_w "
-    "dilation_d dilation_h dilation_w out_d out_h out_w reduce_channels images_block bands band_rows pixels_block "
-    "images in_d in_h in_w"
-).split()
-
-
 @lru_cache(maxsize=1024)
-def plan_scatter(
-    source: tuple[int, ...], target: tuple[int, ...], filters: Triple, stride: Triple, before: Triple,
-    dilation: Triple, groups: int, lanes: int, tile_rows: int, itemsize: int,
-) -> Scatter:  # fmt: skip
-    """Plan the scatter from an array of shape `source` (N, D, H, W, C) into one of shape `target` (N, O, P, Q, K)."""
-    N, D, H, W, C = source
-    _, O, P, Q, K = target
+def plan_scatter(problem: ConvProblem, transposed: bool, lanes: int, tile_rows: int, itemsize: int) -> Scatter:
+    """Plan the scatter of an input gradient, or of a forward pass at stride 1 as one with the filter rotated."""
+    (_, _, filters, stride, padding, dilation, groups) = problem
+    (N, D, H, W, C), (_, O, P, Q, K) = problem.ends(transposed)
+    before = [pair[0] for pair in padding]
+    if not transposed:
+        before = [(filters[i] - 1) * dilation[i] - before[i] for i in range(3)]
     reduce, out, block = C // groups, K // groups, 2 * lanes
     panels = -(-prod(filters) * out // block)
     pitch = groups * panels * block
@@ -89,15 +93,6 @@ def plan_scatter(
     pixels = blocks_of(images * image if bands == 1 else -(-image // bands), min(pixels, 16 * tile_rows))[0]
     whole = groups == 1 and dilation[2] == 1
     run, runs = (filters[2] * out, 1) if whole else (out, filters[2])
-    values = dict(
-        groups=groups, reduce_channels=reduce, out_channels=out, panels=panels,
-        taps_d=filters[0], taps_h=filters[1], taps_w=filters[2],
-        stride_d=stride[0], stride_h=stride[1], stride_w=stride[2],
-        before_d=before[0], before_h=before[1], before_w=before[2],
-        dilation_d=dilation[0], dilation_h=dilation[1], dilation_w=dilation[2], out_d=O, out_h=P, out_w=Q,
-        images=N, in_d=D, in_h=H, in_w=W, runs=runs, images_block=images, bands=bands, band_rows=band,
-        pixels_block=pixels,
-    )  # fmt: skip
     flops = 2 * N * image * prod(filters) * K * reduce
     lines = np.arange(0, pixels * C * itemsize, LINE)
     calls = groups * runs * filters[0] * -(-filters[1] // MAX_PATCH_ROWS) * -(-run // (MAX_PATCH_VECTORS * lanes))
@@ -105,9 +100,21 @@ def plan_scatter(
     tile = groups * panels * (reduce + TILE_CYCLES)
     cycles = N * image * (tile + VECTOR_CYCLES * vectors + PATCH_CYCLES * calls) * (1 + (bands > 1) / BAND_OVERLAP)
     return Scatter(
-        np.array([values[name] for name in SCATTER_NUMBERS], np.int64),
-        panels,
-        np.concatenate(
+        groups=groups,
+        channels=(reduce, out),
+        panels=panels,
+        runs=runs,
+        taps=filters,
+        stride=stride,
+        before=(before[0], before[1], before[2]),
+        dilation=dilation,
+        source=(N, D, H, W),
+        target=(O, P, Q),
+        images_block=images,
+        bands=bands,
+        band_rows=band,
+        pixels_block=pixels,
+        tables=np.concatenate(
             [
                 np.arange(pixels) * C,
                 np.arange(pixels) * pitch,
@@ -117,10 +124,10 @@ def plan_scatter(
                 np.zeros(reduce, np.int64),
             ]
         ),
-        pixels * pitch + LINE // itemsize,
-        -(-N // images) * bands,
-        flops > SERIAL_FLOPS,
-        KERNEL_CYCLES + cycles,
+        held=pixels * pitch + LINE // itemsize,
+        tasks=-(-N // images) * bands,
+        parallel=flops > SERIAL_FLOPS,
+        cycles=KERNEL_CYCLES + cycles,
     )
 
 
@@ -171,18 +178,19 @@ def _pack(team, panels, transpose, w, groups, transposed, block, packed):
     share(team, panels, _pack_panel, (transpose, w, groups, transposed, block, packed))
 
 
-@jit(inner=True)
-def _add_row(functions, lanes, one, z, pitch, numbers, n, d, p, q_first, q_after, h_first, h_after, to_taps,
-             target):  # fmt: skip
+@jit(inner=True, inline=True)
+def _add_row(tiles, plan, one, z, pitch, place, columns, rows, to_taps, target):
     """Add the products of some pixels of a source row, `pitch` bytes apart from the address z on.
 
-    Only the rows h_first to h_after of the target are added to. one and to_taps are addresses, of the number and of
-    the tables of taps.
+    place: image, slice and row; columns: the first and the one after the last. Only some `rows`, from the first to the
+    one after the last, of the target are added to. one and to_taps are addresses, of the number and of the tables of
+    taps.
     """
-    (groups, out, panels, runs, taps_d, taps_h, taps_w, stride_d, stride_h, stride_w, before_d, before_h, before_w,
-     dilation_d, dilation_h, dilation_w, O, P, Q) = to_fixed_tuple(numbers, 19)  # fmt: skip
-    K, size, group = groups * out, target.itemsize, MAX_PATCH_VECTORS * lanes
-    from_taps = to_taps + 8 * taps_h
+    (n, d, p), (q_first, q_after), (h_first, h_after) = place, columns, rows
+    (taps_d, taps_h, taps_w), (stride_d, stride_h, stride_w), (O, P, Q) = plan.taps, plan.stride, plan.target
+    (before_d, before_h, before_w), (dilation_d, dilation_h, dilation_w) = plan.before, plan.dilation
+    out, lanes, size, group = plan.channels[1], tiles.lanes, target.itemsize, MAX_PATCH_VECTORS * tiles.lanes
+    K, from_taps = plan.groups * out, to_taps + 8 * taps_h
     h = p * stride_h - before_h
     r_first = max(0, (h_first - h + dilation_h - 1) // dilation_h)
     r_after = min(taps_h, (h_after - h + dilation_h - 1) // dilation_h)
@@ -190,15 +198,15 @@ def _add_row(functions, lanes, one, z, pitch, numbers, n, d, p, q_first, q_after
         o = d * stride_d - before_d + t * dilation_d
         if o < 0 or o >= O:
             continue
-        for g in range(groups):
-            for j in range(runs):
+        for g in range(plan.groups):
+            for j in range(plan.runs):
                 row = target.ctypes.data + size * ((((n * O + o) * P + h) * Q) * K + g * out)
-                products = z + size * (g * panels * 2 * lanes + t * taps_h * taps_w * out)
+                products = z + size * (g * plan.panels * 2 * lanes + t * taps_h * taps_w * out)
                 for q in range(q_first, q_after):
                     w = q * stride_w - before_w
                     # All taps of a row side by side, those beyond the edges cut off, or one tap after the other.
-                    first = max(0, -w) if runs == 1 else j
-                    after = min(taps_w, Q - w) if runs == 1 else j + 1
+                    first = max(0, -w) if plan.runs == 1 else j
+                    after = min(taps_w, Q - w) if plan.runs == 1 else j + 1
                     column = w + first * dilation_w
                     if column < 0 or column >= Q or first >= after:
                         continue
@@ -209,91 +217,112 @@ def _add_row(functions, lanes, one, z, pitch, numbers, n, d, p, q_first, q_after
                         for k in range(0, length, group):
                             count = min(group, length - k)
                             vectors = (count + lanes - 1) // lanes
-                            call_patches(functions[height, vectors], to + size * k, to_taps + 8 * r, at + size * k,
+                            call_patches(tiles.patches[height, vectors], to + size * k, to_taps + 8 * r, at + size * k,
                                          from_taps + 8 * r, from_taps, one, 1,
                                          count - (vectors - 1) * lanes)  # fmt: skip
 
 
-@jit(inner=True)
-def _scatter_task(task, thread, addresses, functions, lanes, source, packed, bias, epilogue, numbers, tables,
-                  buffers, target):  # fmt: skip
-    """Fill the target's rows of one block of images, or of one band of an image."""
-    (groups, out, panels, _, taps_d, taps_h, taps_w, _, stride_h, _, _, before_h, _, _, dilation_h, _, O, P, Q,
-     reduce_channels, images_block, bands, band_rows, pixels_block, N, D, H, W,
-     ) = to_fixed_tuple(numbers, 28)  # fmt: skip
-    size, tile_rows, block = source.itemsize, addresses.shape[0] - 1, 2 * lanes
-    C, K = groups * reduce_channels, groups * out
-    n_first = task // bands * images_block
-    n_after = min(N, n_first + images_block)
-    h_first = task % bands * band_rows
-    h_after = min(P, h_first + band_rows)
-    own = (h_after - h_first) * Q  # pixels of the target, of each slice
-    for slice_ in range(n_first * O, n_after * O):
-        at = target.ctypes.data + size * (slice_ * P + h_first) * Q * K
+@jit(inner=True, inline=True)
+def _begin(plan, copy, bias, images, rows, target):
+    """Fill some rows of some images of the target with the bias, or zero: from the first to the one after the last."""
+    O, P, Q = plan.target
+    K, size, (first, after), own = plan.groups * plan.channels[1], target.itemsize, images, (rows[1] - rows[0]) * Q
+    for slice_ in range(first * O, after * O):
+        at = target.ctypes.data + size * (slice_ * P + rows[0]) * Q * K
         if bias.size == 0:
             zero_bytes(at, size * own * K)
         else:
-            call_copy_rows(addresses[1, 0], bias.ctypes.data, 0, at, K, own, K)
-    begin, end = n_first * D * H * W, n_after * D * H * W
-    if bands > 1:
-        p_first = max(0, (h_first + before_h - (taps_h - 1) * dilation_h + stride_h - 1) // stride_h)
-        p_after = min(H, (h_after - 1 + before_h) // stride_h + 1)
-        begin, end = (n_first * H + p_first) * W, (n_first * H + p_after) * W
+            call_copy_rows(copy, bias.ctypes.data, 0, at, K, own, K)
+
+
+@jit(inner=True, inline=True)
+def _finish(plan, epilogue, images, rows, target):
+    """Clamp these rows of the target, and apply the epilogue's function."""
+    O, P, Q = plan.target
+    K, size, (first, after), own = plan.groups * plan.channels[1], target.itemsize, images, (rows[1] - rows[0]) * Q
+    for slice_ in range(first * O, after * O):
+        at = (slice_ * P + rows[0]) * Q * K
+        clip_run(target, at, at + own * K, epilogue)
+        finish(epilogue, target.ctypes.data + size * at, 1, 0, 1, own * K, own * K, size)
+
+
+@jit(inner=True, inline=True)
+def _source_pixels(plan, images, rows):
+    """Return the first source pixel that meets these rows of the target, and the one after the last."""
+    (_, D, H, W), (first, after), (h_first, h_after) = plan.source, images, rows
+    if plan.bands == 1:
+        return first * D * H * W, after * D * H * W
+    taps, stride, before, dilation = plan.taps[1], plan.stride[1], plan.before[1], plan.dilation[1]
+    p_first = max(0, (h_first + before - (taps - 1) * dilation + stride - 1) // stride)
+    p_after = min(H, (h_after - 1 + before) // stride + 1)
+    return (first * H + p_first) * W, (first * H + p_after) * W
+
+
+@jit(inner=True, inline=True)
+def _multiply(tiles, plan, source, packed, first, pixels, end, z):
+    """Fill z, an address, with the products of `pixels` pixels of the source; prefetch those that follow, up to end."""
+    (taps_d, taps_h, taps_w), (reduce_channels, out), size = plan.taps, plan.channels, source.itemsize
+    lanes, block, C, source_rows = tiles.lanes, 2 * tiles.lanes, plan.groups * reduce_channels, plan.tables.ctypes.data
+    product_rows, zero = source_rows + 8 * plan.pixels_block, source_rows + 16 * plan.pixels_block
+    lines, lanes_needed = zero + 16 * taps_h, taps_d * taps_h * taps_w * out
+    needed = (pixels + tiles.rows - 1) // tiles.rows
+    fetch = source.ctypes.data + size * (first + pixels) * C
+    cursor, last = 0, min(plan.pixels_block, end - first - pixels) * C * size // LINE
+    for panel in range(plan.groups * plan.panels):
+        a = source.ctypes.data + size * (first * C + panel // plan.panels * reduce_channels)
+        vectors = 1 + np.int64(lanes_needed - panel % plan.panels * block > lanes)
+        for i in range(needed):
+            m, after = pixels * i // needed, pixels * (i + 1) // needed
+            call_tile(
+                tiles.addresses[after - m, vectors], a, source_rows + 8 * m, zero, 1,
+                packed.ctypes.data + size * panel * reduce_channels * block, 0, block, z + size * panel * block,
+                product_rows + 8 * m, reduce_channels, 1, 0, lanes, 0, 0, fetch,
+                lines + 8 * max(0, min(cursor, last - reduce_channels)), np.int64(cursor + reduce_channels <= last),
+            )  # fmt: skip
+            cursor += reduce_channels
+
+
+@jit(inner=True)
+def _scatter_task(task, thread, tiles, plan, source, packed, bias, epilogue, buffers, target):
+    """Fill the target's rows of one block of images, or of one band of an image."""
+    (N, D, H, W), size = plan.source, source.itemsize
+    n, h = task // plan.bands * plan.images_block, task % plan.bands * plan.band_rows
+    images, rows = (n, min(N, n + plan.images_block)), (h, min(plan.target[1], h + plan.band_rows))
+    _begin(plan, tiles.addresses[1, 0], bias, images, rows, target)
+    begin, end = _source_pixels(plan, images, rows)
     one = buffers.ctypes.data + buffers.strides[0] * thread
     buffers[thread, 0] = 1
-    z, pitch = one + LINE, size * groups * panels * block
-    source_rows = tables.ctypes.data
-    product_rows, taps = source_rows + 8 * pixels_block, source_rows + 16 * pixels_block
-    zero, lines = taps, taps + 16 * taps_h
-    lanes_needed = taps_d * taps_h * taps_w * out
-    for first in range(begin, end, pixels_block):
-        pixels = min(pixels_block, end - first)
-        needed = (pixels + tile_rows - 1) // tile_rows
-        fetch = source.ctypes.data + size * (first + pixels) * C
-        cursor, last = 0, min(pixels_block, end - first - pixels) * C * size // LINE
-        for panel in range(groups * panels):
-            a = source.ctypes.data + size * (first * C + panel // panels * reduce_channels)
-            vectors = 1 + np.int64(lanes_needed - panel % panels * block > lanes)
-            for i in range(needed):
-                m, after = pixels * i // needed, pixels * (i + 1) // needed
-                call_tile(
-                    addresses[after - m, vectors], a, source_rows + 8 * m, zero, 1,
-                    packed.ctypes.data + size * panel * reduce_channels * block, 0, block, z + size * panel * block,
-                    product_rows + 8 * m, reduce_channels, 1, 0, lanes, 0, 0, fetch,
-                    lines + 8 * max(0, min(cursor, last - reduce_channels)),
-                    np.int64(cursor + reduce_channels <= last),
-                )  # fmt: skip
-                cursor += reduce_channels
+    z, pitch = one + LINE, size * plan.groups * plan.panels * 2 * tiles.lanes
+    taps = plan.tables.ctypes.data + 16 * plan.pixels_block
+    for first in range(begin, end, plan.pixels_block):
+        pixels = min(plan.pixels_block, end - first)
+        _multiply(tiles, plan, source, packed, first, pixels, end, z)
         m = 0
         while m < pixels:
             q, rest = (first + m) % W, (first + m) // W
             p, rest = rest % H, rest // H
             after = min(pixels, m + W - q)
-            _add_row(functions, lanes, one, z + pitch * m, pitch, numbers, rest // D, rest % D, p, q, q + after - m,
-                     h_first, h_after, taps, target)  # fmt: skip
+            place = rest // D, rest % D, p
+            _add_row(tiles, plan, one, z + pitch * m, pitch, place, (q, q + after - m), rows, taps, target)
             m = after
-    for slice_ in range(n_first * O, n_after * O):
-        at = (slice_ * P + h_first) * Q * K
-        clip_run(target, at, at + own * K, epilogue)
-        finish(epilogue, target.ctypes.data + size * at, 1, 0, 1, own * K, own * K, size)
+    _finish(plan, epilogue, images, rows, target)
 
 
 @jit
-def _scatter_tasks(team, tasks, addresses, functions, lanes, source, packed, bias, epilogue, numbers, tables, buffers,
-                   target):  # fmt: skip
-    share(team, tasks, _scatter_task, (addresses, functions, lanes, source, packed, bias, epilogue, numbers, tables,
-                                       buffers, target))  # fmt: skip
+def _scatter_tasks(team, tiles, plan, source, packed, bias, epilogue, buffers, target):
+    share(team, plan.tasks, _scatter_task, (tiles, plan, source, packed, bias, epilogue, buffers, target))
 
 
 def scatter(
-    tiles: Tiles, source: np.ndarray, w: np.ndarray, bias: np.ndarray | None, plan: Scatter, groups: int,
-    transposed: bool, epilogue: int, target: np.ndarray,
+    tiles: Tiles, source: np.ndarray, w: np.ndarray, bias: np.ndarray | None, problem: ConvProblem, transposed: bool,
+    epilogue: int, target: np.ndarray,
 ) -> None:  # fmt: skip
-    """Run a planned scatter of source into target through the filter w (T, R, S, C / groups, K).
+    """Fill target with the scattered products of source and the filter w (T, R, S, C / groups, K).
 
     `transposed` is the gradient by the input; else the filter is turned around for a forward pass at stride 1.
     """
-    dtype, block = source.dtype, 2 * tiles.lanes
+    dtype, block, groups = source.dtype, 2 * tiles.lanes, problem.groups
+    plan = plan_scatter(problem, transposed, tiles.lanes, tiles.rows, source.itemsize)
     flat = w.reshape(-1, w.shape[3], w.shape[4])
     reduce = source.shape[4] // groups
     panels = packed("weights", w, groups * plan.panels * reduce * block, dtype)
@@ -302,6 +331,5 @@ def scatter(
     threads = threads_for(plan.parallel)
     buffers = scratch("source", threads * plan.held, dtype)[: threads * plan.held].reshape(threads, plan.held)
     given = np.empty(0, dtype) if bias is None else bias
-    call_parallel(plan.parallel, _scatter_tasks, plan.tasks, tiles.addresses, tiles.patches, tiles.lanes,
-                  source.reshape(-1), panels, given, in_memory(epilogue), plan.numbers, plan.tables, buffers,
-                  target.reshape(-1))  # fmt: skip
+    call_parallel(plan.parallel, _scatter_tasks, tiles, plan, source.reshape(-1), panels, given, in_memory(epilogue),
+                  buffers, target.reshape(-1))  # fmt: skip

@@ -11,13 +11,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastcnn.kernels.cpu.convolution.axes import Padding, Triple
 from fastcnn.kernels.cpu.matmul import skinny_gemm
 from fastcnn.kernels.cpu.runtime.compiler import jit
 from fastcnn.kernels.cpu.runtime.launch import call_parallel
 from fastcnn.kernels.cpu.runtime.parallel import share
 from fastcnn.kernels.cpu.runtime.workspace import scratch
 from fastcnn.kernels.cpu.simd.tile import copy_bytes, zero_bytes
+from fastcnn.kernels.problem import ConvProblem
 
 FEWEST_WEIGHTS = 1 << 12  # a smaller filter is packed at once
 PADDED_SHARE = 4  # of the filter's elements: a larger padded image costs more than the packing
@@ -31,31 +31,25 @@ class Pixels(NamedTuple):
 
 
 @lru_cache(maxsize=256)
-def plan_pixels(
-    source: tuple[int, ...], target: tuple[int, ...], filters: Triple, stride: Triple, padding: Padding,
-    dilation: Triple,
-) -> Pixels:  # fmt: skip
-    """Return the plan of a convolution from shape `source` to `target`."""
-    N, *image, C = source
-    sizes = [size + sum(pair) for size, pair in zip(image, padding, strict=True)]
+def plan_pixels(problem: ConvProblem) -> Pixels:
+    """Return the plan of a convolution."""
+    N, *image, C = problem.x
+    sizes = [size + sum(pair) for size, pair in zip(image, problem.padding, strict=True)]
     pitches = np.array([prod(sizes[i + 1 :]) * C for i in range(3)])
-    outputs = np.array(list(every(range(N), *map(range, target[1:4]))), np.int64).reshape(-1, 4)
-    taps = np.array(list(every(*map(range, filters))), np.int64)
-    places = outputs[:, 0] * (prod(sizes) * C) + outputs[:, 1:] * np.array(stride) @ pitches
-    return Pixels((N, *sizes, C), skinny_gemm.Rows(places, taps * np.array(dilation) @ pitches))
+    outputs = np.array(list(every(range(N), *map(range, problem.y[1:4]))), np.int64).reshape(-1, 4)
+    taps = np.array(list(every(*map(range, problem.filter))), np.int64)
+    places = outputs[:, 0] * (prod(sizes) * C) + outputs[:, 1:] * np.array(problem.stride) @ pitches
+    return Pixels((N, *sizes, C), skinny_gemm.Rows(places, taps * np.array(problem.dilation) @ pitches))
 
 
 @lru_cache(maxsize=1024)
-def suits(
-    source: tuple[int, ...], target: tuple[int, ...], filters: Triple, stride: Triple, padding: Padding,
-    dilation: Triple, groups: int,
-) -> bool:  # fmt: skip
+def suits(problem: ConvProblem) -> bool:
     """Say whether a convolution has few enough pixels."""
-    weights = prod(filters) * source[4] * target[4]
-    N, *image, C = source
-    padded = N * C * prod(size + sum(pair) for size, pair in zip(image, padding, strict=True))
-    few = skinny_gemm.suits(prod(target[:4])) and padded * PADDED_SHARE <= weights * (1 + PADDED_SHARE)
-    return groups == 1 and few and weights >= FEWEST_WEIGHTS
+    weights = prod(problem.filter) * problem.x[4] * problem.y[4]
+    N, *image, C = problem.x
+    padded = N * C * prod(size + sum(pair) for size, pair in zip(image, problem.padding, strict=True))
+    few = skinny_gemm.suits(prod(problem.y[:4])) and padded * PADDED_SHARE <= weights * (1 + PADDED_SHARE)
+    return problem.groups == 1 and few and weights >= FEWEST_WEIGHTS
 
 
 @jit(inner=True)
@@ -81,14 +75,13 @@ def _pad(team, x, before, padded):
 
 
 def convolve(
-    x: np.ndarray, w: np.ndarray, b: np.ndarray | None, stride: Triple, padding: Padding, dilation: Triple,
-    epilogue: int, y: np.ndarray,
-) -> None:  # fmt: skip
+    x: np.ndarray, w: np.ndarray, b: np.ndarray | None, problem: ConvProblem, epilogue: int, y: np.ndarray
+) -> None:
     """Fill y (N, O, P, Q, K) with the convolution of x by w (T, R, S, C, K), plus b, after an epilogue."""
-    plan = plan_pixels(x.shape, y.shape, w.shape[:3], stride, padding, dilation)
+    plan = plan_pixels(problem)
     if plan.shape != x.shape:
         size = prod(plan.shape)
         padded = scratch("source", size, x.dtype)[:size].reshape(plan.shape)
-        call_parallel(False, _pad, x, tuple(before for before, _ in padding), padded)
+        call_parallel(False, _pad, x, tuple(before for before, _ in problem.padding), padded)
         x = padded
     skinny_gemm.product(x, plan.rows, w.reshape(-1, *w.shape[3:]), False, b, epilogue, y.reshape(-1, y.shape[4]))

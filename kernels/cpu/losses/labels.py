@@ -156,7 +156,14 @@ def _softmax_blocks(team, rows, logits, labels, weights, smoothing, work, losses
     share(team, (logits.shape[0] + rows - 1) // rows, _softmax_rows, arguments)
 
 
-def softmax_cross_entropy_forward(logits, labels, weights, smoothing, losses, probabilities):
+def softmax_cross_entropy_forward(
+    logits: np.ndarray,
+    labels: np.ndarray,
+    weights: np.ndarray,
+    smoothing: float,
+    losses: np.ndarray,
+    probabilities: np.ndarray,
+) -> None:
     """Fill losses with one loss a row and probabilities with the softmax of every row."""
     worth, rows = logits.size > SERIAL_EXPONENTIALS, min(_rows_of_a_task(logits), max(1, logits.shape[0]))
     size = (rows * logits.shape[1] + 3 * rows + 7) // 8 * 8
@@ -195,7 +202,14 @@ def _softmax_gradient_blocks(team, rows, probabilities, labels, weights, smoothi
     share(team, (dlogits.shape[0] + rows - 1) // rows, _softmax_gradient_rows, arguments)
 
 
-def softmax_cross_entropy_backward(probabilities, labels, weights, smoothing, scale, dlogits):
+def softmax_cross_entropy_backward(
+    probabilities: np.ndarray,
+    labels: np.ndarray,
+    weights: np.ndarray,
+    smoothing: float,
+    scale: np.ndarray,
+    dlogits: np.ndarray,
+) -> None:
     """Fill dlogits with scale times the gradient; 1 / sum of weights is the scale of a mean."""
     rule = labels, weights, float(smoothing), scale
     worth, rows = dlogits.size > LARGE, _rows_of_a_task(dlogits)
@@ -211,7 +225,7 @@ def _nll_rows(team, log_probabilities, labels, weights, losses):
             losses[n] = -weights[label] * log_probabilities[n, label]
 
 
-def nll_forward(log_probabilities, labels, weights, losses):
+def nll_forward(log_probabilities: np.ndarray, labels: np.ndarray, weights: np.ndarray, losses: np.ndarray) -> None:
     """Fill losses with one loss a row."""
     call_parallel(False, _nll_rows, log_probabilities, labels, weights, losses)
 
@@ -231,7 +245,7 @@ def _nll_gradient_blocks(team, rows, labels, weights, scale, dx):
     share(team, (dx.shape[0] + rows - 1) // rows, _nll_gradient_rows, (rows, labels, weights, scale[0], dx))
 
 
-def nll_backward(labels, weights, scale, dx):
+def nll_backward(labels: np.ndarray, weights: np.ndarray, scale: np.ndarray, dx: np.ndarray) -> None:
     """Fill dx with scale times the gradient."""
     call_parallel(dx.size > LARGE, _nll_gradient_blocks, _rows_of_a_task(dx), labels, weights, scale, dx)
 
@@ -255,7 +269,9 @@ def _hinge_blocks(team, rows, scores, labels, weights, p, margin, losses):
     share(team, (scores.shape[0] + rows - 1) // rows, _hinge_rows, arguments)
 
 
-def hinge_forward(scores, labels, weights, p, margin, losses):
+def hinge_forward(
+    scores: np.ndarray, labels: np.ndarray, weights: np.ndarray, p: int, margin: float, losses: np.ndarray
+) -> None:
     """Fill losses with one loss a row; every row has a class."""
     rule = labels, weights, int(p), float(margin)
     call_parallel(scores.size > LARGE, _hinge_blocks, _rows_of_a_task(scores), scores, *rule, losses)
@@ -283,7 +299,15 @@ def _hinge_gradient_blocks(team, rows, scores, labels, weights, p, margin, scale
     share(team, (scores.shape[0] + rows - 1) // rows, _hinge_gradient_rows, arguments)
 
 
-def hinge_backward(scores, labels, weights, p, margin, scale, dscores):
+def hinge_backward(
+    scores: np.ndarray,
+    labels: np.ndarray,
+    weights: np.ndarray,
+    p: int,
+    margin: float,
+    scale: np.ndarray,
+    dscores: np.ndarray,
+) -> None:
     """Fill dscores with scale times the gradient, 0 where a score stands on the hinge."""
     rule = labels, weights, int(p), float(margin), scale
     call_parallel(scores.size > LARGE, _hinge_gradient_blocks, _rows_of_a_task(scores), scores, *rule, dscores)
@@ -322,7 +346,7 @@ def _repeated(x):
     return scratch("binary weights", BLOCK + x.shape[1], np.dtype(np.float64))[: min(BLOCK, x.size) + x.shape[1]]
 
 
-def binary_cross_entropy_forward(x, t, weights, total):
+def binary_cross_entropy_forward(x: np.ndarray, t: np.ndarray, weights: np.ndarray, total: np.ndarray) -> None:
     """Fill total (1,) with the sum over all elements; x and t are (M, K), weights (K,) those of t = 1."""
     worth, blocks = x.size > SERIAL_EXPONENTIALS, -(-x.size // BLOCK)
     threads = threads_for(worth)
@@ -351,7 +375,9 @@ def _binary_gradient_blocks(team, x, t, weights, repeated, scale, dx):
     share(team, (dx.size + BLOCK - 1) // BLOCK, _binary_gradient_block, arguments)
 
 
-def binary_cross_entropy_backward(x, t, weights, scale, dx):
+def binary_cross_entropy_backward(
+    x: np.ndarray, t: np.ndarray, weights: np.ndarray, scale: np.ndarray, dx: np.ndarray
+) -> None:
     """Fill dx with scale * (sigmoid(x) (1 - t + w t) - w t)."""
     flat, rule = (x.reshape(-1), t.reshape(-1)), (weights, _repeated(x), scale)
     call_parallel(dx.size > SERIAL_EXPONENTIALS, _binary_gradient_blocks, *flat, *rule, dx.reshape(-1))
@@ -381,6 +407,6 @@ def _hit_blocks(team, rows, scores, labels, hits):
     share(team, (scores.shape[0] + rows - 1) // rows, _hit_rows, (rows, scores, labels, hits))
 
 
-def first_largest(scores, labels, hits):
+def first_largest(scores: np.ndarray, labels: np.ndarray, hits: np.ndarray) -> None:
     """Fill hits (M,) with 1 where the first of the largest scores stands at the label, else (and for NaN) with 0."""
     call_parallel(scores.size > LARGE, _hit_blocks, _rows_of_a_task(scores), scores, labels, hits)

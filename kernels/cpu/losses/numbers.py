@@ -39,7 +39,7 @@ def _squares(team, y, t, partial, total):
     total[0] = join_blocks(partial)
 
 
-def squared_error_forward(y, t, total):
+def squared_error_forward(y: np.ndarray, t: np.ndarray, total: np.ndarray) -> None:
     """Fill total with the sum of d^2."""
     call_parallel(y.size > SERIAL_MOVES, _squares, y.reshape(-1), t.reshape(-1), partial_sums(y), total)
 
@@ -56,7 +56,7 @@ def _squares_gradient(team, y, t, scale, dy):
     share(team, (dy.size + BLOCK - 1) // BLOCK, _squares_gradient_block, (y, t, factor, dy))
 
 
-def squared_error_backward(y, t, scale, dy):
+def squared_error_backward(y: np.ndarray, t: np.ndarray, scale: np.ndarray, dy: np.ndarray) -> None:
     """Fill dy with scale * 2 d."""
     call_parallel(dy.size > SERIAL_MOVES, _squares_gradient, y.reshape(-1), t.reshape(-1), scale, dy.reshape(-1))
 
@@ -88,7 +88,7 @@ def _smooth(team, y, t, beta, inverse, partial, total):
     total[0] = join_blocks(partial)
 
 
-def smooth_l1_forward(y, t, beta, total):
+def smooth_l1_forward(y: np.ndarray, t: np.ndarray, beta: float, total: np.ndarray) -> None:
     """Fill total with the sum of the smooth absolute values of d."""
     rule = float(beta), 1 / beta if beta else 0.0
     call_parallel(y.size > SERIAL_MOVES, _smooth, y.reshape(-1), t.reshape(-1), *rule, partial_sums(y), total)
@@ -111,7 +111,7 @@ def _smooth_gradient(team, y, t, beta, inverse, scale, dy):
     share(team, (dy.size + BLOCK - 1) // BLOCK, _smooth_gradient_block, rule)
 
 
-def smooth_l1_backward(y, t, beta, scale, dy):
+def smooth_l1_backward(y: np.ndarray, t: np.ndarray, beta: float, scale: np.ndarray, dy: np.ndarray) -> None:
     """Fill dy with scale times the slope."""
     rule = float(beta), 1 / beta if beta else 0.0, scale
     call_parallel(dy.size > SERIAL_MOVES, _smooth_gradient, y.reshape(-1), t.reshape(-1), *rule, dy.reshape(-1))

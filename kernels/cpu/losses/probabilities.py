@@ -81,7 +81,14 @@ def _loss_blocks(team, rows, logits, targets, weights, smoothing, tops, work, lo
     share(team, (logits.shape[0] + rows - 1) // rows, _loss_rows, arguments)
 
 
-def soft_cross_entropy_forward(logits, targets, weights, smoothing, losses, probabilities):
+def soft_cross_entropy_forward(
+    logits: np.ndarray,
+    targets: np.ndarray,
+    weights: np.ndarray,
+    smoothing: float,
+    losses: np.ndarray,
+    probabilities: np.ndarray,
+) -> None:
     """Fill losses with one loss a row and probabilities with the softmax of every row."""
     M, K = logits.shape
     tops = scratch("largest logits", M, np.dtype(np.int64))[:M]
@@ -117,7 +124,14 @@ def _gradient_blocks(team, rows, probabilities, targets, weights, smoothing, sca
     share(team, (dlogits.shape[0] + rows - 1) // rows, _gradient_rows, arguments)
 
 
-def soft_cross_entropy_backward(probabilities, targets, weights, smoothing, scale, dlogits):
+def soft_cross_entropy_backward(
+    probabilities: np.ndarray,
+    targets: np.ndarray,
+    weights: np.ndarray,
+    smoothing: float,
+    scale: np.ndarray,
+    dlogits: np.ndarray,
+) -> None:
     """Fill dlogits with scale times the gradient; 1 / M is the scale of a mean."""
     worth, rule = dlogits.size > LARGE, (probabilities, targets, weights, float(smoothing), scale)
     call_parallel(worth, _gradient_blocks, _rows_of_a_task(dlogits), *rule, _lanes(worth), dlogits)
@@ -149,7 +163,7 @@ def _arg_max_blocks(team, rows, values, work, places):
     share(team, (values.shape[0] + rows - 1) // rows, _arg_max_rows, (rows, values, work, places))
 
 
-def arg_max(values, places):
+def arg_max(values: np.ndarray, places: np.ndarray) -> None:
     """Fill places (M,) with where the first of the largest values of every row stands; with NaN in it, anywhere."""
     worth = values.size > LARGE
     call_parallel(worth, _arg_max_blocks, _rows_of_a_task(values), values, _lanes(worth, values.dtype), places)

@@ -50,7 +50,7 @@ def _sum(values, lanes, waiting, sums, total):
     total[0] = sums[0]
 
 
-def sum_values(values, total):
+def sum_values(values: np.ndarray, total: np.ndarray) -> None:
     """Fill total (1,) with the sum of values (M,)."""
     lanes, sums = (scratch(purpose, DEPTH, values.dtype)[:DEPTH] for purpose in ("chains of a sum", "parts of a sum"))
     waiting = scratch("parts that wait", DEPTH, np.dtype(np.int64))[:DEPTH]
@@ -63,7 +63,7 @@ def _pick(weights, labels, picked):
         picked[np.uintp(i)] = weights[np.uintp(labels[np.uintp(i)])]
 
 
-def pick(weights, labels, picked):
+def pick(weights: np.ndarray, labels: np.ndarray, picked: np.ndarray) -> None:
     """Fill picked (M,) with the weight of every label."""
     call_serial(_pick, weights, labels, picked)
 
@@ -75,7 +75,7 @@ def _weigh(sums, is_mean, weight, scale, loss):
     loss[0] = weight * (sums[0] / divisor)
 
 
-def weigh(sums, is_mean, weight, scale, loss):
+def weigh(sums: np.ndarray, is_mean: bool, weight: float, scale: np.ndarray, loss: np.ndarray) -> None:
     """Fill the scale of the gradient and the loss."""
     call_serial(_weigh, sums, bool(is_mean), float(weight), scale, loss)
 

@@ -143,13 +143,7 @@ def _load_block(job, w, buffer, k_first, k_last, f, steps):
 def _product_task(task, thread, job):
     """Compute some rows of some panels of y."""
     (M, K), size, (most_panels, most_rows, panel_blocks, most_steps, _) = job.y.shape, job.y.itemsize, job.sizes
-    block, buffer, F, parts, lines = (
-        MAX_VECTORS * job.lanes,
-        job.buffers[thread].ctypes.data,
-        job.F,
-        job.parts,
-        job.lines,
-    )
+    block, buffer, F, parts = MAX_VECTORS * job.lanes, job.buffers[thread].ctypes.data, job.F, job.parts
     first, top = task % panel_blocks * most_panels * block, task // panel_blocks * most_rows
     last, rows = min(K, first + most_panels * block), min(most_rows, M - top)
     for k_first in range(first, last, block if job.transposed else last - first):
@@ -160,7 +154,7 @@ def _product_task(task, thread, job):
                 steps = min(most_steps, F - f)
                 begins, ends = t + f == 0, t + 1 == parts.size and f + steps == F
                 fetch = _load_block(job, w0, buffer, k_first, k_last, f, steps)
-                cursor = lines.size if ends else 0
+                cursor = job.lines.size if ends else 0
                 for k in range(k_first, k_last, block):
                     panel = buffer + size * (k - k_first)
                     cursor = _multiply(job, x0 + size * f, steps, top, rows, panel, k, begins, ends, fetch, cursor)

@@ -177,9 +177,22 @@ def normalize_backward(team, fields, wanted, summed, given, dgamma, dbeta):
 
 
 def group_norm_backward(
-    x, dy, gamma, mean, variance, groups, eps, constant, dx, dgamma, dbeta, beta=None, y=None, bounds=UNBOUNDED,
-    sums=None,
-):  # fmt: skip
+    x: np.ndarray,
+    dy: np.ndarray,
+    gamma: np.ndarray,
+    mean: np.ndarray,
+    variance: np.ndarray,
+    groups: int,
+    eps: float,
+    constant: bool,
+    dx: np.ndarray | None,
+    dgamma: np.ndarray,
+    dbeta: np.ndarray,
+    beta: np.ndarray | None = None,
+    y: np.ndarray | None = None,
+    bounds: tuple[float, float] = UNBOUNDED,
+    sums: np.ndarray | None = None,
+) -> None:
     """Fill dx (unless it is None), dgamma and dbeta; `constant` statistics do not depend on x.
 
     Behind `bounds` the gradient is dy where they let the value pass, as they do NaN: told by y, if it is given, and

@@ -145,7 +145,16 @@ def contrast_images(team, x, C, down, across, subtract, divide, eps, y, deviatio
 
 
 @runs_on_host
-def local_contrast_forward(x, weights_h, weights_w, subtract, divide, eps, y, deviation):
+def local_contrast_forward(
+    x: np.ndarray,
+    weights_h: np.ndarray,
+    weights_w: np.ndarray,
+    subtract: bool,
+    divide: bool,
+    eps: float,
+    y: np.ndarray,
+    deviation: np.ndarray,
+) -> None:
     """Fill y (N, H, W, C), and deviation with D where it divides, else with 0."""
     down, across = np.ascontiguousarray(weights_h), np.ascontiguousarray(weights_w.T)
     how = x.shape[3], down, across, bool(subtract), bool(divide), float(eps)
@@ -208,7 +217,17 @@ def adjoint(weights):
 
 
 @runs_on_host
-def local_contrast_backward_input(y, deviation, dy, weights_h, weights_w, subtract, divide, eps, dx):
+def local_contrast_backward_input(
+    y: np.ndarray,
+    deviation: np.ndarray,
+    dy: np.ndarray,
+    weights_h: np.ndarray,
+    weights_w: np.ndarray,
+    subtract: bool,
+    divide: bool,
+    eps: float,
+    dx: np.ndarray,
+) -> None:
     """Fill dx; where D is 0, so is its gradient."""
     down = np.ascontiguousarray(adjoint(weights_h))
     across = np.ascontiguousarray(adjoint(weights_w).T)

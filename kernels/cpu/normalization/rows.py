@@ -10,7 +10,6 @@ a time (`short_rows.py`).
 """
 
 import math
-from typing import NamedTuple
 
 import numpy as np
 
@@ -38,20 +37,6 @@ BAND_BACK = 1 << 14  # elements of a band of rows on the way back
 STEP_BACK = 1 << 12  # elements of those that are summed and scaled while they are in L1, with dy and dx
 SUMMED = 32  # its rows at least: each band has its own sums of the gradients of gamma and beta
 SHORT = 512  # elements of the longest row that `short_rows.py` takes; of 1024, each by itself is faster (measured)
-
-
-class RowsBackward(NamedTuple):
-    """What the tasks of the way back share: bands of `rows` rows."""
-
-    x: np.ndarray
-    dy: np.ndarray
-    gamma: np.ndarray
-    mean: np.ndarray
-    variance: np.ndarray
-    eps: float
-    rows: int
-    dx: np.ndarray
-    sums: np.ndarray  # (bands, 2, F): each band's gradients of gamma and beta
 
 
 @jit(inner=True)
@@ -161,7 +146,15 @@ def normalize_rows(team, x, gamma, beta, eps, rows, y, mean, variance):
     share(team, (x.shape[0] + rows - 1) // rows, normalize_band, (x, gamma, beta, eps, rows, y, mean, variance))
 
 
-def layer_norm_forward(x, gamma, beta, eps, y, mean, variance):
+def layer_norm_forward(
+    x: np.ndarray,
+    gamma: np.ndarray,
+    beta: np.ndarray,
+    eps: float,
+    y: np.ndarray,
+    mean: np.ndarray,
+    variance: np.ndarray,
+) -> None:
     """Fill y (M, F), and the mean and biased variance of every row."""
     if x.size == 0:
         mean[...], variance[...] = 0, 0
@@ -214,54 +207,47 @@ def sum_row_gradient(x, dy, gamma, at, F, shift):
 
 
 @jit(inner=True)
-def gradient_band(band, thread, job, totals):
+def gradient_band(band, thread, x, dy, gamma, mean, variance, eps, rows, totals, dx, sums):
     """Take a band of rows the way back, and fill sums[band] with its gradients of gamma and beta."""
-    (M, F), kind, rows, gamma, mean, variance = (
-        job.x.shape,
-        job.x.dtype.type,
-        job.rows,
-        job.gamma,
-        job.mean,
-        job.variance,
-    )
-    flat, given, out = job.x.reshape(-1), job.dy.reshape(-1), job.dx.reshape(-1)
-    along, beside = job.sums[band, 0], job.sums[band, 1]
-    job.sums[band] = 0
+    (M, F), kind = x.shape, x.dtype.type
+    flat, given, out = x.reshape(-1), dy.reshape(-1), dx.reshape(-1)
+    sums[band] = 0
     first, stop = band * rows, min(M, band * rows + rows)
     for m in range(first, stop):
         totals[m, 0], totals[m, 1] = sum_row_gradient(flat, given, gamma, m * F, F, kind(mean[m]))
     for m in range(first, stop):
         if is_wide_row(variance[m], totals[m, 0], totals[m, 1]):
-            gradient_row_wide(m, job, 0, F, along, beside)
+            rest = gamma, mean[m], variance[m], eps, out, (sums[band, 0], sums[band, 1])
+            gradient_row_wide(flat, given, m * F, 0, F, *rest)
             continue
-        _, _, lift = row_factors(mean[m], variance[m], job.eps, kind)
-        factors = gradient_factors(mean[m], variance[m], job.eps, totals[m, 0], totals[m, 1], F, kind)
-        gradient_row(flat, given, m * F, F, factors, lift, gamma, 0, out, along, beside)
+        _, _, lift = row_factors(mean[m], variance[m], eps, kind)
+        factors = gradient_factors(mean[m], variance[m], eps, totals[m, 0], totals[m, 1], F, kind)
+        gradient_row(flat, given, m * F, F, factors, lift, gamma, 0, out, sums[band, 0], sums[band, 1])
 
 
 @jit(inner=True)
-def measure_row_gradient(m, thread, job, totals):
+def measure_row_gradient(m, thread, x, dy, gamma, mean, totals):
     """Fill totals[m] with the row's sums of dy * gamma and of dy * gamma * (x - shift)."""
-    F, flat, given = job.x.shape[1], job.x.reshape(-1), job.dy.reshape(-1)
-    shift = job.x.dtype.type(job.mean[m])
-    totals[m, 0], totals[m, 1] = sum_row_gradient(flat, given, job.gamma, m * F, F, shift)
+    F = x.shape[1]
+    shift = x.dtype.type(mean[m])
+    totals[m, 0], totals[m, 1] = sum_row_gradient(x.reshape(-1), dy.reshape(-1), gamma, m * F, F, shift)
 
 
 @jit(inner=True)
-def gradient_columns(piece, thread, job, totals):
+def gradient_columns(piece, thread, x, dy, gamma, mean, variance, eps, totals, dx, sums):
     """Fill a piece of every row of dx, and of the gradients of gamma and beta, sums[0]."""
-    (M, F), kind, start, mean, variance = job.x.shape, job.x.dtype.type, piece * PIECE, job.mean, job.variance
+    (M, F), kind, start = x.shape, x.dtype.type, piece * PIECE
     count = min(PIECE, F - start)
-    flat, given, out = job.x.reshape(-1), job.dy.reshape(-1), job.dx.reshape(-1)
-    along, beside = job.sums[0, 0], job.sums[0, 1]
-    job.sums[0, :, start : start + count] = 0
+    flat, given, out = x.reshape(-1), dy.reshape(-1), dx.reshape(-1)
+    sums[0, :, start : start + count] = 0
     for m in range(M):
         if is_wide_row(variance[m], totals[m, 0], totals[m, 1]):
-            gradient_row_wide(m, job, start, start + count, along, beside)
+            rest = gamma, mean[m], variance[m], eps, out, (sums[0, 0], sums[0, 1])
+            gradient_row_wide(flat, given, m * F, start, start + count, *rest)
             continue
-        _, _, lift = row_factors(mean[m], variance[m], job.eps, kind)
-        factors = gradient_factors(mean[m], variance[m], job.eps, totals[m, 0], totals[m, 1], F, kind)
-        gradient_row(flat, given, m * F + start, count, factors, lift, job.gamma, start, out, along, beside)
+        _, _, lift = row_factors(mean[m], variance[m], eps, kind)
+        factors = gradient_factors(mean[m], variance[m], eps, totals[m, 0], totals[m, 1], F, kind)
+        gradient_row(flat, given, m * F + start, count, factors, lift, gamma, start, out, sums[0, 0], sums[0, 1])
 
 
 @jit(inner=True)
@@ -279,28 +265,29 @@ def add_bands(piece, thread, sums, dgamma, dbeta):
 
 
 @jit
-def normalize_rows_backward(team, fields, totals, dgamma, dbeta):
+def normalize_rows_backward(team, x, dy, gamma, statistics, rows, totals, sums, dx, dgamma, dbeta):
     """Do `layer_norm_backward`, by bands of rows, or (rows = 0) by rows and then by columns of pieces."""
-    job = RowsBackward(*fields)
-    M, F = job.x.shape
+    (M, F), (mean, variance, eps) = x.shape, statistics
     pieces = (F + PIECE - 1) // PIECE
-    if job.rows:
-        share(team, job.sums.shape[0], gradient_band, (job, totals))
+    if rows:
+        share(team, sums.shape[0], gradient_band, (x, dy, gamma, mean, variance, eps, rows, totals, dx, sums))
     else:
-        share(team, M, measure_row_gradient, (job, totals))
-        share(team, pieces, gradient_columns, (job, totals))
-    share(team, pieces, add_bands, (job.sums, dgamma, dbeta))
+        share(team, M, measure_row_gradient, (x, dy, gamma, mean, totals))
+        share(team, pieces, gradient_columns, (x, dy, gamma, mean, variance, eps, totals, dx, sums))
+    share(team, pieces, add_bands, (sums, dgamma, dbeta))
 
 
 @jit
-def short_rows_backward(team, fields, code, step, dgamma, dbeta):
-    """Do `layer_norm_backward` for short rows."""
-    job = RowsBackward(*fields)
-    share(team, job.sums.shape[0], gradient_short, (job, code, step))
-    share(team, 1, add_bands, (job.sums, dgamma, dbeta))
+def short_rows_backward(team, code, x, dy, gamma, statistics, cuts, dx, sums, dgamma, dbeta):
+    """Do `layer_norm_backward` for short rows; cuts: rows of a band, and of what is taken at once."""
+    share(team, sums.shape[0], gradient_short, (code, x, dy, gamma, *statistics, cuts, dx, sums))
+    share(team, 1, add_bands, (sums, dgamma, dbeta))
 
 
-def layer_norm_backward(x, dy, gamma, mean, variance, eps, dx, dgamma, dbeta):
+def layer_norm_backward(
+    x: np.ndarray, dy: np.ndarray, gamma: np.ndarray, mean: np.ndarray, variance: np.ndarray, eps: float,
+    dx: np.ndarray, dgamma: np.ndarray, dbeta: np.ndarray,
+) -> None:  # fmt: skip
     """Fill dx (M, F), dgamma and dbeta (F,)."""
     M, F = x.shape
     if x.size == 0:
@@ -309,11 +296,13 @@ def layer_norm_backward(x, dy, gamma, mean, variance, eps, dx, dgamma, dbeta):
     rows = max(SUMMED, BAND_BACK // F) if F <= PIECE else 0
     bands = -(-M // rows) if rows else 1
     sums = scratch("norm sums", bands * 2 * F, x.dtype)[: bands * 2 * F].reshape(bands, 2, F)
-    fields = x, dy, gamma, mean, variance, float(eps), rows, dx, sums
+    statistics = mean, variance, float(eps)
     if F <= SHORT:
         code = row_code(x.dtype, streams(dx, 3, lanes_of(dx.itemsize), F))
         step = max(1, STEP_BACK // F // code.lanes) * code.lanes
-        call_parallel(x.size > SERIAL_ELEMENTS, short_rows_backward, fields, code, step, dgamma, dbeta)
+        how = gamma, statistics, (rows, step), dx, sums, dgamma, dbeta
+        call_parallel(x.size > SERIAL_ELEMENTS, short_rows_backward, code, x, dy, *how)
         return
     totals = scratch("norm totals", 2 * M, np.dtype(np.float64))[: 2 * M].reshape(M, 2)
-    call_parallel(x.size > SERIAL_ELEMENTS, normalize_rows_backward, fields, totals, dgamma, dbeta)
+    given = gamma, statistics, rows, totals, sums, dx, dgamma, dbeta
+    call_parallel(x.size > SERIAL_ELEMENTS, normalize_rows_backward, x, dy, *given)

@@ -67,12 +67,14 @@ def normalize_short(band, thread, code, x, gamma, beta, eps, rows, y, mean, vari
 
 
 @jit(inner=True)
-def rows_wide(first, is_wide, job, along):
+def rows_wide(first, is_wide, x, dy, gamma, mean, variance, eps, dx, sums):
     """Take some rows from `first` on the way back in float64, of which the vector code has added no more than dy."""
-    F, none = job.gamma.size, np.empty(job.gamma.size, job.x.dtype)
+    F, none = gamma.size, np.empty(gamma.size, x.dtype)
+    flat, given, out = x.reshape(-1), dy.reshape(-1), dx.reshape(-1)
     for m in range(is_wide.size):
         if is_wide[m]:
-            gradient_row_wide(first + m, job, 0, F, along, none)
+            how = gamma, mean[m], variance[m], eps, out, (sums[0], none)
+            gradient_row_wide(flat, given, (first + m) * F, 0, F, *how)
 
 
 @jit(inner=True)
@@ -91,16 +93,17 @@ def set_back_factors(means, variances, eps, F, made):
 
 
 @jit(inner=True)
-def gradient_short(band, thread, job, code, step):
+def gradient_short(band, thread, code, x, dy, gamma, mean, variance, eps, cuts, dx, sums):
     """Take a band of short rows the way back, `step` rows at a time; fill sums[band] as `gradient_band` does."""
-    (M, F), pitch, x, gamma = job.x.shape, -(-step // code.lanes) * code.lanes, job.x, job.gamma
+    rows, step = cuts
+    (M, F), pitch = x.shape, -(-step // code.lanes) * code.lanes
     made, is_wide = np.empty((5, pitch), x.dtype), np.empty(pitch, np.bool_)
-    shift, slope, offset, sums, end = made[0], made[2], made[3], job.sums[band], min(M, (band + 1) * job.rows)
-    sums[:] = 0
-    for first in range(band * job.rows, end, step):
+    shift, slope, offset, own, end = made[0], made[2], made[3], sums[band], min(M, (band + 1) * rows)
+    own[:] = 0
+    for first in range(band * rows, end, step):
         count, begin = min(step, end - first), first * F * x.itemsize
-        at, back = x.ctypes.data + begin, job.dy.ctypes.data + begin
-        means, variances = job.mean[first : first + count], job.variance[first : first + count]
+        at, back = x.ctypes.data + begin, dy.ctypes.data + begin
+        means, variances = mean[first : first + count], variance[first : first + count]
         for m in range(count):
             shift[np.uintp(m)] = means[np.uintp(m)]
         call_sums(
@@ -111,14 +114,14 @@ def gradient_short(band, thread, job, code, step):
         if any_wide:
             for m in range(count):
                 is_wide[m] = is_wide_row(variances[m], slope[m], offset[m])
-        set_back_factors(means, variances, job.eps, F, made)
+        set_back_factors(means, variances, eps, F, made)
         if any_wide:
             for m in range(count):
                 if is_wide[m]:
                     made[:, m] = 0
         call_gradient(
-            code.gradient, at, back, job.dx.ctypes.data + begin, gamma.ctypes.data, count, F, made.ctypes.data, pitch,
-            sums[0].ctypes.data, sums[1].ctypes.data, step * F,
+            code.gradient, at, back, dx.ctypes.data + begin, gamma.ctypes.data, count, F, made.ctypes.data, pitch,
+            own[0].ctypes.data, own[1].ctypes.data, step * F,
         )  # fmt: skip
         if any_wide:
-            rows_wide(first, is_wide[:count], job, sums[0])
+            rows_wide(first, is_wide[:count], x, dy, gamma, means, variances, eps, dx, own)

@@ -114,15 +114,8 @@ def product_wide(x, dy, at, count, step, affine, shift, by_x, low, high):
 def gradient_wide(n, job, begin, pixels, sums, by_x):
     """Fill some pixels of image n of dx, as `gradient_chunk` does; sums (2, C) of dy and of dy * xhat."""
     x, dy, dx, L = job.x.reshape(-1), job.dy.reshape(-1), job.dx.reshape(-1), job.x.shape[1]
-    gamma, beta, mean, variance, constant, bounds = (
-        job.gamma,
-        job.beta,
-        job.mean[n],
-        job.variance[n],
-        job.constant,
-        job.bounds,
-    )
-    low, high, C, G = bounds[0], bounds[1], gamma.size, mean.size
+    gamma, beta, mean, variance, constant = job.gamma, job.beta, job.mean[n], job.variance[n], job.constant
+    low, high, C, G = job.bounds[0], job.bounds[1], gamma.size, mean.size
     E = C // G
     for g in range(G):
         inverse, plain, tilted = 1 / math.sqrt(variance[g] + job.eps), 0.0, 0.0
@@ -146,11 +139,10 @@ def scale_row_wide(x, at, count, mean, inverse, gamma, beta, y):
 
 
 @jit(inner=True)
-def gradient_row_wide(m, job, first, last, along, given):
-    """Fill columns `first` to `last` of row m of dx, and add dy * xhat to `along` and dy to `given`."""
-    x, dy, dx, gamma, F = job.x.reshape(-1), job.dy.reshape(-1), job.dx.reshape(-1), job.gamma, job.gamma.size
-    at, mean = m * F, job.mean[m]
-    inverse, plain, tilted = 1 / math.sqrt(job.variance[m] + job.eps), 0.0, 0.0
+def gradient_row_wide(x, dy, at, first, last, gamma, mean, variance, eps, dx, sums):
+    """Fill columns `first` to `last` of a row of dx, and add dy * xhat and dy to the two sums."""
+    (along, given), F = sums, gamma.size
+    inverse, plain, tilted = 1 / math.sqrt(variance + eps), 0.0, 0.0
     for i in range(F):
         g = np.float64(dy[at + i]) * gamma[i] / F
         plain += g

@@ -6,10 +6,13 @@ Arrays: x (N, D, H, W, C), window (T, R, S), y (N, O, P, Q, C).
 from functools import lru_cache
 from math import prod
 
+import numpy as np
+
 from fastcnn.kernels.cpu.elementwise.strided import subsample
 from fastcnn.kernels.cpu.pooling.window_code import EACH, MEAN, PLACE, SUM, WEIGH
 from fastcnn.kernels.cpu.pooling.window_loop import sweep
 from fastcnn.kernels.cpu.pooling.window_tables import Axis, Tables, adaptive_axis, tables, window_axis
+from fastcnn.kernels.problem import Padding, Triple
 from fastcnn.kernels.sampling import gaussian_weights
 
 Plan = tuple[int, Tables]
@@ -67,7 +70,15 @@ def _inside(x, stride, y) -> bool:
     return all((outputs - 1) * step < size for size, step, outputs in axes)
 
 
-def avg_pool_forward(x, window, stride, padding, count_include_pad, divisor, y):
+def avg_pool_forward(
+    x: np.ndarray,
+    window: Triple,
+    stride: Triple,
+    padding: Padding,
+    count_include_pad: bool,
+    divisor: int,
+    y: np.ndarray,
+) -> None:
     """Fill y with the sum of every window over its number of pixels, or over `divisor` if not 0.
 
     The pixels inside the padded image count (count_include_pad), or those inside the image itself;
@@ -80,18 +91,26 @@ def avg_pool_forward(x, window, stride, padding, count_include_pad, divisor, y):
     sweep(*_forward(_window_axes, x.shape[4], *geometry), x, y)
 
 
-def avg_pool_backward_input(dy, window, stride, padding, count_include_pad, divisor, dx):
+def avg_pool_backward_input(
+    dy: np.ndarray,
+    window: Triple,
+    stride: Triple,
+    padding: Padding,
+    count_include_pad: bool,
+    divisor: int,
+    dx: np.ndarray,
+) -> None:
     """Fill dx: every pixel collects dy over the divisor from the windows that hold it."""
     geometry = dx.shape[1:4], dy.shape[1:4], window, stride, padding, count_include_pad, divisor
     sweep(*_backward(_window_axes, dx.shape[4], *geometry), dy, dx)
 
 
-def adaptive_avg_pool_forward(x, y):
+def adaptive_avg_pool_forward(x: np.ndarray, y: np.ndarray) -> None:
     """Fill y with the means of adaptive windows."""
     sweep(*_forward(_adaptive_axes, x.shape[4], x.shape[1:4], y.shape[1:4]), x, y)
 
 
-def adaptive_avg_pool_backward_input(dy, dx):
+def adaptive_avg_pool_backward_input(dy: np.ndarray, dx: np.ndarray) -> None:
     """Fill dx: every pixel collects dy over the window's pixels from the windows that hold it."""
     sweep(*_backward(_adaptive_axes, dx.shape[4], dx.shape[1:4], dy.shape[1:4]), dy, dx)
 
@@ -111,13 +130,17 @@ def _gaussian(transposed, C, image, output, window, stride, padding, sigma) -> T
     return tables(axes, C, codes=False)
 
 
-def gaussian_pool_forward(x, window, stride, padding, sigma, y):
+def gaussian_pool_forward(
+    x: np.ndarray, window: Triple, stride: Triple, padding: Padding, sigma: tuple[float, float, float], y: np.ndarray
+) -> None:
     """Fill y with the weighted mean of every window, over its pixels inside the image."""
     geometry = x.shape[1:4], y.shape[1:4], window, stride, padding, sigma
     sweep(WEIGH, _gaussian(False, x.shape[4], *geometry), x, y)
 
 
-def gaussian_pool_backward_input(dy, window, stride, padding, sigma, dx):
+def gaussian_pool_backward_input(
+    dy: np.ndarray, window: Triple, stride: Triple, padding: Padding, sigma: tuple[float, float, float], dx: np.ndarray
+) -> None:
     """Fill dx: every pixel collects dy from the windows that hold it, by its weight in each."""
     geometry = dx.shape[1:4], dy.shape[1:4], window, stride, padding, sigma
     sweep(WEIGH, _gaussian(True, dx.shape[4], *geometry), dy, dx)

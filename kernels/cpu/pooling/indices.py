@@ -11,6 +11,7 @@ from fastcnn.kernels.cpu.runtime.compiler import jit
 from fastcnn.kernels.cpu.runtime.launch import call_parallel
 from fastcnn.kernels.cpu.runtime.parallel import share
 from fastcnn.kernels.cpu.runtime.partition import SERIAL_ELEMENTS
+from fastcnn.kernels.problem import Padding, Triple
 from fastcnn.kernels.sampling import adaptive_span, adaptive_window
 
 
@@ -58,11 +59,19 @@ def _fill(winner, places, positions):
     )
 
 
-def max_pool_positions(winner, window, stride, padding, dilation, image, positions):
+def max_pool_positions(
+    winner: np.ndarray,
+    window: Triple,
+    stride: Triple,
+    padding: Padding,
+    dilation: Triple,
+    image: tuple[int, ...],
+    positions: np.ndarray,
+) -> None:
     """Fill positions with the places of the maxima in the image (D, H, W), from the winners of a maximum."""
     _fill(winner, _window_places(winner.shape[1:4], window, stride, padding, dilation, image), positions)
 
 
-def adaptive_max_pool_positions(winner, image, positions):
+def adaptive_max_pool_positions(winner: np.ndarray, image: tuple[int, ...], positions: np.ndarray) -> None:
     """Fill positions with the places of the maxima in the image (D, H, W), from the winners of an adaptive maximum."""
     _fill(winner, _adaptive_places(winner.shape[1:4], image), positions)

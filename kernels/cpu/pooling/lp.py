@@ -16,6 +16,7 @@ from fastcnn.kernels.cpu.runtime.launch import call_parallel
 from fastcnn.kernels.cpu.runtime.parallel import share
 from fastcnn.kernels.cpu.runtime.partition import SERIAL_ELEMENTS, SERIAL_POWERS
 from fastcnn.kernels.cpu.runtime.workspace import scratch
+from fastcnn.kernels.problem import Triple
 
 BLOCK = 1 << 14  # elements a thread takes at once
 
@@ -97,7 +98,7 @@ def _quotients(team, dy, y, out):
     share(team, (y.size + BLOCK - 1) // BLOCK, _quotient_block, (dy, y, out))
 
 
-def lp_pool_forward(x, power, window, stride, y):
+def lp_pool_forward(x: np.ndarray, power: float, window: Triple, stride: Triple, y: np.ndarray) -> None:
     """Fill y with the p-norm of every window."""
     found = _tables(False, x.shape[4], x.shape[1:4], y.shape[1:4], window, stride)
     if power in (1, 2):
@@ -106,7 +107,9 @@ def lp_pool_forward(x, power, window, stride, y):
         _by_element(_norm_rows, found, y, x.reshape(-1), power)
 
 
-def lp_pool_backward_input(x, y, dy, power, window, stride, dx):
+def lp_pool_backward_input(
+    x: np.ndarray, y: np.ndarray, dy: np.ndarray, power: float, window: Triple, stride: Triple, dx: np.ndarray
+) -> None:
     """Fill dx: every pixel collects dy sign(x) (|x| / y)^(p - 1) from its windows, and 0 from those whose y is 0."""
     found = _tables(True, dx.shape[4], dx.shape[1:4], dy.shape[1:4], window, stride)
     if power == 1:

@@ -5,9 +5,12 @@ Arrays: x (N, D, H, W, C), window (T, R, S), y and winner (N, O, P, Q, C).
 
 from functools import lru_cache
 
+import numpy as np
+
 from fastcnn.kernels.cpu.pooling.window_code import MAX, PICK, PLACE_WINNERS
 from fastcnn.kernels.cpu.pooling.window_loop import sweep
 from fastcnn.kernels.cpu.pooling.window_tables import Axis, Tables, adaptive_axis, coded, tables, window_axis
+from fastcnn.kernels.problem import Padding, Triple
 from fastcnn.kernels.sampling import adaptive_window
 
 
@@ -34,7 +37,9 @@ def _backward(axes, C, *geometry) -> tuple[int, Tables]:
     return PICK, tables([axis.transpose() for axis in found], C, codes=True)
 
 
-def max_pool_forward(x, window, stride, padding, dilation, y, winner):
+def max_pool_forward(
+    x: np.ndarray, window: Triple, stride: Triple, padding: Padding, dilation: Triple, y: np.ndarray, winner: np.ndarray
+) -> None:
     """Fill y with the maxima and winner with the tap (t * R + r) * S + s of the first maximum.
 
     The last NaN of a window wins it, as in PyTorch. A window without a pixel of the image gives minus infinity
@@ -44,17 +49,25 @@ def max_pool_forward(x, window, stride, padding, dilation, y, winner):
     sweep(MAX, _forward(_window_axes, x.shape[4], *geometry), x, y, winner)
 
 
-def max_pool_backward_input(dy, winner, window, stride, padding, dilation, dx):
+def max_pool_backward_input(
+    dy: np.ndarray,
+    winner: np.ndarray,
+    window: Triple,
+    stride: Triple,
+    padding: Padding,
+    dilation: Triple,
+    dx: np.ndarray,
+) -> None:
     """Fill dx: every pixel collects dy from the windows that it won."""
     geometry = dx.shape[1:4], dy.shape[1:4], window, stride, padding, dilation
     sweep(*_backward(_window_axes, dx.shape[4], *geometry), dy, dx, winner)
 
 
-def adaptive_max_pool_forward(x, y, winner):
+def adaptive_max_pool_forward(x: np.ndarray, y: np.ndarray, winner: np.ndarray) -> None:
     """Fill y with the maxima of adaptive windows, and winner with taps as numbered in the largest of them."""
     sweep(MAX, _forward(_adaptive_axes, x.shape[4], x.shape[1:4], y.shape[1:4]), x, y, winner)
 
 
-def adaptive_max_pool_backward_input(dy, winner, dx):
+def adaptive_max_pool_backward_input(dy: np.ndarray, winner: np.ndarray, dx: np.ndarray) -> None:
     """Fill dx: every pixel collects dy from the windows that it won."""
     sweep(*_backward(_adaptive_axes, dx.shape[4], dx.shape[1:4], dy.shape[1:4]), dy, dx, winner)

@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fastcnn.kernels.problem import Triple
 from fastcnn.kernels.sampling import adaptive_span
 
-Triple = tuple[int, int, int]
 Meeting = tuple[int, float]
 
 

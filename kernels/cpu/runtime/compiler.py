@@ -18,7 +18,7 @@ import llvmlite.binding as llvm
 import numba
 from numba.core import caching
 from numba.core.codegen import JITCodeLibrary
-from numba.core.compiler import Compiler
+from numba.core.compiler import Compiler, CompileResult
 from numba.core.serialize import dumps
 
 from fastcnn.kernels.cpu.runtime.cache import Cache
@@ -35,6 +35,7 @@ if config.DISABLE_JIT:
     )
 
 ROOM = Path(__file__).resolve().parents[1]
+BESIDE = ("problem", "sampling")  # modules that the rooms share
 OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
 
 
@@ -109,7 +110,7 @@ def host() -> tuple[str, str]:
 def build_name() -> str:
     """Return the name of the folder of this build's machine code."""
     digest = hashlib.sha256()
-    for path in (*sorted(ROOM.rglob("*.py")), ROOM.parent / "sampling.py"):
+    for path in (*sorted(ROOM.rglob("*.py")), *(ROOM.parent / f"{name}.py" for name in BESIDE)):
         digest.update(path.relative_to(ROOM.parent).as_posix().encode() + b"\0" + path.read_bytes())
     digest.update(repr((host(), numba.__version__, llvmlite.__version__, sys.version_info[:2])).encode())
     return "kernels-" + digest.hexdigest()[:20]
@@ -143,8 +144,36 @@ class _Locator(caching._CacheLocator):
         return cls(py_func, py_file)
 
 
+class _InnerContext:
+    """Numba's context, to read the code of an inner function in: as kernels take it in, not turned into machine code.
+
+    Numba would do that, which changes the code itself: a kernel compiled with it had other bits than one compiled with
+    an inner function that was not kept yet.
+    """
+
+    def __init__(self, context: Any) -> None:
+        self._codegen = context.codegen()
+        self.typing_context, self.get_executable = context.typing_context, context.get_executable
+
+    def codegen(self) -> "_InnerContext":
+        return self
+
+    def unserialize_library(self, state: tuple[str, str, bytes]) -> _Inlined:
+        name, _, code = state
+        library: Any = _Inlined(self._codegen, name)
+        library._final_module = llvm.parse_bitcode(code)
+        library._finalize_final_module()
+        return library
+
+
 class _Implementation(caching.CompileResultCacheImpl):
     _locator_classes: list[type[object]] = [_Locator]  # noqa: RUF012 - declared so by the base class
+
+    def rebuild(self, target_context: Any, payload: Any) -> Any:
+        """Return what was kept as it was when it had just been compiled."""
+        if payload[0][1] != "bitcode":
+            return super().rebuild(target_context, payload)
+        return CompileResult._rebuild(_InnerContext(target_context), *payload)._replace(target_context=target_context)
 
 
 class _Files:

@@ -12,10 +12,9 @@ from itertools import product
 import numpy as np
 import numpy.typing as npt
 
+from fastcnn.kernels.problem import Padding, Triple
+
 Array = npt.NDArray[np.floating]
-Triple = tuple[int, int, int]
-Pair = tuple[int, int]
-Padding = tuple[Pair, Pair, Pair]  # (before, after) for depth, height and width
 Epilogue = int | Callable[[Array], None]  # 0, 1 (ReLU), or what changes finished outputs in place
 
 

@@ -15,7 +15,6 @@ from typing import NamedTuple
 import numpy as np
 from numba.np.unsafe.ndarray import to_fixed_tuple
 
-from fastcnn.kernels.cpu.convolution.axes import Padding, Triple
 from fastcnn.kernels.cpu.convolution.depthwise.code import (
     Pattern,
     call_products,
@@ -32,7 +31,9 @@ from fastcnn.kernels.cpu.runtime.partition import MIN_TASKS, blocks_of
 from fastcnn.kernels.cpu.runtime.workspace import packed, scratch
 from fastcnn.kernels.cpu.simd.epilogue import finish, in_memory, stored
 from fastcnn.kernels.cpu.simd.streaming import streams
+from fastcnn.kernels.cpu.simd.tile import Tiles
 from fastcnn.kernels.cpu.simd.vector import vector_registers
+from fastcnn.kernels.problem import ConvProblem, Triple
 
 SOURCE_BYTES = 512 * 1024  # of the rows that a row of outputs meets, in one task's channels
 FETCH_BYTES = 16 * 1024 * 1024  # of both arrays: more does not stay in caches, and is fetched ahead
@@ -57,7 +58,18 @@ class Segment(NamedTuple):
 class Lanewise(NamedTuple):
     """Everything the kernel needs, as integers and tables."""
 
-    numbers: np.ndarray  # in the order of NUMBERS
+    reduce: int  # channels of a group of the source
+    taps: Triple
+    rows_block: int  # of outputs, of a task
+    rows_blocks: int
+    high: int  # rows of outputs of a tile
+    span: int  # rows of the source that they meet
+    units_block: int  # of a task; a unit is as many vectors of channels as the pattern of lanes is long:
+    units: int
+    units_blocks: int
+    period: int
+    unit_in: int  # channels of the source that a unit meets
+    fetch: bool  # rows that the next tiles meet are prefetched
     segments: np.ndarray  # (segments, 6): address of the code, first output, column, tiles, columns between, outputs
     depths: np.ndarray  # (outputs of the depth, 1 + 2 * taps): number of taps met, then (tap, source) pairs
     heights: np.ndarray  # the same for the height
@@ -79,11 +91,6 @@ class Lanes(NamedTuple):
     units: int
     unit_in: int  # channels of the source that a unit meets
     ragged: bool  # the last unit is cut short
-
-
-NUMBERS = (
-    "reduce taps_h taps_w rows_block rows_blocks units_block units units_blocks period unit_in fetch high span".split()
-)
 
 
 def serves(group_in: int, group_out: int, groups: int, lanes: int) -> bool:
@@ -135,11 +142,10 @@ def bands_of(
     return pattern, np.array(found, np.int64)
 
 
-def lanes_of(
-    source: tuple[int, ...], target: tuple[int, ...], filters: Triple, stride: Triple, padding: Padding,
-    dilation: Triple, groups: int, transposed: bool, lanes: int,
-) -> Lanes:  # fmt: skip
-    """Return how an array of shape `target` meets one of shape `source`; `transposed`: as dx meets dy."""
+def lanes_of(problem: ConvProblem, transposed: bool, lanes: int) -> Lanes:
+    """Return how the outputs meet their source; `transposed`: as dx meets dy."""
+    (_, _, filters, stride, padding, dilation, groups) = problem
+    source, target = problem.ends(transposed)
     reduce, out = source[4] // groups, target[4] // groups
     depths, heights, widths = (
         meetings(target[i + 1], filters[i], stride[i], padding[i][0], dilation[i], source[i + 1], transposed)
@@ -207,13 +213,11 @@ def _table(met: list[Met], taps: int) -> np.ndarray:
 
 
 @lru_cache(maxsize=1024)
-def plan_lanewise(
-    source: tuple[int, ...], target: tuple[int, ...], filters: Triple, stride: Triple, padding: Padding,
-    dilation: Triple, groups: int, transposed: bool, lanes: int, dtype: np.dtype,
-) -> Lanewise:  # fmt: skip
-    """Plan the sweep from an array of shape `source` into one of shape `target`; `transposed`: from dy into dx."""
-    reduce, out, (depths, heights, widths), period, units, unit_in, ragged = lanes_of(
-        source, target, filters, stride, padding, dilation, groups, transposed, lanes)  # fmt: skip
+def plan_lanewise(problem: ConvProblem, transposed: bool, lanes: int, dtype: np.dtype) -> Lanewise:
+    """Plan the sweep from x into y; `transposed`: from dy into dx."""
+    (_, _, filters, stride, padding, dilation, _) = problem
+    source, target = problem.ends(transposed)
+    reduce, out, (depths, heights, widths), period, units, unit_in, ragged = lanes_of(problem, transposed, lanes)
     both = int(np.prod(source) + np.prod(target)) * dtype.itemsize
     high, most = _tile_shape(filters, stride[1], reduce, out, transposed, target, both > FETCH_BYTES)
     pattern, bands = bands_of(target[2], high, filters[1], stride[1], padding[1][0], dilation[1], source[2], transposed)
@@ -234,24 +238,29 @@ def plan_lanewise(
         parts = -(-units // held) * -(-FEW_TASKS // (images * rows_blocks))
         held = blocks_of(units, max(min(held, FEWEST_VECTORS), -(-units // parts)))[0]
         images = source[0] * target[1] * -(-units // held)
-    values = dict(
-        reduce=reduce, taps_h=filters[1], taps_w=filters[2], rows_block=rows, rows_blocks=rows_blocks,
-        units_block=held, units=units, units_blocks=-(-units // held), period=period, unit_in=unit_in,
-        fetch=both > FETCH_BYTES,
-        high=high, span=1 + max((row for pairs in pattern for _, row in pairs), default=0),
-    )  # fmt: skip
     products = min(np.prod(source), np.prod(target)) * np.prod(filters) * max(reduce, out)
     return Lanewise(
-        np.array([values[name] for name in NUMBERS], np.int64),
-        np.array(segments, np.int64),
-        _table(depths, filters[0]),
-        _table(heights, filters[1]),
-        bands,
-        2 * filters[0] * filters[1] * reduce,
-        source[0] * target[1] * rows_blocks,
-        images * rows_blocks,
-        int(products) > SERIAL_PRODUCTS,
-        ragged,
+        reduce=reduce,
+        taps=filters,
+        rows_block=rows,
+        rows_blocks=rows_blocks,
+        high=high,
+        span=1 + max((row for pairs in pattern for _, row in pairs), default=0),
+        units_block=held,
+        units=units,
+        units_blocks=-(-units // held),
+        period=period,
+        unit_in=unit_in,
+        fetch=both > FETCH_BYTES,
+        segments=np.array(segments, np.int64),
+        depths=_table(depths, filters[0]),
+        heights=_table(heights, filters[1]),
+        bands=bands,
+        table=2 * filters[0] * filters[1] * reduce,
+        blocks=source[0] * target[1] * rows_blocks,
+        tasks=images * rows_blocks,
+        parallel=int(products) > SERIAL_PRODUCTS,
+        ragged=ragged,
     )
 
 
@@ -280,77 +289,89 @@ def _pack(w, reduce, taps_w, transposed, lanes, packed):
                         packed[at + k // lanes * vector + lane] = w[tap, j, k + lane]
 
 
+@jit(inner=True, inline=True)
+def _list_rows(plan, w_row, o, p, H, pitch, rows_met):
+    """List the rows of the source, `pitch` apart, that a row of outputs meets: offsets there, and of their taps.
+
+    Of tiles of several rows: the first row and tap. Return how many there are.
+    """
+    met, (row, _, _) = 0, to_fixed_tuple(plan.bands[p // plan.high], 3)
+    depths, heights, high = plan.depths, plan.heights, plan.high
+    for a in range(depths[o, 0]):
+        for b in range(heights[p, 0] if high == 1 else 1):
+            r, tap = (heights[p, 2 + 2 * b], heights[p, 1 + 2 * b]) if high == 1 else (row, 0)
+            place = (depths[o, 2 + 2 * a] * H + r) * pitch
+            filter_row = (depths[o, 1 + 2 * a] * plan.taps[1] + tap) * plan.reduce
+            for j in range(plan.reduce):
+                rows_met[2 * met], rows_met[2 * met + 1] = place + j, (filter_row + j) * w_row
+                met += 1
+    return met
+
+
+@jit(inner=True, inline=True)
+def _ahead(plan, o, p, end, H, pitch):
+    """Return the offset and the number of the rows that the next band meets and this one does not.
+
+    They are as many as the bands advance, at most.
+    """
+    if not plan.fetch or p + plan.high >= end or plan.depths[o, 0] == 0:
+        return np.int64(0), np.int64(0)
+    row, after = plan.bands[p // plan.high, 0], plan.bands[p // plan.high + 1, 0]
+    begin = max(row + plan.span, after)
+    return (plan.depths[o, 2] * H + begin) * pitch, min(after + plan.span, H) - begin
+
+
 @jit(inner=True)
-def _task(
-    task, thread, lanes, source, packed, bias, epilogue, numbers, segments, depths, heights, bands, tables, target
-):
+def _task(task, thread, lanes, plan, source, packed, bias, epilogue, tables, target):
     """Compute one block of output rows, for one block of channels."""
-    (reduce, taps_h, taps_w, rows_block, rows_blocks, units_block, units, units_blocks, period, unit_in,
-     fetch, high, span) = to_fixed_tuple(numbers, 13)  # fmt: skip
-    (_, D, H, W, C), (_, O, P, Q, K) = source.shape, target.shape
+    (_, D, H, W, C), (_, O, P, Q, K), segments, period = source.shape, target.shape, plan.segments, plan.period
     rows_met = tables[thread]
     # Addresses are taken once: a look at an array in the loops would count its references.
     x, y, weights, biases, table, size = (
         source.ctypes.data, target.ctypes.data, packed.ctypes.data, bias.ctypes.data, rows_met.ctypes.data,
         source.itemsize,
     )  # fmt: skip
-    unit, rest = task % units_blocks * units_block, task // units_blocks
-    p0, rest = rest % rows_blocks * rows_block, rest // rows_blocks
+    unit, rest = task % plan.units_blocks * plan.units_block, task // plan.units_blocks
+    p0, rest = rest % plan.rows_blocks * plan.rows_block, rest // plan.rows_blocks
     o, n = rest % O, rest // O
-    held, vector = min(units_block, units - unit), unit * period
-    biases += size * bias.shape[1] * min(task // units_blocks, bias.shape[0] - 1)
-    w_row = taps_w * lanes
-    w_vector = depths.shape[1] // 2 * taps_h * reduce * w_row
-    end = min(p0 + rows_block, P)
-    for p in range(p0, end, high):
-        met, ahead, ahead_rows = 0, np.int64(0), np.int64(0)
-        row, first_row, last_row = to_fixed_tuple(bands[p // high], 3)
-        if fetch and p + high < end and depths[o, 0] > 0:
-            # The rows that the next band meets and this one does not; as many as the bands advance, at most.
-            after = bands[p // high + 1]
-            begin = max(row + span, after[0])
-            ahead, ahead_rows = (depths[o, 2] * H + begin) * W * C, min(after[0] + span, H) - begin
-        for a in range(depths[o, 0]):
-            for b in range(heights[p, 0] if high == 1 else 1):
-                r, tap = (heights[p, 2 + 2 * b], heights[p, 1 + 2 * b]) if high == 1 else (row, 0)
-                place = (depths[o, 2 + 2 * a] * H + r) * W * C
-                filter_row = (depths[o, 1 + 2 * a] * taps_h + tap) * reduce
-                for j in range(reduce):
-                    rows_met[2 * met], rows_met[2 * met + 1] = place + j, (filter_row + j) * w_row
-                    met += 1
+    held, vector = min(plan.units_block, plan.units - unit), unit * period
+    biases += size * bias.shape[1] * min(task // plan.units_blocks, bias.shape[0] - 1)
+    w_row = plan.taps[2] * lanes
+    w_vector = plan.taps[0] * plan.taps[1] * plan.reduce * w_row
+    end = min(p0 + plan.rows_block, P)
+    for p in range(p0, end, plan.high):
+        met = _list_rows(plan, w_row, o, p, H, W * C, rows_met)
+        ahead, ahead_rows = _ahead(plan, o, p, end, H, W * C)
+        _, first_row, last_row = to_fixed_tuple(plan.bands[p // plan.high], 3)
         for s in range(segments.shape[0]):
             call_products(
-                segments[s, 0], x + size * ((n * D * H * W + segments[s, 2]) * C + unit * unit_in), C,
+                segments[s, 0], x + size * ((n * D * H * W + segments[s, 2]) * C + unit * plan.unit_in), C,
                 segments[s, 4] * C, table, met, weights + size * vector * w_vector, w_vector,
                 y + size * ((((n * O + o) * P + p) * Q + segments[s, 1]) * K + vector * lanes), K, segments[s, 5] * K,
                 biases + size * vector * lanes, K - vector * lanes, held, segments[s, 3], epilogue, ahead, ahead_rows,
-                W * C, reduce * w_row, Q * K, first_row, last_row, end - p,
+                W * C, plan.reduce * w_row, Q * K, first_row, last_row, end - p,
             )  # fmt: skip
         first = vector * lanes
-        finish(epilogue, y + size * (((n * O + o) * P + p) * Q * K + first), min(high, end - p), Q * K, Q, K,
+        finish(epilogue, y + size * (((n * O + o) * P + p) * Q * K + first), min(plan.high, end - p), Q * K, Q, K,
                min(held * period * lanes, K - first), size)  # fmt: skip
 
 
 @jit
-def _tasks(
-    team, tasks, lanes, source, packed, bias, epilogue, numbers, segments, depths, heights, bands, tables, target
-):
-    share(team, tasks, _task, (lanes, source, packed, bias, epilogue, numbers, segments, depths, heights, bands, tables,
-                               target))  # fmt: skip
+def _tasks(team, lanes, plan, source, packed, bias, epilogue, tables, target):
+    share(team, plan.tasks, _task, (lanes, plan, source, packed, bias, epilogue, tables, target))
 
 
 def lanewise(
-    source: np.ndarray, w: np.ndarray, bias: np.ndarray | None, stride: Triple, padding: Padding, dilation: Triple,
-    groups: int, lanes: int, transposed: bool, epilogue: int, target: np.ndarray,
+    tiles: Tiles, source: np.ndarray, w: np.ndarray, bias: np.ndarray | None, problem: ConvProblem, transposed: bool,
+    epilogue: int, target: np.ndarray,
 ) -> None:  # fmt: skip
     """Fill target with the convolution of source by w; with `transposed`, source is dy and target is dx.
 
     Where the epilogue measures, `bias` (blocks, pitch) holds a record (`statistics_code.py`) for every block.
     """
-    dtype, K = source.dtype, target.shape[4]
-    plan = plan_lanewise(source.shape, target.shape, w.shape[:3], stride, padding, dilation, groups, transposed, lanes,
-                         dtype)  # fmt: skip
-    reduce = source.shape[4] // groups
+    dtype, K, lanes = source.dtype, target.shape[4], tiles.lanes
+    plan = plan_lanewise(problem, transposed, lanes, dtype)
+    reduce = source.shape[4] // problem.groups
     vectors = packed("weights", w, -(-K // lanes) * lanes * w[..., 0, 0].size * reduce, dtype)
     call_serial(_pack, w.reshape(-1, w.shape[3], w.shape[4]), reduce, w.shape[2], transposed, lanes, vectors, packs=w)
     add = np.zeros((1, K), dtype) if bias is None else bias.reshape(-1, bias.shape[-1])
@@ -359,5 +380,5 @@ def lanewise(
     epilogue = stored(in_memory(epilogue), past)
     threads = threads_for(plan.parallel)
     tables = scratch("rows", threads * plan.table, np.dtype(np.int64))[: threads * plan.table]
-    call_parallel(plan.parallel, _tasks, plan.tasks, lanes, source, vectors, add, epilogue, plan.numbers, plan.segments,
-                  plan.depths, plan.heights, plan.bands, tables.reshape(threads, plan.table), target)  # fmt: skip
+    call_parallel(plan.parallel, _tasks, lanes, plan, source, vectors, add, epilogue,
+                  tables.reshape(threads, plan.table), target)  # fmt: skip

@@ -8,10 +8,10 @@ that won at one pixel.
     x (N, D, H, W, C)   w (T, R, S, C, K)   dy, winner (N, O, P, Q, K)
 """
 
-import numpy as np
-from numba.np.unsafe.ndarray import to_fixed_tuple
+from typing import NamedTuple
 
-from fastcnn.kernels.cpu.convolution.axes import Padding, Triple
+import numpy as np
+
 from fastcnn.kernels.cpu.convolution.pooled import few_channels
 from fastcnn.kernels.cpu.convolution.pooled.plan import plan_conv_pool, source_address
 from fastcnn.kernels.cpu.runtime.compiler import jit
@@ -26,6 +26,7 @@ from fastcnn.kernels.cpu.simd.tile import (
     tiles,
     zero_bytes,
 )
+from fastcnn.kernels.problem import ConvProblem, Triple
 
 GRADIENT_CHUNKS = 32  # groups of images that sum dw by themselves: enough for 16 threads, few enough to add up
 LISTED = 1 << 12  # patches of a list, which stays in the caches
@@ -33,6 +34,14 @@ LISTED_BY_TAP = 1 << 14  # places in the lists of some windows, of which most st
 HELD_BYTES = 1 << 15  # of filters that stay in L1 while patches of dx add them up
 MIN_PATCH_VECTORS = 2  # fewer sums than that would wait for each other
 SERIAL_SUMS = 1 << 15  # elements of such sums that one thread adds as fast
+
+
+class Lists(NamedTuple):
+    """Patches that are added up, with room for each thread: how many, their offsets, and what they are scaled by."""
+
+    counts: np.ndarray
+    offsets: np.ndarray
+    scales: np.ndarray
 
 
 @jit(inner=True)
@@ -72,15 +81,16 @@ def _list_by_tap(first, last, taps, K, filter_size, winner, dy, counts, offsets,
             counts[here] += 1
 
 
-@jit(inner=True)
-def _add_weight_gradient(functions, lanes, a, winner, dy, numbers, batch, rows, patches, windows, counts, offsets,
-                         scales, dw, db):  # fmt: skip
+@jit(inner=True, inline=True)
+def _add_weight_gradient(tiles, plan, a, winner, dy, lists, thread, dw, db):
     """Add one image's part to dw (K, runs * wide) and db: for each channel, the patches of the outputs that won."""
-    run, taps, size, K = numbers[0], numbers[1], dy.itemsize, db.size
+    run, taps, size, K, lanes = plan.run, plan.window_taps, dy.itemsize, db.size, tiles.lanes
+    batch, rows, windows = plan.batch, plan.filter_rows, plan.windows
+    counts, offsets, scales = lists.counts[thread], lists.offsets[thread], lists.scales[thread]
     block = max(1, LISTED // windows.size)
     for first in range(0, K, block):
         last = min(K, first + block)
-        _list_by_channel(first, last, taps, patches, windows, winner, dy, counts, offsets, scales, db)
+        _list_by_channel(first, last, taps, plan.patches, windows, winner, dy, counts, offsets, scales, db)
         for k in range(last - first):
             place, at, count = dw[first + k].ctypes.data, k * windows.size, counts[k]
             for row in range(0, batch.size, MAX_PATCH_ROWS):
@@ -88,19 +98,20 @@ def _add_weight_gradient(functions, lanes, a, winner, dy, numbers, batch, rows, 
                 for j in range(0, run, MAX_PATCH_VECTORS * lanes):
                     length = min(MAX_PATCH_VECTORS * lanes, run - j)
                     vectors = (length + lanes - 1) // lanes
-                    call_patches(functions[height, vectors], place + size * j, rows.ctypes.data + 8 * row, a + size * j,
-                                 batch.ctypes.data + 8 * row, offsets.ctypes.data + 8 * at,
+                    call_patches(tiles.patches[height, vectors], place + size * j, rows.ctypes.data + 8 * row,
+                                 a + size * j, batch.ctypes.data + 8 * row, offsets.ctypes.data + 8 * at,
                                  scales.ctypes.data + size * at, count, length - (vectors - 1) * lanes)  # fmt: skip
 
 
-@jit(inner=True)
-def _add_input_gradient(functions, lanes, dx, w, winner, dy, numbers, batch, rows, patches, windows, counts, offsets,
-                        scales):  # fmt: skip
+@jit(inner=True, inline=True)
+def _add_input_gradient(tiles, plan, dx, w, winner, dy, lists, thread):
     """Add one image's part to dx, an address: for each window tap, the filters of the channels that won there.
 
     Part by part of the filters, so that those of all channels stay in L1.
     """
-    run, taps, size, K = numbers[0], numbers[1], dy.itemsize, w.shape[0]
+    run, taps, size, K, lanes = plan.run, plan.window_taps, dy.itemsize, w.shape[0], tiles.lanes
+    batch, rows, patches, windows = plan.batch, plan.filter_rows, plan.patches, plan.windows
+    counts, offsets, scales = lists.counts[thread], lists.offsets[thread], lists.scales[thread]
     most = HELD_BYTES // (K * min(MAX_PATCH_ROWS, batch.size) * lanes * size)
     group = max(MIN_PATCH_VECTORS, min(MAX_PATCH_VECTORS, most)) * lanes
     block = max(1, offsets.size // (K * (taps + 1)))
@@ -117,17 +128,19 @@ def _add_input_gradient(functions, lanes, dx, w, winner, dy, numbers, batch, row
                         at = i * (taps + 1) + tap
                         if counts[at] > 0:
                             patch = windows[first + i] + patches[tap] + j
-                            call_patches(functions[height, vectors], dx + size * patch, batch.ctypes.data + 8 * row,
+                            call_patches(tiles.patches[height, vectors], dx + size * patch, batch.ctypes.data + 8 * row,
                                          w.ctypes.data + size * j, rows.ctypes.data + 8 * row,
                                          offsets.ctypes.data + 8 * at * K, scales.ctypes.data + size * at * K,
                                          counts[at], length - (vectors - 1) * lanes)  # fmt: skip
 
 
-@jit(inner=True)
-def _crop(buffer, numbers, dx, n):
+@jit(inner=True, inline=True)
+def _crop(plan, buffer, dx, n):
     """Copy the pixels of a padded image gradient that lie inside dx[n]; pixels that no window reaches are zero."""
-    (_, _, start_d, start_h, start_w, region_d, region_h, region_w, pitch_d, pitch_h, _, _, _) = to_fixed_tuple(
-        numbers, 13
+    (start_d, start_h, start_w), (region_d, region_h, region_w), (pitch_d, pitch_h) = (
+        plan.start,
+        plan.region,
+        plan.pitch,
     )
     _, D, H, W, C = dx.shape
     size, target = dx.itemsize, dx.ctypes.data + dx.itemsize * n * D * H * W * C
@@ -141,62 +154,34 @@ def _crop(buffer, numbers, dx, n):
 
 
 @jit(inner=True)
-def _gradient_chunk(
-    chunk,
-    thread,
-    chunks,
-    functions,
-    lanes,
-    x,
-    w,
-    dy,
-    winner,
-    numbers,
-    batch,
-    rows,
-    patches,
-    windows,
-    image,
-    buffers,
-    counts,
-    offsets,
-    scales,
-    dx,
-    partial_w,
-    partial_b,
-):
-    """Sum one chunk of images into its own dw and db, and fill their dx."""
-    N, D, H, W, C = x.shape
-    padded, size = numbers[12] != 0, x.itemsize
+def _gradient_chunk(chunk, thread, tiles, plan, x, w, dy, winner, buffers, lists, dx, partials):
+    """Sum one chunk of images into its own dw and db, `partials`, and fill their dx."""
+    (N, D, H, W, C), (partial_w, partial_b) = x.shape, partials
+    chunks, size = partial_w.shape[0], x.itemsize
     buffer, dw, db = buffers[thread], partial_w[chunk], partial_b[chunk]
     dw[:] = 0
     db[:] = 0
     for n in range(chunk * N // chunks, (chunk + 1) * N // chunks):
-        a = source_address(x, n, numbers, buffer)
+        a = source_address(plan, x, n, buffer)
         target = 0
         if dx.size > 0:
-            if padded:
-                target = buffer.ctypes.data + size * image
-                zero_bytes(target, size * image)
+            if plan.padded:
+                target = buffer.ctypes.data + size * plan.image
+                zero_bytes(target, size * plan.image)
             else:
                 zero_bytes(dx.ctypes.data + size * n * D * H * W * C, size * D * H * W * C)
                 target = dx.ctypes.data + (a - x.ctypes.data)
         won, g = winner[n].reshape(dy[n].size), dy[n].reshape(dy[n].size)
-        _add_weight_gradient(functions, lanes, a, won, g, numbers, batch, rows, patches, windows, counts[thread],
-                             offsets[thread], scales[thread], dw, db)  # fmt: skip
+        _add_weight_gradient(tiles, plan, a, won, g, lists, thread, dw, db)
         if target != 0:
-            _add_input_gradient(functions, lanes, target, w, won, g, numbers, batch, rows, patches, windows,
-                                counts[thread], offsets[thread], scales[thread])  # fmt: skip
-            if padded:
-                _crop(target, numbers, dx, n)
+            _add_input_gradient(tiles, plan, target, w, won, g, lists, thread)
+            if plan.padded:
+                _crop(plan, target, dx, n)
 
 
 @jit
-def _backward(team, chunks, functions, lanes, x, w, dy, winner, numbers, batch, rows, patches, windows, image, buffers,
-              counts, offsets, scales, dx, partial_w, partial_b):  # fmt: skip
-    share(team, chunks, _gradient_chunk, (chunks, functions, lanes, x, w, dy, winner, numbers, batch, rows, patches,
-                                          windows, image, buffers, counts, offsets, scales, dx, partial_w,
-                                          partial_b))  # fmt: skip
+def _backward(team, tiles, plan, x, w, dy, winner, buffers, lists, dx, partials):
+    share(team, partials[0].shape[0], _gradient_chunk, (tiles, plan, x, w, dy, winner, buffers, lists, dx, partials))
 
 
 @jit
@@ -240,8 +225,8 @@ def _add_chunks(team, partial_w, partial_b, dw, db):
 
 
 def conv_pool_backward(
-    x: np.ndarray, w: np.ndarray, dy: np.ndarray, winner: np.ndarray, stride: Triple, padding: Padding,
-    dilation: Triple, window: Triple, dx: np.ndarray | None, dw: np.ndarray, db: np.ndarray | None,
+    x: np.ndarray, w: np.ndarray, dy: np.ndarray, winner: np.ndarray, problem: ConvProblem, window: Triple,
+    dx: np.ndarray | None, dw: np.ndarray, db: np.ndarray | None,
 ) -> None:  # fmt: skip
     """Fill dw and (where they are given) db and dx from dy, visiting only the outputs that `winner` names."""
     code = tiles(x.dtype)
@@ -250,10 +235,10 @@ def conv_pool_backward(
             if gradient is not None:
                 gradient.fill(0)
         return
-    if dx is None and few_channels.suits_backward(x.shape, dy.shape, w.shape[:3], window, x.itemsize):
-        few_channels.backward_weight(x, dy, winner, stride, padding, dilation, window, dw, db)
+    if dx is None and few_channels.suits_backward(problem, window, x.itemsize):
+        few_channels.backward_weight(x, dy, winner, problem, window, dw, db)
         return
-    plan = plan_conv_pool(x.shape, dy.shape, w.shape[:3], stride, padding, dilation, window, code.lanes)
+    plan = plan_conv_pool(problem, window, code.lanes)
     runs, run, K = plan.batch.size, plan.run, w.shape[4]
     wide = -(-run // code.lanes) * code.lanes
     packed = scratch("weights", K * runs * wide, x.dtype)
@@ -271,9 +256,9 @@ def conv_pool_backward(
     counts = scratch("counts", threads * counted, np.dtype(np.int64))[: threads * counted].reshape(threads, counted)
     offsets = scratch("offsets", threads * listed, np.dtype(np.int64))[: threads * listed].reshape(threads, listed)
     scales = scratch("scales", threads * listed, x.dtype)[: threads * listed].reshape(threads, listed)
-    call_parallel(plan.parallel, _backward, chunks, code.patches, code.lanes, x,
-                  packed[: K * runs * wide].reshape(K, runs * wide), dy, winner, plan.numbers, plan.batch,
-                  np.arange(runs) * wide, plan.patches, plan.windows, plan.image, buffers, counts, offsets, scales,
-                  dx if dx is not None else np.empty((0, 1, 1, 1, 1), x.dtype), partial_w, partial_b)  # fmt: skip
+    filters, lists = packed[: K * runs * wide].reshape(K, runs * wide), Lists(counts, offsets, scales)
+    no_dx = np.empty((0, 1, 1, 1, 1), x.dtype)
+    call_parallel(plan.parallel, _backward, code, plan, x, filters, dy, winner, buffers, lists,
+                  no_dx if dx is None else dx, (partial_w, partial_b))  # fmt: skip
     call_parallel(partial_w.size > SERIAL_SUMS, _add_chunks, partial_w, partial_b, dw.reshape(runs, run, K),
                   db if db is not None else np.empty(K, x.dtype))  # fmt: skip

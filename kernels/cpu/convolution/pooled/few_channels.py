@@ -17,9 +17,7 @@ from math import prod
 from typing import NamedTuple
 
 import numpy as np
-from numba.np.unsafe.ndarray import to_fixed_tuple
 
-from fastcnn.kernels.cpu.convolution.axes import Padding, Triple, forward_axis
 from fastcnn.kernels.cpu.convolution.pooled.few_channels_code import (
     call_gradient,
     call_products,
@@ -29,23 +27,29 @@ from fastcnn.kernels.cpu.convolution.pooled.few_channels_code import (
     products_code,
     split_code,
 )
+from fastcnn.kernels.cpu.convolution.pooled.plan import pooled_axes, pooled_shape
 from fastcnn.kernels.cpu.runtime.compiler import jit
 from fastcnn.kernels.cpu.runtime.launch import call_parallel, threads_for
 from fastcnn.kernels.cpu.runtime.parallel import share
 from fastcnn.kernels.cpu.runtime.partition import SERIAL_FLOPS
 from fastcnn.kernels.cpu.runtime.workspace import scratch
 from fastcnn.kernels.cpu.simd.tile import MAX_VECTORS, tile_shape, zero_bytes
+from fastcnn.kernels.problem import ConvProblem, Triple
 
 CHUNKS = 32  # groups of images that sum dw by themselves
 PATCH_VECTORS = 2.5  # that are multiplied and added in the time that one row of one patch takes (measured)
 
 
 class PlanesPlan(NamedTuple):
-    """One stage: scalars in the order of NUMBERS, tables of offsets in elements of the planes."""
+    """One stage, with tables of offsets in elements of the planes."""
 
     lanes: int
     products: np.ndarray  # addresses of the code, by the number of channels
-    numbers: np.ndarray
+    split: int  # address of the code that cuts rows into planes
+    start: Triple  # of the pixels of x that windows meet: slice, row, column
+    region: tuple[int, int]  # slices and rows of these
+    columns: int  # of a plane
+    parts: int  # planes of a row
     offsets: np.ndarray  # (filter numbers, window taps): from a vector's place to what it meets
     back: np.ndarray  # the same, (window taps, filter numbers)
     places: np.ndarray  # (pooled rows, vectors of a row)
@@ -53,26 +57,20 @@ class PlanesPlan(NamedTuple):
     parallel: bool
 
 
-NUMBERS = "start_d start_h start_w region_d region_h columns parts lanes split".split()
-
-
 @lru_cache(maxsize=256)
-def suits_forward(
-    source: tuple[int, ...], target: tuple[int, ...], filters: Triple, window: Triple, itemsize: int
-) -> bool:
-    """Say whether the stage from x of shape `source` to y of shape `target` is faster so than by tiles."""
-    lanes, used = _lanes(target[3], itemsize)
+def suits_forward(problem: ConvProblem, window: Triple, itemsize: int) -> bool:
+    """Say whether the stage is faster so than by tiles."""
+    K = problem.y[4]
+    lanes, used = _lanes(problem.y[3] // window[2], itemsize)
     panel, possible = MAX_VECTORS * lanes, most_channels(prod(window)) > 0
-    return possible and filters[2] * source[4] <= lanes and used > target[4] / (-(-target[4] // panel) * panel)
+    return possible and problem.filter[2] * problem.x[4] <= lanes and used > K / (-(-K // panel) * panel)
 
 
 @lru_cache(maxsize=256)
-def suits_backward(
-    source: tuple[int, ...], target: tuple[int, ...], filters: Triple, window: Triple, itemsize: int
-) -> bool:
+def suits_backward(problem: ConvProblem, window: Triple, itemsize: int) -> bool:
     """Say whether its gradient by the weights is faster so than by patches."""
-    lanes, used = _lanes(target[3], itemsize)
-    return filters[2] * source[4] * prod(window) <= PATCH_VECTORS * lanes * used
+    lanes, used = _lanes(problem.y[3] // window[2], itemsize)
+    return problem.filter[2] * problem.x[4] * prod(window) <= PATCH_VECTORS * lanes * used
 
 
 def _lanes(columns: int, itemsize: int) -> tuple[int, float]:
@@ -82,15 +80,11 @@ def _lanes(columns: int, itemsize: int) -> tuple[int, float]:
 
 
 @lru_cache(maxsize=64)
-def plan_planes(
-    source: tuple[int, ...], target: tuple[int, ...], filters: Triple, stride: Triple, padding: Padding,
-    dilation: Triple, window: Triple, dtype: np.dtype,
-) -> PlanesPlan:  # fmt: skip
-    """Plan the stage from x of shape `source` to y of shape `target`."""
+def plan_planes(problem: ConvProblem, window: Triple, dtype: np.dtype) -> PlanesPlan:
+    """Plan the stage of a convolution and windows of this size."""
+    (source, _, filters, stride, _, dilation, _) = problem
+    target, axes = pooled_shape(problem, window), pooled_axes(problem, window)
     _, lanes = tile_shape(dtype.itemsize)
-    axes = tuple(
-        forward_axis(filters[i], stride[i], padding[i][0], dilation[i], target[i + 1] * window[i]) for i in range(3)
-    )
     region = tuple((axis.outputs - 1) * axis.step + axis.extent for axis in axes)
     step = window[2] * stride[2]
     columns = -(-region[2] // step)
@@ -115,42 +109,44 @@ def plan_planes(
     flops = 2 * prod(target) * prod(window) * len(offsets)
     table = np.array(offsets, np.int64)
     return PlanesPlan(
-        lanes,
-        products_code(table.shape[1], dtype),
-        np.array(
-            [*(axis.start for axis in axes), *region[:2], columns, parts, lanes, split_code(parts, dtype)], np.int64
-        ),
-        table,
-        np.ascontiguousarray(table.T),
-        np.array(places, np.int64),
-        -(-region[0] * region[1] * row // lanes) * lanes + lanes,
-        flops > SERIAL_FLOPS,
+        lanes=lanes,
+        products=products_code(table.shape[1], dtype),
+        split=split_code(parts, dtype),
+        start=(axes[0].start, axes[1].start, axes[2].start),
+        region=(region[0], region[1]),
+        columns=columns,
+        parts=parts,
+        offsets=table,
+        back=np.ascontiguousarray(table.T),
+        places=np.array(places, np.int64),
+        image=-(-region[0] * region[1] * row // lanes) * lanes + lanes,
+        parallel=flops > SERIAL_FLOPS,
     )
 
 
-@jit(inner=True)
-def _cut_image(x, n, numbers, planes):
+@jit(inner=True, inline=True)
+def _cut_image(plan, x, n, planes):
     """Fill the planes of one image; what lies outside it is zero."""
-    start_d, start_h, start_w, region_d, region_h, columns, parts, lanes, split = to_fixed_tuple(numbers, 9)
-    _, D, H, W, C = x.shape
-    size, row = x.itemsize, parts * columns
+    (start_d, start_h, start_w), (region_d, region_h), (_, D, H, W, C) = plan.start, plan.region, x.shape
+    size, columns, row = x.itemsize, plan.columns, plan.parts * plan.columns
     zero_bytes(planes.ctypes.data, size * planes.size)
     first, last = max(0, -start_h), min(region_h, H - start_h)
     for d in range(max(0, -start_d), min(region_d, D - start_d)):
         source = (((n * D + d + start_d) * H + first + start_h) * W + start_w) * C
-        call_split(split, x.ctypes.data + size * source, W * C, -start_w * C, (W - start_w) * C,
+        call_split(plan.split, x.ctypes.data + size * source, W * C, -start_w * C, (W - start_w) * C,
                    planes.ctypes.data + size * (d * region_h + first) * row, columns, row, last - first,
-                   (columns + lanes - 1) // lanes)  # fmt: skip
+                   (columns + plan.lanes - 1) // plan.lanes)  # fmt: skip
 
 
 @jit(inner=True)
-def _forward_image(n, thread, code, x, w, bias, numbers, offsets, places, image, buffers, leaders, y, winner):
+def _forward_image(n, thread, plan, x, w, bias, buffers, leaders, y, winner):
     K, Q = w.shape[1], y.shape[3]
+    code, offsets, places, lanes = plan.products, plan.offsets, plan.places, plan.lanes
     size, (rows, vectors), most = x.itemsize, places.shape, code.size - 1
-    planes, z = buffers[thread, :image], buffers[thread, image:]
+    planes, z = buffers[thread, : plan.image], buffers[thread, plan.image :]
     own, pitch = leaders[thread], z.size // K
-    lanes, blocks = pitch // vectors, (K + most - 1) // most
-    _cut_image(x, n, numbers, planes)
+    blocks = (K + most - 1) // most
+    _cut_image(plan, x, n, planes)
     rows_y, rows_winner = y.reshape(y.shape[0], rows, Q * K), winner.reshape(y.shape[0], rows, Q * K)
     for i in range(rows):
         for v in range(vectors):
@@ -168,23 +164,21 @@ def _forward_image(n, thread, code, x, w, bias, numbers, offsets, places, image,
 
 
 @jit
-def _forward(team, code, x, w, bias, numbers, offsets, places, image, buffers, leaders, y, winner):
-    share(team, x.shape[0], _forward_image, (code, x, w, bias, numbers, offsets, places, image, buffers, leaders, y,
-                                             winner))  # fmt: skip
+def _forward(team, plan, x, w, bias, buffers, leaders, y, winner):
+    share(team, x.shape[0], _forward_image, (plan, x, w, bias, buffers, leaders, y, winner))
 
 
 def forward(
-    x: np.ndarray, w: np.ndarray, b: np.ndarray | None, stride: Triple, padding: Padding, dilation: Triple,
-    window: Triple, y: np.ndarray, winner: np.ndarray,
+    x: np.ndarray, w: np.ndarray, b: np.ndarray | None, problem: ConvProblem, window: Triple, y: np.ndarray,
+    winner: np.ndarray,
 ) -> None:  # fmt: skip
     """Fill y and winner as `conv_pool_forward`."""
-    plan = plan_planes(x.shape, y.shape, w.shape[:3], stride, padding, dilation, window, x.dtype)
+    plan = plan_planes(problem, window, x.dtype)
     K, threads = w.shape[4], threads_for(plan.parallel)
     row = K * plan.places.shape[1] * plan.lanes
     buffers, leaders = _buffers(threads, plan.image + row, row, x.dtype)
     bias = np.zeros(K, x.dtype) if b is None else b
-    call_parallel(plan.parallel, _forward, plan.products, x, w.reshape(-1, K), bias,
-                  plan.numbers, plan.offsets, plan.places, plan.image, buffers, leaders, y, winner)  # fmt: skip
+    call_parallel(plan.parallel, _forward, plan, x, w.reshape(-1, K), bias, buffers, leaders, y, winner)
 
 
 def _buffers(threads: int, elements: int, winners: int, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
@@ -216,17 +210,18 @@ def _part_channels(dy, winner, rows, pitch, taps, gradients, leaders, db):
 
 
 @jit(inner=True)
-def _gradient_chunk(chunk, thread, code, lanes, x, dy, winner, numbers, back, places, image, buffers, leaders, dw, db):
+def _gradient_chunk(chunk, thread, code, plan, x, dy, winner, buffers, leaders, dw, db):
+    back, places, lanes = plan.back, plan.places, plan.lanes
     (chunks, K, count), (N, taps), (rows, vectors) = dw.shape, (x.shape[0], back.shape[0]), places.shape
     size, pitch = x.itemsize, vectors * lanes
-    planes, gradients, own = buffers[thread, :image], buffers[thread, image:], leaders[thread]
+    planes, gradients, own = buffers[thread, : plan.image], buffers[thread, plan.image :], leaders[thread]
     sums = gradients[K * rows * pitch :]
     number_blocks = (count + code.shape[0] - 2) // (code.shape[0] - 1)
     channel_blocks = (K + code.shape[1] - 2) // (code.shape[1] - 1)
     zero_bytes(sums.ctypes.data, size * sums.size)
     db[chunk][:] = 0
     for n in range(chunk * N // chunks, (chunk + 1) * N // chunks):
-        _cut_image(x, n, numbers, planes)
+        _cut_image(plan, x, n, planes)
         _part_channels(dy[n], winner[n], rows, pitch, taps, gradients, own, db[chunk])
         for channel_block in range(channel_blocks):
             k, after = K * channel_block // channel_blocks, K * (channel_block + 1) // channel_blocks
@@ -260,25 +255,23 @@ def _join_chunks(partial_w, partial_b, dw, db):
 
 
 @jit
-def _backward(team, code, lanes, x, dy, winner, numbers, back, places, image, buffers, leaders, partial_w, partial_b,
-              dw, db):  # fmt: skip
-    share(team, partial_w.shape[0], _gradient_chunk, (code, lanes, x, dy, winner, numbers, back, places, image, buffers,
-                                                      leaders, partial_w, partial_b))  # fmt: skip
+def _backward(team, code, plan, x, dy, winner, buffers, leaders, partial_w, partial_b, dw, db):
+    share(team, partial_w.shape[0], _gradient_chunk, (code, plan, x, dy, winner, buffers, leaders, partial_w,
+                                                      partial_b))  # fmt: skip
     _join_chunks(partial_w, partial_b, dw, db)
 
 
 def backward_weight(
-    x: np.ndarray, dy: np.ndarray, winner: np.ndarray, stride: Triple, padding: Padding, dilation: Triple,
-    window: Triple, dw: np.ndarray, db: np.ndarray | None,
+    x: np.ndarray, dy: np.ndarray, winner: np.ndarray, problem: ConvProblem, window: Triple, dw: np.ndarray,
+    db: np.ndarray | None,
 ) -> None:  # fmt: skip
     """Fill dw and (where it is given) db as `conv_pool_backward`."""
-    plan = plan_planes(x.shape, dy.shape, dw.shape[:3], stride, padding, dilation, window, x.dtype)
+    plan = plan_planes(problem, window, x.dtype)
     lanes, K, count, threads = plan.lanes, dw.shape[4], plan.offsets.shape[0], threads_for(plan.parallel)
     pixels, chunks = K * plan.places.size * lanes, min(x.shape[0], CHUNKS)
     held = chunks * K * count
     buffers, leaders = _buffers(threads, plan.image + pixels + K * count * lanes, pixels, x.dtype)
     partial = scratch("partial", held + chunks * K, x.dtype)
-    call_parallel(plan.parallel, _backward, gradient_code(x.dtype), lanes, x, dy, winner, plan.numbers, plan.back,
-                  plan.places, plan.image, buffers, leaders, partial[:held].reshape(chunks, K, count),
-                  partial[held : held + chunks * K].reshape(chunks, K), dw.reshape(-1, K),
-                  db if db is not None else np.empty(K, x.dtype))  # fmt: skip
+    call_parallel(plan.parallel, _backward, gradient_code(x.dtype), plan, x, dy, winner, buffers, leaders,
+                  partial[:held].reshape(chunks, K, count), partial[held : held + chunks * K].reshape(chunks, K),
+                  dw.reshape(-1, K), db if db is not None else np.empty(K, x.dtype))  # fmt: skip

@@ -31,6 +31,7 @@ from fastcnn.kernels.cpu.runtime.parallel import share
 from fastcnn.kernels.cpu.runtime.partition import MIN_TASKS, blocks_of
 from fastcnn.kernels.cpu.runtime.workspace import scratch
 from fastcnn.kernels.cpu.simd.tile import Tiles, call_tile, zero_bytes
+from fastcnn.kernels.problem import ConvProblem
 
 GROUP_BYTES = 8 * 1024 * 1024  # of the points of a group of patches
 SUM_BYTES = 320 * 1024  # of a task's sums of all points, which should stay in L2
@@ -286,11 +287,10 @@ def _by_chunks(
         call_parallel(True, _chunks, work, x, dy, buffers, partial, dw)
 
 
-def winograd_weight_gradient(
-    tiles: Tiles, x: np.ndarray, dy: np.ndarray, top: int, left: int, groups: int, dw: np.ndarray
-) -> None:
-    """Fill dw (1, r, r, C / groups, K) from x (N, O, H, W, C), padded by top and left zeros, and dy (N, O, P, Q, K)."""
-    x, dy = slices_as_images(x), slices_as_images(dy)
+def winograd_weight_gradient(tiles: Tiles, x: np.ndarray, dy: np.ndarray, problem: ConvProblem, dw: np.ndarray) -> None:
+    """Fill dw (1, r, r, C / groups, K) from x (N, O, H, W, C), padded by zeros, and dy (N, O, P, Q, K)."""
+    x, dy, groups = slices_as_images(x), slices_as_images(dy), problem.groups
+    top, left = problem.padding[1][0], problem.padding[2][0]
     C, K, taps = x.shape[4] // groups, dy.shape[4] // groups, dw.shape[1]
     code, pixels = transforms(x.dtype, taps), 7 - taps
     held = plan_chunks(x.shape[0], dy.shape[2], dy.shape[3], C, K, pixels, tiles.lanes, x.itemsize)

@@ -21,7 +21,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastcnn.kernels.cpu.convolution.axes import Padding, Triple
 from fastcnn.kernels.cpu.convolution.copy_padded import copy_padded
 from fastcnn.kernels.cpu.convolution.winograd.gemm import call_products, point_products
 from fastcnn.kernels.cpu.convolution.winograd.transforms import call_output, call_to_points, transforms
@@ -32,6 +31,7 @@ from fastcnn.kernels.cpu.runtime.partition import LINE, MIN_TASKS, blocks_of
 from fastcnn.kernels.cpu.runtime.workspace import packed, scratch
 from fastcnn.kernels.cpu.simd.epilogue import added_away, finish
 from fastcnn.kernels.cpu.simd.tile import Tiles, call_transpose, zero_bytes
+from fastcnn.kernels.problem import ConvProblem
 
 ERROR_BOUND = 2e-5
 POINTS = 36  # products a patch
@@ -153,10 +153,9 @@ def plan_patches(
     )  # fmt: skip
 
 
-def applies(
-    filters: Triple, stride: Triple, padding: Padding, dilation: Triple, dtype: np.dtype, transposed: bool
-) -> bool:
+def applies(problem: ConvProblem, dtype: np.dtype, transposed: bool) -> bool:
     """Say whether a convolution is a 3x3 or 5x5 one at stride 1 in float32; float64 is for exact work, stays direct."""
+    (_, _, filters, stride, padding, dilation, _) = problem
     plain = filters in ((1, 3, 3), (1, 5, 5)) and stride == dilation == (1, 1, 1) and padding[0] == (0, 0)
     reaches = not transposed or max(max(pair) for pair in padding) < filters[1]
     return plain and reaches and dtype == np.float32
@@ -368,25 +367,24 @@ def _cut(source: tuple[int, ...], target: tuple[int, ...], taps: int, groups: in
     return N * O, target[2], target[3], C // groups, target[4] // groups, 7 - taps
 
 
-def tasks_of(
-    source: tuple[int, ...], target: tuple[int, ...], taps: int, groups: int, transposed: bool, tiles: Tiles,
-    itemsize: int,
-) -> int:  # fmt: skip
-    """Return how many tasks finish outputs of an array of shape `target`."""
-    return plan_patches(*_cut(source, target, taps, groups), transposed, tiles.lanes, itemsize).tasks
+def tasks_of(problem: ConvProblem, transposed: bool, tiles: Tiles, itemsize: int) -> int:
+    """Return how many tasks finish outputs."""
+    cut = _cut(*problem.ends(transposed), problem.filter[1], problem.groups)
+    return plan_patches(*cut, transposed, tiles.lanes, itemsize).tasks
 
 
 def winograd(
-    tiles: Tiles, x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, top: int, left: int, groups: int,
-    transposed: bool, epilogue: int, y: np.ndarray,
+    tiles: Tiles, x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, problem: ConvProblem, transposed: bool,
+    epilogue: int, y: np.ndarray,
 ) -> None:  # fmt: skip
-    """Fill y (N, O, P, Q, K) from x (N, O, H, W, C), float32, w (1, r, r, C / groups, K), padded by top and left zeros.
+    """Fill y (N, O, P, Q, K) from x (N, O, H, W, C), float32, padded by zeros, and w (1, r, r, C / groups, K).
 
     With `transposed`, x is dy, w the forward filter (1, r, r, K / groups, C) and y is dx. Where the epilogue measures,
     `bias` (tasks, pitch) holds a record for each of the plan's tasks (`statistics_code.py`).
     """
-    x, y = slices_as_images(x), slices_as_images(y)
-    C, K, taps = x.shape[4] // groups, y.shape[4] // groups, w.shape[1]
+    x, y, groups, taps = slices_as_images(x), slices_as_images(y), problem.groups, w.shape[1]
+    top, left = (taps - 1 - pair[0] if transposed else pair[0] for pair in problem.padding[1:])
+    C, K = x.shape[4] // groups, y.shape[4] // groups
     code, products = transforms(x.dtype, taps), point_products(x.dtype).products
     plan = plan_patches(*_cut(x.shape, y.shape, taps, groups), transposed, tiles.lanes, x.itemsize)
     large, filters = w.size > 1 << 13, w.reshape(taps * taps, w.shape[3], w.shape[4])
@@ -404,9 +402,9 @@ def winograd(
         if transposed:
             call_parallel(large, _turn, tiles.addresses[0, 0], filters, tiles.lanes, first, channels, group * C, C,
                           turned, packs=w)  # fmt: skip
-        how = (turned, taps, C, 0) if transposed else (filters, taps, C, column)
+        given = (turned, taps, C, 0) if transposed else (filters, taps, C, column)
         U = packed("weights", w, POINTS * plan.u_pitch, x.dtype)
-        call_parallel(large, _filters, code.filter, *how, channels, 2 * tiles.lanes, U, plan.u_pitch, packs=w)
+        call_parallel(large, _filters, code.filter, *given, channels, 2 * tiles.lanes, U, plan.u_pitch, packs=w)
         window = Window(tiles.addresses[1, 0], code.input, group * C, C, 6, 7 - taps, top, left, plan.down, plan.across)
         work = Pass(plan, window, products, code.output, tiles.lanes, column, channels)
         if plan.fused:
