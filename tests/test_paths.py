@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = [ROOT / "kernels" / room for room in ("cpu", "reference")]
 NAMED = re.compile(r"`((?:[\w.-]+/)*[\w-]+\.(?:py|md|toml|yml|sh)|(?:[\w.-]+/)+)`")
-PLACEHOLDERS = re.compile(r"[A-Z]{2,}\.py$")  # NAME.py stands for any file
+PLACEHOLDERS = re.compile(r"\bNAME\b")  # stands for any file or folder
 TEXTS = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md")),
     *(ROOT / "docs").rglob("*.md"),
