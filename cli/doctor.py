@@ -71,27 +71,27 @@ def _optional() -> str:
 
 
 def _cpu() -> str:
-    from fastcnn import threads as host
     from fastcnn.bench import machine
+    from fastcnn.threads import vector_bits
 
     caches = "".join(f", {name} {size}" for name, size in machine.cache_sizes().items())
-    return f"{machine.cpu_name()}, {host.vector_bits()}-bit vectors{caches}"
+    return f"{machine.cpu_name()}, {vector_bits()}-bit vectors{caches}"
 
 
 def _threads() -> str:
-    from fastcnn import threads as host
+    from fastcnn.threads import available_cores, thread_count, threading_layer
 
     return (
-        f"{host.thread_count()} of {plural(os.cpu_count() or 1, 'core')} "
-        f"({host.available_cores()} by affinity and quota), layer {host.threading_layer()}"
+        f"{thread_count()} of {plural(os.cpu_count() or 1, 'core')} "
+        f"({available_cores()} by affinity and quota), layer {threading_layer()}"
     )
 
 
 def _cache() -> str:
-    from fastcnn import threads as host
+    from fastcnn.threads import cache_contents, cache_folder, cache_folders
 
-    folder = host.cache_folder()
-    files, _, damaged = host.cache_contents()
+    folder = cache_folder()
+    files, _, damaged = cache_contents()
     if damaged:
         names = ", ".join(path.name for path in damaged[:SHOWN]) + (", ..." if len(damaged) > SHOWN else "")
         raise OSError(
@@ -100,7 +100,7 @@ def _cache() -> str:
         )
     size = sum(file.stat().st_size for file in folder.parent.glob("kernels-*/*"))
     kept = plural(files, "compiled kernel") if files else "nothing compiled yet"
-    others = "".join(f", read from {place} too" for place in host.cache_folders() if place != folder)
+    others = "".join(f", read from {place} too" for place in cache_folders() if place != folder)
     return f"{folder}: {kept}, {size / MEBIBYTE:.1f} MiB with older ones{others}"
 
 
@@ -124,10 +124,10 @@ def _kernels() -> str:
 
 
 def _ceilings() -> str:
-    from fastcnn import threads as host
     from fastcnn.bench import machine
+    from fastcnn.threads import thread_count
 
-    threads = host.thread_count()
+    threads = thread_count()
     found, is_kept = machine.kept_ceilings(threads)
     return (
         f"{found.peak_gflops:.0f} GFLOP/s in float32, {found.bandwidth_gbytes_per_s:.0f} GB/s from memory on "

@@ -20,9 +20,9 @@ from typing import Any, NoReturn
 
 import click
 
-from fastcnn import threads as host
 from fastcnn.cli import streams
 from fastcnn.errors import ArgumentError, FastcnnError
+from fastcnn.threads import compilation_announced
 
 COMMANDS = {
     "train": "fastcnn.cli.train:train",
@@ -70,7 +70,7 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; without --debug, whatever it raises ends as one sentence."""
-        ctx.with_resource(host.compilation_announced(_to_stderr))
+        ctx.with_resource(compilation_announced(_to_stderr))
         if ctx.params.get("debug"):
             return super().invoke(ctx)
         ctx.with_resource(_plain_warnings())

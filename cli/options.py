@@ -130,11 +130,11 @@ def require_kernels() -> None:
 
 def use_threads(threads: int | None) -> int:
     """Set the thread count of the kernels, if one is given, and return the one in use."""
-    from fastcnn import threads as host
+    from fastcnn.threads import set_thread_count, thread_count
 
     if threads is not None:
         try:
-            host.set_thread_count(threads)
+            set_thread_count(threads)
         except ValueError as error:
             raise click.BadParameter(str(error), param_hint="'--threads'") from None
-    return host.thread_count()
+    return thread_count()

@@ -158,11 +158,11 @@ def train(
     MODEL is the name of a classifier such as lenet or resnet20.
     """
     import fastcnn as fc
-    from fastcnn import threads as host
+    from fastcnn.threads import compilation_announced
 
     say = _say_nothing if quiet else click.echo
     if quiet:
-        click.get_current_context().with_resource(host.compilation_announced(_say_nothing))
+        click.get_current_context().with_resource(compilation_announced(_say_nothing))
     start = time.perf_counter()
     place = f"{device}, {plural(use_threads(threads), 'thread')}" if device == "cpu" else device
     train_part, test_part, normalization = _load(data, data_dir, settings["remap_labels"])

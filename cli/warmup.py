@@ -65,19 +65,19 @@ def warmup(networks: tuple[str, ...], dtype: str, input_shape: Shape | None, cla
     them, under any options and for batches of any size. Without, those of all operations, for usual shapes. Damaged
     files of the cache are removed first.
     """
-    from fastcnn import threads as host
+    from fastcnn.threads import cache_folder, cache_lasts, compilation_announced, mend_cache
 
     if (input_shape or classes) and not networks:
         raise click.UsageError("--input-shape and --classes go with the name of a network: give one.")
-    folder = host.cache_folder()
-    if not host.cache_lasts():
+    folder = cache_folder()
+    if not cache_lasts():
         raise BackendError(
             "No folder can keep kernels here: set FASTCNN_CACHE_DIR to one of your own that no one else can write."
         )
-    host.mend_cache()
+    mend_cache()
     before = set(folder.iterdir())
     start = time.perf_counter()
-    click.get_current_context().with_resource(host.compilation_announced(_say_nothing))
+    click.get_current_context().with_resource(compilation_announced(_say_nothing))
     if networks:
         _compile_networks(networks, dtype, input_shape, classes)
     else:
@@ -157,11 +157,11 @@ def _start(dtype: str) -> None:
 
 
 def _compile_operations(dtype: str) -> None:
-    from fastcnn import threads as host
+    from fastcnn.threads import available_cores
 
     jobs = _jobs()
     _told(1, len(jobs), FIRST, lambda: _do(FIRST, dtype))
-    workers = min(len(jobs) - 1, host.available_cores())
+    workers = min(len(jobs) - 1, available_cores())
     with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
         waiting = {pool.submit(_do, job, dtype): job for job in jobs[1:]}
         for number, done in enumerate(as_completed(waiting), start=2):
@@ -177,13 +177,13 @@ def _jobs() -> list[str]:
 
 def _do(job: str, dtype: str) -> float:
     """Do one job, in this process, and return its seconds."""
-    from fastcnn import threads as host
     from fastcnn.bench.oracles import collect
     from fastcnn.bench.oracles.operation import run
+    from fastcnn.threads import compilation_announced
 
     start = time.perf_counter()
     warnings.filterwarnings("ignore", "Kernels are kept in")  # the first process has said it
-    with host.compilation_announced(_say_nothing):
+    with compilation_announced(_say_nothing):
         if job == FIRST:
             _train_lenet(dtype)
         elif job in CONVOLUTIONS:

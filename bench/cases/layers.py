@@ -10,16 +10,8 @@ from importlib import import_module
 from typing import Any, Protocol, cast
 
 from fastcnn.bench.cases.case import Case
-from fastcnn.bench.shapes import activation as elementwise
-from fastcnn.bench.shapes import conv_transpose as transposed
-from fastcnn.bench.shapes import linear as fully_connected
-from fastcnn.bench.shapes import loss as criteria
-from fastcnn.bench.shapes import named_sets
-from fastcnn.bench.shapes import norm as normalizing
-from fastcnn.bench.shapes import optimizer as stepping
-from fastcnn.bench.shapes import pool as pooling
+from fastcnn.bench.shapes import activation, conv_transpose, linear, loss, named_sets, norm, optimizer, pool, regroup
 from fastcnn.bench.shapes import random as random_shapes
-from fastcnn.bench.shapes import regroup as regrouping
 from fastcnn.bench.shapes.convolution import parse
 
 
@@ -69,18 +61,20 @@ def _draw_depthwise(text: str, batch: int | None) -> list[Any]:
 
 
 def _draw_transposed(text: str, batch: int | None) -> list[Any]:
-    return [transposed.Transposed(c) for c in random_shapes.resolve(text, batch)]
+    return [conv_transpose.Transposed(c) for c in random_shapes.resolve(text, batch)]
 
 
 LAYERS: dict[str, Layer] = {
     "conv": Layer("conv", named_sets.SETS, ("resnet50",), parse, random_shapes.resolve),
     "depthwise": Layer("conv", named_sets.DEPTHWISE_SETS, ("mobilenet",), named_sets.parse_depthwise, _draw_depthwise),
-    "conv_transpose": Layer("conv_transpose", transposed.SETS, ("dcgan", "unet"), transposed.parse, _draw_transposed),
-    "pool": Layer("pool", pooling.SETS, ("googlenet", "kinds"), pooling.parse),
-    "linear": Layer("linear", fully_connected.SETS, ("alexnet",), fully_connected.parse),
-    "regroup": Layer("regroup", regrouping.SETS, tuple(regrouping.SETS), regrouping.parse),
-    "activation": Layer("activation", elementwise.SETS, ("resnet50",), elementwise.parse),
-    "norm": Layer("norm", normalizing.SETS, ("norms",), normalizing.parse),
-    "loss": Layer("loss", criteria.SETS, tuple(criteria.SETS), criteria.parse),
-    "optimizer": Layer("optimizer", stepping.SETS, ("lenet5", "resnet50"), stepping.parse),
+    "conv_transpose": Layer(
+        "conv_transpose", conv_transpose.SETS, ("dcgan", "unet"), conv_transpose.parse, _draw_transposed
+    ),
+    "pool": Layer("pool", pool.SETS, ("googlenet", "kinds"), pool.parse),
+    "linear": Layer("linear", linear.SETS, ("alexnet",), linear.parse),
+    "regroup": Layer("regroup", regroup.SETS, tuple(regroup.SETS), regroup.parse),
+    "activation": Layer("activation", activation.SETS, ("resnet50",), activation.parse),
+    "norm": Layer("norm", norm.SETS, ("norms",), norm.parse),
+    "loss": Layer("loss", loss.SETS, tuple(loss.SETS), loss.parse),
+    "optimizer": Layer("optimizer", optimizer.SETS, ("lenet5", "resnet50"), optimizer.parse),
 }

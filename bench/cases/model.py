@@ -75,7 +75,7 @@ def cases(name: str, batch: int, dtype: str) -> list[Case]:
 
 
 def describe(net: fc.Graph) -> list[dict[str, Any]]:
-    """Return the nodes of a network with one input, as `twin_torch` takes them."""
+    """Return the nodes of a network with one input, as `peer/torch_model.py` takes them."""
     order = [*net.inputs, *(node for node in net.nodes if node.layer is not None)]
     numbers = {node: number for number, node in enumerate(order)}
     nodes: list[dict[str, Any]] = [{}]

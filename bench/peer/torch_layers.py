@@ -10,14 +10,7 @@ from typing import Any
 import torch
 
 from fastcnn.bench.peer import torch_loss, torch_optimizer, torch_pool
-from fastcnn.bench.shapes import activation as elementwise
-from fastcnn.bench.shapes import conv_transpose as transposed
-from fastcnn.bench.shapes import linear as fully_connected
-from fastcnn.bench.shapes import loss as criteria
-from fastcnn.bench.shapes import norm as normalizing
-from fastcnn.bench.shapes import optimizer as stepping
-from fastcnn.bench.shapes import pool as pooling
-from fastcnn.bench.shapes import regroup as regrouping
+from fastcnn.bench.shapes import activation, conv_transpose, linear, loss, norm, optimizer, pool, regroup
 from fastcnn.bench.shapes.convolution import Convolution, Triple, parse
 
 Calls = dict[str, Callable[[], object]]
@@ -101,7 +94,7 @@ def conv_call(
 
 def transposed_calls(request: dict[str, Any]) -> Calls:
     """Return one pass of a transposed convolution in each layout."""
-    problem = transposed.parse(request["descriptor"])
+    problem = conv_transpose.parse(request["descriptor"])
     c = problem.adjoint
     image, output, window = sizes(c, c.output, c.image, c.window)
     stride, padding, dilation, more = sizes(c, c.stride, c.padding, c.dilation, problem.output_padding)
@@ -120,14 +113,14 @@ def transposed_calls(request: dict[str, Any]) -> Calls:
 
 def pool_calls(request: dict[str, Any]) -> Calls:
     """Return one pass of a pooling in each layout."""
-    problem = pooling.parse(request["descriptor"])
+    problem = pool.parse(request["descriptor"])
     c = problem.windows
     image, output = sizes(c, c.image, c.output)
     tensors = random_tensors(request["dtype"], [c.batch, c.channels, *image], [c.batch, c.channels, *output])
     call = max_pool_call if problem.kind == "max" else avg_pool_call
-    if problem.kind in pooling.OTHERS:
+    if problem.kind in pool.OTHERS:
         call = torch_pool.call
-        tensors = tensors[::-1] if problem.kind in pooling.ENLARGING else tensors
+        tensors = tensors[::-1] if problem.kind in pool.ENLARGING else tensors
     calls: Calls = {}
     for layout in LAYOUTS:
         x, dy = laid_out(layout, tensors)
@@ -135,7 +128,7 @@ def pool_calls(request: dict[str, Any]) -> Calls:
     return calls
 
 
-def max_pool_call(problem: pooling.Pooling, pass_name: str, x: torch.Tensor, dy: torch.Tensor) -> Callable[[], object]:
+def max_pool_call(problem: pool.Pooling, pass_name: str, x: torch.Tensor, dy: torch.Tensor) -> Callable[[], object]:
     """Return a call of one pass of max-pooling, which keeps the winners as training does."""
     c, aten = problem.windows, torch.ops.aten
     how = sizes(c, c.window, c.stride, c.padding, c.dilation)
@@ -148,7 +141,7 @@ def max_pool_call(problem: pooling.Pooling, pass_name: str, x: torch.Tensor, dy:
     return lambda: backward(dy, x, *how, problem.ceil_mode, winners)
 
 
-def avg_pool_call(problem: pooling.Pooling, pass_name: str, x: torch.Tensor, dy: torch.Tensor) -> Callable[[], object]:
+def avg_pool_call(problem: pool.Pooling, pass_name: str, x: torch.Tensor, dy: torch.Tensor) -> Callable[[], object]:
     """Return a call of one pass of average pooling."""
     c, aten = problem.windows, torch.ops.aten
     flat = rank_of(c) == 2
@@ -162,7 +155,7 @@ def avg_pool_call(problem: pooling.Pooling, pass_name: str, x: torch.Tensor, dy:
 
 def linear_calls(request: dict[str, Any]) -> Calls:
     """Return one pass of a fully connected layer, the weight kept as (out, in) or as (in, out)."""
-    problem = fully_connected.parse(request["descriptor"])
+    problem = linear.parse(request["descriptor"])
     N, F, K = problem.batch, problem.features, problem.outputs
     x, w, dy = random_tensors(request["dtype"], [N, F], [K, F], [N, K])
     weights = {"out_in": w, "in_out": w.t().contiguous().t()}
@@ -180,7 +173,7 @@ def linear_call(pass_name: str, x: torch.Tensor, w: torch.Tensor, dy: torch.Tens
 
 def activation_calls(request: dict[str, Any]) -> Calls:
     """Return one pass of an activation in each layout."""
-    problem = elementwise.parse(request["descriptor"])
+    problem = activation.parse(request["descriptor"])
     shape = [problem.batch, problem.channels, *problem.image]
     tensors = random_tensors(request["dtype"], shape, shape)
     calls: Calls = {}
@@ -245,7 +238,7 @@ def activations(x: torch.Tensor, dy: torch.Tensor) -> dict[str, tuple[Forward, B
 
 def norm_calls(request: dict[str, Any]) -> Calls:
     """Return one pass of a normalization in each layout."""
-    problem = normalizing.parse(request["descriptor"])
+    problem = norm.parse(request["descriptor"])
     shape = [problem.batch, problem.channels, *problem.image[3 - max(problem.rank, 2) :]]
     tensors = random_tensors(request["dtype"], shape, shape)
     calls: Calls = {}
@@ -255,9 +248,7 @@ def norm_calls(request: dict[str, Any]) -> Calls:
     return calls
 
 
-def norm_call(
-    problem: normalizing.Normalizing, pass_name: str, x: torch.Tensor, dy: torch.Tensor
-) -> Callable[[], object]:
+def norm_call(problem: norm.Normalizing, pass_name: str, x: torch.Tensor, dy: torch.Tensor) -> Callable[[], object]:
     """Return a call of one pass; gradients are those by x, weight and bias.
 
     Layer normalization is over the last axis: it gets x channels last whatever the layout's name, as its users have it.
@@ -268,7 +259,7 @@ def norm_call(
     plain = problem.kind in ("response", "contrast")
     weight, bias = (torch.full([C], value, dtype=x.dtype, requires_grad=not plain) for value in (1.5, 0.5))
     mean, variance = torch.zeros(C, dtype=x.dtype), torch.ones(C, dtype=x.dtype)
-    functional, window = torch.nn.functional, normalizing.WINDOW
+    functional, window = torch.nn.functional, norm.WINDOW
     gauss = torch.ones([1, C, window, window], dtype=x.dtype) / (C * window**2)
 
     def contrast(x: torch.Tensor) -> torch.Tensor:
@@ -301,7 +292,7 @@ def norm_call(
 
 def regroup_calls(request: dict[str, Any]) -> Calls:
     """Return one pass of a regrouping in each layout."""
-    problem = regrouping.parse(request["descriptor"])
+    problem = regroup.parse(request["descriptor"])
     shape = [problem.batch, problem.channels, *problem.image[3 - max(problem.rank, 2) :]]
     gate = [*shape[:2], *[1] * len(shape[2:])]
     padded = [*shape[:-2], shape[-2] + 2, shape[-1] + 2]
@@ -322,7 +313,7 @@ def regroup_call(
     """Return a call of one pass; what PyTorch only views is made contiguous, as what follows would have to."""
     is_forward, sums = pass_name == "forward", list(range(2, x.dim()))
     other = torch.contiguous_format if x.is_contiguous(memory_format=LAYOUTS["channels_last"][x.dim()]) else None
-    if kind in regrouping.MODES:
+    if kind in regroup.MODES:
         return pad_call(kind, is_forward, x, padded)
     if kind == "dropout":
         return lambda: torch.native_dropout(x, 0.5, True)[0] if is_forward else x * z * 2
@@ -353,12 +344,12 @@ def pad_call(kind: str, is_forward: bool, x: torch.Tensor, padded: torch.Tensor)
 
 def loss_calls(request: dict[str, Any]) -> Calls:
     """Return one pass of a loss in each layout."""
-    return torch_loss.calls(criteria.parse(request["descriptor"]), request["pass"], request["dtype"])
+    return torch_loss.calls(loss.parse(request["descriptor"]), request["pass"], request["dtype"])
 
 
 def optimizer_calls(request: dict[str, Any]) -> Calls:
     """Return a step of an optimizer in each of its forms."""
-    return torch_optimizer.calls(stepping.parse(request["descriptor"]), request["dtype"])
+    return torch_optimizer.calls(optimizer.parse(request["descriptor"]), request["dtype"])
 
 
 WORK: dict[str, Callable[[dict[str, Any]], Calls]] = {

@@ -31,6 +31,7 @@ __all__ = [
     "Abs",
     "Hardswish",
     "LeakyReLU",
+    "Mish",
     "ReLU",
     "ReLU6",
     "SiLU",
@@ -275,6 +276,17 @@ class Hardswish(Plain):
     """
 
     kind = kernel = "hardswish"
+
+
+class Mish(Plain):
+    """y = x tanh(log(1 + exp(x))) (Misra 2019).
+
+    >>> import numpy as np
+    >>> Mish(device="reference").forward(np.array([[-1e4, 0.0, 1.0, 1e4]])).round(4)
+    array([[-0.0000e+00,  0.0000e+00,  8.6510e-01,  1.0000e+04]])
+    """
+
+    kind = kernel = "mish"
 
 
 class Sigmoid(Activation):

@@ -5,6 +5,7 @@
     ReLU6        min(max(x, 0), 6)
     ELU          x > 0: x       else a (e^x - 1)    GELU        x P(x), P the normal distribution's probability
     |x|          gradient sign(x), 0 at 0           hardswish   x min(max(x + 3, 0), 6) / 6
+    Mish         x tanh(log(1 + e^x))
     softplus     log(1 + exp(k x)) / k, or x where k x > threshold: the smooth ReLU
     soft |x|     (2 / k) log(1 + exp(k x)) - x - (2 / k) log 2 = (2 / k) log cosh(k x / 2)
 
@@ -14,9 +15,10 @@ dx may be dy. All hold for any finite x, and have their limits at infinity: expo
 At NaN a function of pieces has the slope of the piece that PyTorch's comparisons fail into, whatever stands beside it
 and whatever kernel it is part of; a smooth function has none:
     1      ReLU, ReLU6, ELU, hardswish: dx = dy        slope    leaky ReLU
-    0      |x|                                         NaN      sigmoid, tanh, SiLU, GELU, softplus, soft |x|
+    0      |x|                                         NaN      sigmoid, tanh, SiLU, GELU, Mish, softplus, soft |x|
 
-Sources: ELU, Clevert 2016; SiLU and GELU, Hendrycks and Gimpel 2016; hardswish, Howard 2019; softplus, Dugas 2001.
+Sources: ELU, Clevert 2016; SiLU and GELU, Hendrycks and Gimpel 2016; hardswish, Howard 2019; Mish, Misra 2019;
+softplus, Dugas 2001.
 """
 
 import math
@@ -56,6 +58,8 @@ __all__ = [
     "leaky_relu_forward",
     "log_softmax_backward_input",
     "log_softmax_forward",
+    "mish_backward_input",
+    "mish_forward",
     "relu6_backward_input",
     "relu6_forward",
     "relu_backward_input",
@@ -196,6 +200,18 @@ def hardswish_forward(x: Array, y: Array) -> None:
 def hardswish_backward_input(x: Array, dy: Array, dx: Array) -> None:
     """Fill dx with dy * (x / 3 + 1 / 2) between -3 and 3, below with 0 and else with dy."""
     dx[...] = dy * np.where(x <= -3, 0, np.where(x < 3, x / 3 + 0.5, 1))
+
+
+def mish_forward(x: Array, y: Array) -> None:
+    """Fill y with x * tanh(log(1 + exp(x)))."""
+    y[...] = np.maximum(x, -FAR) * np.tanh(np.logaddexp(0, x))
+
+
+def mish_backward_input(x: Array, dy: Array, dx: Array) -> None:
+    """Fill dx with dy * (t + x s(x) (1 - t^2)), t = tanh(log(1 + exp(x)))."""
+    smooth = np.logaddexp(0, x)
+    e = np.exp(-2 * smooth)  # 1 - t^2 = 4 e / (1 + e)^2, of which no digit cancels
+    dx[...] = dy * (np.tanh(smooth) + np.clip(x, -FAR, FAR) * logistic(x) * (4 * e / (1 + e) ** 2))
 
 
 def softplus_forward(x: Array, k: float, threshold: float, y: Array) -> None:

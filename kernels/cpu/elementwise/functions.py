@@ -188,6 +188,32 @@ def hardswish_gradient(x, dy, a, b):
     return dy * (like(x, 0) if x <= like(x, -3) else slope)
 
 
+@jit(inner=True)
+def mish_parts(x):
+    """Return n and d, with tanh(log(1 + exp(x))) = n / d, and e = exp(-|x|), in which both are written.
+
+    With z = exp(x) it is (z^2 + 2 z) / (z^2 + 2 z + 2); where x > 0, both are divided by z^2, so that none overflows.
+    """
+    e = exp(-abs(x))
+    n = like(x, 1) + (e + e) if x > like(x, 0) else e * (e + like(x, 2))
+    return n, n + (like(x, 2) * (e * e) if x > like(x, 0) else like(x, 2)), e
+
+
+@jit(inner=True)
+def mish(x, a, b):
+    """Return x * tanh(log(1 + exp(x)))."""
+    n, d, _ = mish_parts(x)
+    return (like(x, -FAR) if x < like(x, -FAR) else x) * (n / d)
+
+
+@jit(inner=True)
+def mish_gradient(x, dy, a, b):
+    """Return the gradient of `mish`: n / d + x 4 z (1 + z) / (z^2 + 2 z + 2)^2, z = exp(x), in terms of exp(-|x|)."""
+    n, d, e = mish_parts(x)
+    slope = like(x, 4) * (e * (like(x, 1) + e)) * (e if x > like(x, 0) else like(x, 1)) / (d * d)
+    return dy * (n / d + within(x, like(x, -FAR), like(x, FAR)) * slope)
+
+
 # Smooth rectification
 
 
@@ -252,6 +278,7 @@ PAIRS = {  # an activation is a row of this table: its entry points are made fro
     "gelu": Pair(gelu, gelu_gradient),
     "gelu_tanh": Pair(gelu_tanh, gelu_tanh_gradient),
     "hardswish": Pair(hardswish, hardswish_gradient),
+    "mish": Pair(mish, mish_gradient),
     "softplus": Pair(softplus, softplus_gradient),
     "abs": Pair(absolute, absolute_gradient),
     "soft_abs": Pair(soft_abs, soft_abs_gradient),
