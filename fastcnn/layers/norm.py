@@ -138,7 +138,7 @@ class GroupedNorm(NormLayer):
             after: tuple[Any, ...] = ()
             if bounds != UNBOUNDED or sums is not None:
                 told = None if bounds == UNBOUNDED else beta
-                after = (told, None if residual is None else y3, bounds, None if sums is None else sums[1])
+                after = ((told, None if residual is None else y3, bounds, None if sums is None else sums[1]),)
             return [(kernels.group_norm_backward, (x3, dy.reshape(shape), *rule, *after))]
 
         if fixed or measured:

@@ -17,6 +17,7 @@ Sources: Ioffe and Szegedy 2015; Ba, Kiros, Hinton 2016; Ulyanov, Vedaldi, Lempi
 """
 
 import math
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -82,6 +83,10 @@ def _finish(normalized: Array, residual: Array | None, bounds: tuple[float, floa
     np.clip(y, *bounds, out=y)
 
 
+Behind: TypeAlias = tuple[Array | None, Array | None, tuple[float, float], Statistics | None]
+NOTHING: Behind = (None, None, UNBOUNDED, None)
+
+
 def group_norm_backward(
     x: Array,
     dy: Array,
@@ -94,18 +99,17 @@ def group_norm_backward(
     dx: Array | None,
     dgamma: Array,
     dbeta: Array,
-    beta: Array | None = None,
-    y: Array | None = None,
-    bounds: tuple[float, float] = UNBOUNDED,
-    sums: Statistics | None = None,
+    behind: Behind = NOTHING,
 ) -> None:
     """Fill dx (unless it is None), dgamma and dbeta; `constant` statistics do not depend on x.
 
-    Behind `bounds` the gradient is dy where they let the value pass, as they do NaN: told by y, if it is given, and
-    then left in dy, which is the residual's gradient; else by x, with `beta`. `sums` (2, C), of a single image whose
-    channels are groups of their own, are those of the gradient behind the bounds and of it times x - shift, where
-    somebody took them already: what follows from sums follows from these.
+    `behind` = (beta, y, bounds, sums) tells what follows the normalization: behind `bounds` the gradient is dy
+    where they let the value pass, as they do NaN: told by y, if it is given, and then left in dy, which is the
+    residual's gradient; else by x, with `beta`. `sums` (2, C), of a single image whose channels are groups of their
+    own, are those of the gradient behind the bounds and of it times x - shift, where somebody took them already:
+    what follows from sums follows from these.
     """
+    beta, y, bounds, sums = behind
     deviation = np.sqrt(variance + eps)[:, None, :, None]
     xhat = (_groups(x, groups) - mean[:, None, :, None]) / deviation
     low, high = bounds

@@ -148,7 +148,7 @@ def test_a_norm_takes_sums_from_elsewhere(request, fill, dtype, room, constant, 
 
     def back(factor):
         given = None if factor is None else factor * sums
-        run = lambda *arrays: room.norm.group_norm_backward(*arrays, *after, given)  # noqa: E731
+        run = lambda *arrays: room.norm.group_norm_backward(*arrays, (*after, given))  # noqa: E731
         return fill(run, x, dy, *how, shapes=[shape, shape[2:], shape[2:]], dtype=dtype)
 
     plain, once, twice = back(None), back(1.0), back(2.0)

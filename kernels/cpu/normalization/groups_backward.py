@@ -1,7 +1,7 @@
 """The gradients of normalization over groups of channels; `norm.py` is the way forward, `reference/norm.py` defines."""
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -176,6 +176,10 @@ def normalize_backward(team, fields, wanted, summed, given, dgamma, dbeta):
         dgamma[c] = sums[1, c]
 
 
+Behind: TypeAlias = tuple[np.ndarray | None, np.ndarray | None, tuple[float, float], np.ndarray | None]
+NOTHING: Behind = (None, None, UNBOUNDED, None)
+
+
 def group_norm_backward(
     x: np.ndarray,
     dy: np.ndarray,
@@ -188,19 +192,17 @@ def group_norm_backward(
     dx: np.ndarray | None,
     dgamma: np.ndarray,
     dbeta: np.ndarray,
-    beta: np.ndarray | None = None,
-    y: np.ndarray | None = None,
-    bounds: tuple[float, float] = UNBOUNDED,
-    sums: np.ndarray | None = None,
+    behind: Behind = NOTHING,
 ) -> None:
     """Fill dx (unless it is None), dgamma and dbeta; `constant` statistics do not depend on x.
 
-    Behind `bounds` the gradient is dy where they let the value pass, as they do NaN: told by y, if it is given, and
-    then left in dy, which is the residual's gradient; else by x, with `beta`. `sums` (2, C), of a single image whose
-    channels are groups of their own, are those of the gradient behind the bounds and of it times x - shift, where
-    somebody took them already, as `gradient_sums` does; those that overflowed are taken anew.
+    `behind` = (beta, y, bounds, sums) tells what follows the normalization: behind `bounds` the gradient is dy
+    where they let the value pass, as they do NaN: told by y, if it is given, and then left in dy, which is the
+    residual's gradient; else by x, with `beta`. `sums` (2, C), of a single image whose channels are groups of their
+    own, are those of the gradient behind the bounds and of it times x - shift, where somebody took them already, as
+    `gradient_sums` does; those that overflowed are taken anew.
     """
-    (N, _, C), wanted = x.shape, dx is not None
+    (N, _, C), wanted, (beta, y, bounds, sums) = x.shape, dx is not None, behind
     if x.size == 0:
         dgamma[...], dbeta[...] = 0, 0
         return
