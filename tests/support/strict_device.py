@@ -72,7 +72,8 @@ class Kernels:
 def _revealed(argument: Any) -> Any:
     assert not isinstance(argument, np.ndarray), "a kernel of the device got an array of the host"
     if isinstance(argument, tuple | list):
-        return type(argument)(map(_revealed, argument))
+        make = getattr(argument, "_make", type(argument))  # of a named tuple
+        return make(map(_revealed, argument))
     return argument._hidden if isinstance(argument, DeviceArray) else argument
 
 
