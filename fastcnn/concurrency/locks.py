@@ -132,18 +132,16 @@ class SharedLock:
 class Hold:
     """A context in which a thread holds a lock, which it lets go at its own end if it could not before."""
 
-    __slots__ = ("__weakref__", "_known", "_lock", "_watch", "_writes")
+    __slots__ = ("__weakref__", "_lock", "_watch", "_writes")
 
     def __init__(self, lock: SharedLock, writes: bool) -> None:
         self._lock, self._writes = lock, writes
         self._watch: Watch | None = None
-        self._known: Watch | None = None  # that of the last lock
 
     def _begin(self, lock: SharedLock) -> None:
-        if self._known is None or lock is not self._lock:
-            # Not `__del__`, which would come always, and swallow the interrupts that come in it.
-            self._lock, self._known = lock, ref(self, lock.release)
-        watch = self._watch = self._known
+        self._lock = lock
+        # Not `__del__`, which would come always, and swallow the interrupts that come in it.
+        watch = self._watch = ref(self, lock.release)
         lock.acquire(watch, self._writes)
 
     def __enter__(self) -> Self:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
+from weakref import ref
 
-from fastcnn.concurrency.locks import Hold
+from fastcnn.concurrency.locks import Hold, SharedLock, Watch
 
 if TYPE_CHECKING:
     from fastcnn.concurrency.streams import Stream
@@ -35,14 +36,20 @@ class Pass(Hold):
         Whether to compute on the stream's scratch memory, or on the thread's own.
     """
 
-    __slots__ = ("_enter", "_owner", "store", "stream")
+    __slots__ = ("_enter", "_known", "_owner", "store", "stream")
 
     store: Store
     stream: Stream
 
     def __init__(self, owner: Owner, writes: bool, enter: bool = True) -> None:
         self._owner, self._writes, self._enter, self._watch = owner, writes, enter, None
-        self._known = None
+        self._known: Watch | None = None  # the watch of the last lock, for as long as the pass is used again
+
+    def _begin(self, lock: SharedLock) -> None:
+        if self._known is None or lock is not self._lock:
+            self._lock, self._known = lock, ref(self, lock.release)
+        self._watch = self._known
+        lock.acquire(self._known, self._writes)
 
     def __enter__(self) -> Self:
         while True:

@@ -24,7 +24,7 @@ from numpy.typing import ArrayLike, DTypeLike
 from fastcnn.arguments import ChecksArguments
 from fastcnn.arrays import Array, Shape, as_float, channels_first_hint, float_dtype, wider
 from fastcnn.backend import Backend, Call, check_device, get
-from fastcnn.concurrency.passes import Pass
+from fastcnn.concurrency.passes import passing
 from fastcnn.docstrings import Described
 from fastcnn.errors import ArgumentError, ShapeError
 from fastcnn.layers.alone import Alone
@@ -434,7 +434,7 @@ class Layer(ChecksArguments, Described, ABC):
             raise ShapeError(f"{self.label} got batches of {lengths}: give as many rows in each.")
         for array in arrays:
             self.astype(wider(self.dtype, array.dtype))
-        with Pass(self, self.training and bool(self.state_shapes()), enter=False):
+        with passing(self, self.training and bool(self.state_shapes()), enter=False):
             alone = self._thread.alone = self._alone(batch, [array.shape[1:] for array in arrays])
             return alone.forward(arrays)
 
@@ -450,7 +450,7 @@ class Layer(ChecksArguments, Described, ABC):
         if alone is None or alone.store is not self.store:
             raise ArgumentError(f"{self.label} cannot go backward yet: call its forward first.")
         gradient = as_float(dy, f"the output gradient of {self.label}")
-        with Pass(self, True, enter=False):
+        with passing(self, True, enter=False):
             results = alone.backward(gradient)
         return results[0] if len(results) == 1 else results
 
