@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 import fastcnn as fc
-from fastcnn import initializers
-from fastcnn.backend import base
+from fastcnn import backend, initializers
 
 
 def test_cross_entropy_is_the_mean_and_stable():
@@ -73,7 +72,7 @@ def test_sgd_refuses_impossible_numbers(keywords, name):
 
 
 def test_sgd_state_is_its_velocity_and_starts_anew_for_another_network():
-    room = base.get("reference")
+    room = backend.get("reference")
     optimizer = fc.SGD(0.5, momentum=0.5)
     values = np.array([1.0, 2.0])
     for expected in ([0.5, 1.5], [-0.25, 0.75]):
@@ -165,7 +164,7 @@ def test_layers_use_their_initializer_and_zero_biases():
 
 
 def test_backend_arrays_are_aligned_and_typed():
-    room = base.get("reference")
+    room = backend.get("reference")
     for make in (room.empty, room.zeros):
         for shape in ((), (3, 5), (7,)):
             array = make(shape, np.dtype(np.float64))
@@ -179,11 +178,11 @@ def test_backend_arrays_are_aligned_and_typed():
 
 def test_unknown_device():
     with pytest.raises(fc.BackendError, match=r"'tpu' was given: choose one of cpu, reference"):
-        base.get("tpu")
+        backend.get("tpu")
 
 
 def test_all_finite_survives_sums_that_overflow():
-    room = base.get("reference")
+    room = backend.get("reference")
     assert room.all_finite(np.full(4, 3e38, np.float32))
     assert not room.all_finite(np.array([1.0, np.nan]))
     assert not room.all_finite(np.array([np.inf, -np.inf]))
