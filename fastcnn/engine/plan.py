@@ -213,8 +213,7 @@ class Plan:
 
     def results(self) -> list[Array]:
         """Return NumPy copies of the outputs."""
-        download, outputs = self.backend.download, self.outputs
-        return [download(outputs[0])] if len(outputs) == 1 else [download(y) for y in outputs]
+        return [self.backend.download(y) for y in self.outputs]
 
     def load_gradients(self, gradients: Sequence[Array]) -> None:
         """Copy gradients by the outputs in, or refuse those of other shapes."""

@@ -417,10 +417,7 @@ class Graph(Structure):
         >>> net.predict(np.zeros((300, 8, 8, 1))).shape
         (300, 10)
         """
-        arrays = self.check_inputs(*xs)
-        if type(batch_size) is int and 0 < arrays[0].shape[0] <= batch_size:
-            return _single(self._values_of_batch(self.outputs, arrays))
-        return _single(self._values(self.outputs, arrays, batch_size))
+        return _single(self._values(self.outputs, self.check_inputs(*xs), batch_size))
 
     @checks_arguments
     def activations(self, x: Any, *names: str, batch_size: int = 256) -> Any:

@@ -11,11 +11,11 @@ import numpy as np
 from fastcnn.kernels.cpu.runtime.compiler import jit
 from fastcnn.kernels.cpu.runtime.launch import call_parallel
 from fastcnn.kernels.cpu.runtime.parallel import share
+from fastcnn.kernels.cpu.runtime.partition import SERIAL_MOVES
 from fastcnn.kernels.cpu.simd.streaming import streams
 
 MOST_ROWS = 4  # of x: with more the tile is as fast (measured)
 BLOCK = 1 << 13  # elements of dw of a task
-SERIAL_ELEMENTS = 1 << 16  # of dw, below which a second thread costs more to wake than it saves
 
 
 def suits(M: int, dw: np.ndarray) -> bool:
@@ -46,4 +46,4 @@ def outer_products(x: np.ndarray, dy: np.ndarray, dw: np.ndarray) -> None:
     """Fill dw (F, K) with x' dy, from x (M, F) and dy (M, K)."""
     F, K = dw.shape
     rows = max(1, BLOCK // max(1, K))
-    call_parallel(dw.size > SERIAL_ELEMENTS, _outer, -(-F // rows), x, dy, rows, dw)
+    call_parallel(dw.size > SERIAL_MOVES, _outer, -(-F // rows), x, dy, rows, dw)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 DIGEST_BYTES = 32
-KINDS = (".nbc", ".o")  # what Numba compiled, and what `simd/vector.py` did
+KINDS = (".nbc", ".o")  # what Numba compiled, and what `machine_code.py` did
 PART = ".part"  # the end of a file's name while it is being written
 ABANDONED = 24 * 3600  # seconds after which nobody is still writing
 OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH

@@ -2,7 +2,7 @@
 
 Numba's own cache watches only the file a function stands in, so an edited helper in another file would leave stale
 code behind, and it numbers its files, so two processes that fill one cache can take each other's code. Here the
-folder's name holds a hash of the whole `kernels/` tree, of the CPU and of the compilers' versions, and each
+folder's name holds a hash of this room and of what the rooms share, of the CPU and of the compilers' versions, and each
 file is named by a hash of its own key and replaced atomically: any number of processes may fill it (`cache.py`).
 """
 
